@@ -2,92 +2,467 @@ package raftnode
 
 import (
 	"context"
+	"crypto/rand"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math"
+	"net"
+	"sync"
 	"time"
+
+	"github.com/hashicorp/raft"
 
 	"trivet/store"
 	"trivet/trivetpb"
 )
 
-// Node is one member of a cluster.
-type Node struct{}
+// Node is one member of a cluster. Its methods may be called by any number of
+// goroutines at once.
+//
+// Goroutines, all ended by Close: raft's own; the transport's pump; the peer
+// port's accept loop with one for each connection; the proposer's dispatcher;
+// one that follows leadership; one that tells raft of commits; one that takes
+// snapshots; and short ones for forwards and confirmations (spawn).
+type Node struct {
+	cfg     Config
+	cluster string
+	log     *slog.Logger
+	started time.Time
 
-// Propose ...
+	storage   *storage
+	logs      *guardedLog
+	stable    *guardedStable
+	port      *peerPort
+	peers     *peers
+	transport *transport
+	raft      *raft.Raft
+	store     *store.Store
+	proposer  *proposer
+	snapshots *snapshotter
+	commits   *commits
+
+	confirmRounds, askRounds      rounds
+	appliedIndex, appliedRevision waiters
+
+	ctx         context.Context // ends when the node stops
+	cancel      context.CancelFunc
+	raftStopped chan struct{} // closed when raft has ended
+
+	signalMu sync.Mutex
+	signal   chan struct{} // closed at the next change of leader
+
+	proofMu    sync.Mutex
+	provenAsOf time.Time
+
+	contactMu sync.Mutex
+	contact   map[string]time.Time // when a member last answered
+
+	// spawn's goroutines; the mutex orders Add before Wait.
+	spawnMu  sync.Mutex
+	spawning bool
+	wg       sync.WaitGroup
+
+	failMu   sync.Mutex
+	failErr  error         // why the node took itself out of service
+	failed   chan struct{} // closed with failErr
+	stopping bool          // Close was called
+	closed   chan struct{} // closed when Close has done its work
+	closeErr error
+}
+
+// errStopped is the end of what was waiting when the node stopped.
+var errStopped = errors.New("raftnode: the node has stopped")
+
+// Open starts a member: it opens or makes its data folder, checks what is in
+// it, and takes part in its cluster. It returns before the member knows a
+// leader. The error names the folder, file or address at fault.
+func Open(cfg Config) (_ *Node, err error) {
+	cfg, err = cfg.withDefaults()
+	if err != nil {
+		return nil, err
+	}
+	n := &Node{
+		cfg:         cfg,
+		log:         cfg.Logger.With("node", cfg.ID),
+		started:     time.Now(),
+		store:       store.New(),
+		snapshots:   newSnapshotter(cfg.SnapshotBytes),
+		commits:     &commits{wake: make(chan struct{}, 1)},
+		raftStopped: make(chan struct{}),
+		signal:      make(chan struct{}),
+		contact:     map[string]time.Time{},
+		spawning:    true,
+		failed:      make(chan struct{}),
+		closed:      make(chan struct{}),
+	}
+	n.ctx, n.cancel = context.WithCancel(context.Background())
+	n.confirmRounds = rounds{f: n.confirm, ctx: n.ctx, spawn: n.spawn}
+	n.askRounds = rounds{f: n.ask, ctx: n.ctx, spawn: n.spawn}
+
+	ln := cfg.PeerListener
+	defer func() {
+		if err == nil {
+			return
+		}
+		n.cancel()
+		if n.transport != nil {
+			n.port.cut()
+			n.transport.close()
+			n.port.close()
+		} else if ln != nil {
+			ln.Close()
+		}
+		if n.storage != nil {
+			n.storage.close()
+		}
+	}()
+	if ln == nil {
+		// Before the folder is touched: a port in use is the usual sign of a
+		// second start.
+		if ln, err = net.Listen("tcp", cfg.PeerAddr); err != nil {
+			return nil, fmt.Errorf("peer port: %w", err)
+		}
+	}
+	if n.cfg.AdvertisePeer == "" {
+		n.cfg.AdvertisePeer = ln.Addr().String()
+	}
+	if n.storage, err = openStorage(&n.cfg); err != nil {
+		return nil, err
+	}
+	n.cluster = n.storage.cluster
+	if err := n.openRaft(ln); err != nil {
+		return nil, err
+	}
+
+	for _, loop := range []func(){
+		func() { n.proposer.dispatch(n.ctx.Done()) },
+		n.tellCommits,
+		n.takeSnapshots,
+	} {
+		n.spawn(loop)
+	}
+	n.port.start()
+	n.log.Info("member started", "cluster", n.cluster, "peer", ln.Addr().String(), "term", n.raft.CurrentTerm(),
+		"applied", n.store.Index(), "last", n.raft.LastIndex())
+	return n, nil
+}
+
+// openRaft puts the guards around the stores, checks what they hold, and starts
+// raft over them.
+func (n *Node) openRaft(ln net.Listener) error {
+	cfg, s := n.cfg, n.storage
+	n.logs = newGuardedLog(s.log, s.logWhere, cfg.DiskTimeout, n.fail, n.stored)
+	var err error
+	if n.stable, err = newGuardedStable(s.stable, s.where, n.fail); err != nil {
+		return err
+	}
+
+	rc := raft.DefaultConfig()
+	rc.LocalID = raft.ServerID(cfg.ID)
+	rc.HeartbeatTimeout = cfg.Timing.Heartbeat
+	rc.ElectionTimeout = cfg.Timing.Election
+	rc.LeaderLeaseTimeout = cfg.Timing.Lease
+	rc.NoLegacyTelemetry = true
+	rc.ShutdownOnRemove = false
+	rc.Logger = newRaftLog(n.log)
+	// Snapshots are taken by bytes (snapshots.go), never by raft's count.
+	rc.SnapshotInterval = 24 * time.Hour
+	rc.SnapshotThreshold = math.MaxUint64
+	// raft blocks in its main loop where this is full; followLeadership reads
+	// it as long as the node lives.
+	notices := make(chan bool, 16)
+	rc.NotifyCh = notices
+
+	n.port = newPeerPort(ln, n.cluster, cfg.ID, n.log)
+	n.port.dialTo = cfg.Dial
+	n.port.address = n.peerAddress
+	n.port.serve = func(from string, c net.Conn) { servePeer(n.ctx, n, from, c) }
+	n.peers = newPeers(n.port)
+	nt := raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
+		Stream:  raftStreams{n.port},
+		MaxPool: 3,
+		// No pipelining: it can wedge on a follower's log error (raft issues
+		// 611, 612), and leaves the end of a burst waiting for CommitTimeout.
+		MaxRPCsInFlight:         1,
+		Timeout:                 cfg.Timing.RPC,
+		Logger:                  newRaftLog(n.log),
+		MsgpackUseNewTimeFormat: true,
+	})
+	n.transport = newTransport(nt, cfg.ID, n.stable)
+
+	if s.fresh {
+		servers := make([]raft.Server, len(cfg.InitialCluster))
+		for i, p := range cfg.InitialCluster {
+			servers[i] = raft.Server{ID: raft.ServerID(p.ID), Address: raft.ServerAddress(p.Addr)}
+		}
+		if err := raft.BootstrapCluster(rc, n.logs, n.stable, s.snapshots, n.transport, raft.Configuration{Servers: servers}); err != nil {
+			return fmt.Errorf("making the data folder: %w", err)
+		}
+		if err := s.ready(); err != nil {
+			return err
+		}
+	}
+	if err := n.checkLog(); err != nil {
+		return err
+	}
+
+	var boot [8]byte
+	rand.Read(boot[:]) // never fails
+	n.proposer = &proposer{
+		boot:     binary.BigEndian.Uint64(boot[:]),
+		maxBytes: cfg.QueueBytes,
+		self:     cfg.ID,
+		leader:   func() string { return n.leaderID() },
+		forward:  n.forward,
+		apply:    func(l raft.Log) { n.raft.ApplyLog(l, 0) },
+		wake:     make(chan struct{}, 1),
+		entries:  map[uint64]*group{},
+	}
+	n.raft, err = newRaft(rc, &fsm{n: n}, n.logs, n.stable, s.snapshots, n.transport)
+	if err != nil {
+		if rerr := n.snapshots.lastError(); rerr != nil {
+			err = fmt.Errorf("%w: %w", err, rerr)
+		}
+		if ss, ok := s.snapshots.(*snapshotStore); ok && ss.lastError() != nil {
+			err = ss.lastError()
+		} else {
+			err = fmt.Errorf("%s: %w", s.logWhere, err)
+		}
+		return err
+	}
+	n.logs.start()
+	n.stable.start()
+	n.raft.RegisterObserver(raft.NewObserver(nil, false, n.observe))
+	n.transport.setState(n.raft.State)
+	n.spawn(func() { n.followLeadership(notices) })
+	return nil
+}
+
+// newRaft is raft.NewRaft, with the panics that it answers bad stores with made
+// errors.
+func newRaft(c *raft.Config, f raft.FSM, logs raft.LogStore, stable raft.StableStore, snaps raft.SnapshotStore, t raft.Transport) (r *raft.Raft, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("raft: %v", p)
+		}
+	}()
+	return raft.NewRaft(c, f, logs, stable, snaps, t)
+}
+
+// checkLog verifies every entry of the log, and that log and snapshot together
+// have no gap. A member that is ready has at least the initial configuration:
+// one that has nothing has lost it.
+func (n *Node) checkLog() error {
+	first, last, err := n.logs.verify()
+	if err != nil {
+		return err
+	}
+	n.commits.held = last
+	metas, err := n.storage.snapshots.List()
+	if err != nil {
+		return err
+	}
+	snapshot := uint64(0)
+	if len(metas) > 0 {
+		snapshot = metas[0].Index
+	}
+	switch {
+	case last == 0 && snapshot == 0:
+		return fmt.Errorf("log in %s is empty and there is no snapshot: this member's data is lost", n.logs.where)
+	case last != 0 && first > snapshot+1:
+		return fmt.Errorf("log in %s begins at entry %d, but the newest snapshot ends at %d: entries are missing", n.logs.where, first, snapshot)
+	}
+	return nil
+}
+
+// stored is called by the log store in raft's main goroutine.
+func (n *Node) stored(logs []*raft.Log) {
+	if n.proposer != nil {
+		n.proposer.stored(logs)
+	}
+	n.commits.stored(logs[len(logs)-1].Index)
+}
+
+// peerAddress finds where a member's peer port is.
+func (n *Node) peerAddress(id string) (string, error) {
+	for _, s := range n.configuration().Servers {
+		if string(s.ID) == id {
+			return string(s.Address), nil
+		}
+	}
+	return "", fmt.Errorf("%q is no member of the cluster", id)
+}
+
+// spawn runs f in a goroutine that Close waits for; false, and f is not run,
+// where the node has stopped.
+func (n *Node) spawn(f func()) bool {
+	n.spawnMu.Lock()
+	defer n.spawnMu.Unlock()
+	if !n.spawning {
+		return false
+	}
+	n.wg.Go(f)
+	return true
+}
+
+// Propose writes commands and returns a result for each, in their order; they
+// are applied in any order, each on its own. It takes them on any node: one
+// that does not lead sends them to the leader, and sends them again as long as
+// they were certainly not applied. Commands are not checked here (store.Check).
+//
+// A command that did not get through has a Result with a Problem: NO_LEADER,
+// DRAINING or TIMEOUT with Unknown unset where it was certainly not applied,
+// TIMEOUT with Unknown set where it may have been or may yet be. The error is a
+// *trivetpb.Problem where none was taken: OVERLOADED, DRAINING, TOO_LARGE.
+//
+// Results must not be changed. Commands may be used again once Propose has
+// returned.
 func (n *Node) Propose(ctx context.Context, commands []*trivetpb.Command) ([]*trivetpb.Result, error) {
-	panic("being written")
+	encoded := make([][]byte, len(commands))
+	for i, c := range commands {
+		b, err := c.MarshalVT()
+		if err != nil {
+			return nil, &trivetpb.Problem{Code: trivetpb.Code_BAD_REQUEST, Detail: err.Error()}
+		}
+		if len(b) > maxCommand {
+			return nil, &trivetpb.Problem{Code: trivetpb.Code_TOO_LARGE, Limit: maxCommand,
+				Detail: fmt.Sprintf("a command of %d bytes", len(b))}
+		}
+		encoded[i] = b
+	}
+	if len(commands) == 0 {
+		return nil, nil
+	}
+	p, problem := n.proposer.submit(encoded, false)
+	if problem != nil {
+		return nil, problem
+	}
+	return n.proposer.wait(ctx, p), nil
 }
 
-// Consistency is how fresh a read must be (API.md, "Reads: how fresh").
-type Consistency int
+// maxCommand bounds one encoded command: raft-wal takes no entry over 64 MiB.
+const maxCommand = 32 << 20
 
-const (
-	Linearizable Consistency = iota
-	Bounded
-	Session
-	Stale
-)
+// Store is the local state; AwaitRead says how fresh it is.
+func (n *Node) Store() *store.Store { return n.store }
 
-// ReadOptions ...
-type ReadOptions struct {
-	Consistency  Consistency
-	MaxStaleness time.Duration
-	MinRevision  uint64
+// ID is the member's id.
+func (n *Node) ID() string { return n.cfg.ID }
+
+// ClusterID is the id of the member's cluster.
+func (n *Node) ClusterID() string { return n.cluster }
+
+// PeerAddr is the address that the peer port listens on.
+func (n *Node) PeerAddr() string { return n.port.ln.Addr().String() }
+
+// Failed is closed when the node has taken itself out of service, for a reason
+// that Err tells. It stays a Node: reads marked stale work, and Close.
+func (n *Node) Failed() <-chan struct{} { return n.failed }
+
+// Err is why the node took itself out of service, nil where it has not.
+func (n *Node) Err() error { return n.failure() }
+
+func (n *Node) failure() error {
+	n.failMu.Lock()
+	defer n.failMu.Unlock()
+	return n.failErr
 }
 
-// Proof is what AwaitRead proved of the local state.
-type Proof struct {
-	// Consistency as served.
-	Consistency Consistency
-	// Staleness is a proven upper bound; meaningless unless Proven.
-	Staleness time.Duration
-	Proven    bool
+func (n *Node) closing() bool {
+	n.failMu.Lock()
+	defer n.failMu.Unlock()
+	return n.stopping
 }
 
-// AwaitRead returns once the local store is as fresh as asked; then read Store().
-func (n *Node) AwaitRead(ctx context.Context, o ReadOptions) (Proof, error) { panic("being written") }
-
-// Store is the local state.
-func (n *Node) Store() *store.Store { panic("being written") }
-
-func (n *Node) ID() string        { panic("being written") }
-func (n *Node) ClusterID() string { panic("being written") }
-
-// Status is this node alone.
-type Status struct {
-	Node, Cluster string
-	Role          string // leader, follower, candidate, replica
-	Leader        string // id, empty where unknown
-	Term          uint64
-	CommitIndex   uint64
-	AppliedIndex  uint64
-	StateHash     uint64
-	Version       string
-	Uptime        time.Duration
-	Failed        string // why the node took itself out of service
+// stopped says why the node takes nothing any more, nil where it does. It
+// returns an error that is nil, not a nil *Problem.
+func (n *Node) stopped() error {
+	if err := n.failure(); err != nil {
+		return &trivetpb.Problem{Code: trivetpb.Code_DRAINING, Detail: "the node has failed: " + err.Error()}
+	}
+	if n.ctx.Err() != nil {
+		return &trivetpb.Problem{Code: trivetpb.Code_DRAINING, Detail: "the node has stopped"}
+	}
+	return nil
 }
 
-func (n *Node) Status() Status { panic("being written") }
-
-// Member is one member as the node that was asked sees it.
-type Member struct {
-	ID, API, Peer string
-	Role          string // voter, replica
-	Leader        bool
-	Healthy       bool
-	AppliedIndex  uint64
-	Lag           uint64        // entries behind the leader's commit index
-	LastContact   time.Duration // since the member was last heard of; negative: never
-	Version       string
+// fail takes the node out of service: nobody can reach it and it reaches
+// nobody from here on, so that others take over at once, whatever raft's main
+// goroutine hangs in. It returns without waiting for anything.
+func (n *Node) fail(err error) {
+	n.failMu.Lock()
+	defer n.failMu.Unlock()
+	if n.failErr != nil {
+		return
+	}
+	n.failErr = err
+	n.log.Error("the node takes itself out of service", "error", err)
+	go func() {
+		if n.port != nil {
+			n.port.cut()
+		}
+		if n.proposer != nil {
+			n.proposer.abandon(&trivetpb.Problem{Code: trivetpb.Code_DRAINING, Detail: "the node has failed: " + err.Error()})
+		}
+		close(n.failed)
+	}()
 }
 
-// ClusterStatus is the whole cluster.
-type ClusterStatus struct {
-	Cluster, Leader string
-	Term            uint64
-	Members         []Member
+// Close stops the member. Until the context ends it first stops gracefully:
+// new writes are refused (DRAINING), those that wait or are under way are
+// finished, and a leader hands its leadership over. Then everything is closed;
+// what was still under way ends with outcome unknown. Close waits until no
+// goroutine and no file of the node is left, unless its disk hangs. It returns
+// why the stop was not graceful, nil where it was. Only the first call counts;
+// later ones wait for it.
+func (n *Node) Close(ctx context.Context) error {
+	n.failMu.Lock()
+	again := n.stopping
+	n.stopping = true
+	n.failMu.Unlock()
+	if again {
+		<-n.closed
+		return n.closeErr
+	}
+	defer close(n.closed)
+
+	err := n.failure()
+	if err == nil {
+		n.proposer.close(&trivetpb.Problem{Code: trivetpb.Code_DRAINING, Detail: "the node is stopping"})
+		err = n.drain(ctx)
+		if n.raft.State() == raft.Leader && len(n.configuration().Servers) > 1 {
+			if herr := n.handOver(ctx); err == nil {
+				err = herr
+			}
+		}
+	}
+	n.closeErr = err
+
+	n.proposer.abandon(&trivetpb.Problem{Code: trivetpb.Code_DRAINING, Detail: "the node has stopped"})
+	n.cancel()
+	n.port.cut() // ends every request under way, raft's too
+	shutdown := n.raft.Shutdown()
+	stopped := make(chan struct{})
+	go func() {
+		shutdown.Error()
+		close(n.raftStopped)
+		n.transport.close()
+		n.port.close()
+		n.spawnMu.Lock()
+		n.spawning = false
+		n.spawnMu.Unlock()
+		n.wg.Wait()
+		n.storage.close()
+		close(stopped)
+	}()
+	hung := time.NewTimer(n.cfg.DiskTimeout + n.cfg.Timing.RPC)
+	defer hung.Stop()
+	select {
+	case <-stopped:
+	case <-hung.C:
+		n.closeErr = fmt.Errorf("raftnode: the node did not stop; its disk seems to hang (%w)", errors.Join(n.closeErr))
+	}
+	return n.closeErr
 }
-
-func (n *Node) Cluster(ctx context.Context) (ClusterStatus, error) { panic("being written") }
-
-// Ready returns the reasons why the node cannot serve now; none: it can.
-// maxLag 0 means the default.
-func (n *Node) Ready(maxLag uint64) []string { panic("being written") }

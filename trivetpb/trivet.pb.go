@@ -326,55 +326,6 @@ func (Compare_Relation) EnumDescriptor() ([]byte, []int) {
 	return file_trivet_proto_rawDescGZIP(), []int{10, 1}
 }
 
-type Hello_Stream int32
-
-const (
-	Hello_UNSPECIFIED Hello_Stream = 0
-	Hello_RAFT        Hello_Stream = 1
-	Hello_PEER        Hello_Stream = 2
-)
-
-// Enum value maps for Hello_Stream.
-var (
-	Hello_Stream_name = map[int32]string{
-		0: "UNSPECIFIED",
-		1: "RAFT",
-		2: "PEER",
-	}
-	Hello_Stream_value = map[string]int32{
-		"UNSPECIFIED": 0,
-		"RAFT":        1,
-		"PEER":        2,
-	}
-)
-
-func (x Hello_Stream) Enum() *Hello_Stream {
-	p := new(Hello_Stream)
-	*p = x
-	return p
-}
-
-func (x Hello_Stream) String() string {
-	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
-}
-
-func (Hello_Stream) Descriptor() protoreflect.EnumDescriptor {
-	return file_trivet_proto_enumTypes[4].Descriptor()
-}
-
-func (Hello_Stream) Type() protoreflect.EnumType {
-	return &file_trivet_proto_enumTypes[4]
-}
-
-func (x Hello_Stream) Number() protoreflect.EnumNumber {
-	return protoreflect.EnumNumber(x)
-}
-
-// Deprecated: Use Hello_Stream.Descriptor instead.
-func (Hello_Stream) EnumDescriptor() ([]byte, []int) {
-	return file_trivet_proto_rawDescGZIP(), []int{31, 0}
-}
-
 // Item is a key as it stands at some revision. The words are etcd's.
 type Item struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -2573,8 +2524,7 @@ type Hello struct {
 	ClusterId string                 `protobuf:"bytes,2,opt,name=cluster_id,json=clusterId,proto3" json:"cluster_id,omitempty"`
 	From      string                 `protobuf:"bytes,3,opt,name=from,proto3" json:"from,omitempty"`
 	// to is the id that the caller expects to reach.
-	To            string       `protobuf:"bytes,4,opt,name=to,proto3" json:"to,omitempty"`
-	Stream        Hello_Stream `protobuf:"varint,5,opt,name=stream,proto3,enum=trivet.v1.Hello_Stream" json:"stream,omitempty"`
+	To            string `protobuf:"bytes,4,opt,name=to,proto3" json:"to,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2635,13 +2585,6 @@ func (x *Hello) GetTo() string {
 		return x.To
 	}
 	return ""
-}
-
-func (x *Hello) GetStream() Hello_Stream {
-	if x != nil {
-		return x.Stream
-	}
-	return Hello_UNSPECIFIED
 }
 
 type HelloReply struct {
@@ -3651,18 +3594,13 @@ const file_trivet_proto_rawDesc = "" +
 	"\brevision\x18\x01 \x01(\x04R\brevision\x12\x19\n" +
 	"\bclock_ms\x18\x02 \x01(\x04R\aclockMs\"*\n" +
 	"\x0eSnapshotFooter\x12\x18\n" +
-	"\arecords\x18\x01 \x01(\x04R\arecords\"\xc6\x01\n" +
+	"\arecords\x18\x01 \x01(\x04R\arecords\"f\n" +
 	"\x05Hello\x12\x1a\n" +
 	"\bprotocol\x18\x01 \x01(\rR\bprotocol\x12\x1d\n" +
 	"\n" +
 	"cluster_id\x18\x02 \x01(\tR\tclusterId\x12\x12\n" +
 	"\x04from\x18\x03 \x01(\tR\x04from\x12\x0e\n" +
-	"\x02to\x18\x04 \x01(\tR\x02to\x12/\n" +
-	"\x06stream\x18\x05 \x01(\x0e2\x17.trivet.v1.Hello.StreamR\x06stream\"-\n" +
-	"\x06Stream\x12\x0f\n" +
-	"\vUNSPECIFIED\x10\x00\x12\b\n" +
-	"\x04RAFT\x10\x01\x12\b\n" +
-	"\x04PEER\x10\x02\"&\n" +
+	"\x02to\x18\x04 \x01(\tR\x02to\"&\n" +
 	"\n" +
 	"HelloReply\x12\x18\n" +
 	"\arefused\x18\x01 \x01(\tR\arefused\"\xbf\x02\n" +
@@ -3762,122 +3700,120 @@ func file_trivet_proto_rawDescGZIP() []byte {
 	return file_trivet_proto_rawDescData
 }
 
-var file_trivet_proto_enumTypes = make([]protoimpl.EnumInfo, 5)
+var file_trivet_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
 var file_trivet_proto_msgTypes = make([]protoimpl.MessageInfo, 45)
 var file_trivet_proto_goTypes = []any{
 	(Code)(0),                // 0: trivet.v1.Code
 	(Precondition_Kind)(0),   // 1: trivet.v1.Precondition.Kind
 	(Compare_Target)(0),      // 2: trivet.v1.Compare.Target
 	(Compare_Relation)(0),    // 3: trivet.v1.Compare.Relation
-	(Hello_Stream)(0),        // 4: trivet.v1.Hello.Stream
-	(*Item)(nil),             // 5: trivet.v1.Item
-	(*KeyRange)(nil),         // 6: trivet.v1.KeyRange
-	(*Op)(nil),               // 7: trivet.v1.Op
-	(*PutOp)(nil),            // 8: trivet.v1.PutOp
-	(*DeleteOp)(nil),         // 9: trivet.v1.DeleteOp
-	(*GetOp)(nil),            // 10: trivet.v1.GetOp
-	(*RangeOp)(nil),          // 11: trivet.v1.RangeOp
-	(*AddOp)(nil),            // 12: trivet.v1.AddOp
-	(*TxnOp)(nil),            // 13: trivet.v1.TxnOp
-	(*Precondition)(nil),     // 14: trivet.v1.Precondition
-	(*Compare)(nil),          // 15: trivet.v1.Compare
-	(*Problem)(nil),          // 16: trivet.v1.Problem
-	(*Result)(nil),           // 17: trivet.v1.Result
-	(*PutResult)(nil),        // 18: trivet.v1.PutResult
-	(*DeleteResult)(nil),     // 19: trivet.v1.DeleteResult
-	(*GetResult)(nil),        // 20: trivet.v1.GetResult
-	(*RangeResult)(nil),      // 21: trivet.v1.RangeResult
-	(*AddResult)(nil),        // 22: trivet.v1.AddResult
-	(*TxnResult)(nil),        // 23: trivet.v1.TxnResult
-	(*BatchRequest)(nil),     // 24: trivet.v1.BatchRequest
-	(*BatchOp)(nil),          // 25: trivet.v1.BatchOp
-	(*BatchResponse)(nil),    // 26: trivet.v1.BatchResponse
-	(*Entry)(nil),            // 27: trivet.v1.Entry
-	(*Command)(nil),          // 28: trivet.v1.Command
-	(*Marker)(nil),           // 29: trivet.v1.Marker
-	(*Settings)(nil),         // 30: trivet.v1.Settings
-	(*SnapshotRecord)(nil),   // 31: trivet.v1.SnapshotRecord
-	(*SnapshotHeader)(nil),   // 32: trivet.v1.SnapshotHeader
-	(*SnapshotVersion)(nil),  // 33: trivet.v1.SnapshotVersion
-	(*SnapshotClock)(nil),    // 34: trivet.v1.SnapshotClock
-	(*SnapshotFooter)(nil),   // 35: trivet.v1.SnapshotFooter
-	(*Hello)(nil),            // 36: trivet.v1.Hello
-	(*HelloReply)(nil),       // 37: trivet.v1.HelloReply
-	(*PeerRequest)(nil),      // 38: trivet.v1.PeerRequest
-	(*PeerReply)(nil),        // 39: trivet.v1.PeerReply
-	(*ForwardRequest)(nil),   // 40: trivet.v1.ForwardRequest
-	(*ForwardReply)(nil),     // 41: trivet.v1.ForwardReply
-	(*ReadIndexRequest)(nil), // 42: trivet.v1.ReadIndexRequest
-	(*ReadIndexReply)(nil),   // 43: trivet.v1.ReadIndexReply
-	(*ConfirmRequest)(nil),   // 44: trivet.v1.ConfirmRequest
-	(*ConfirmReply)(nil),     // 45: trivet.v1.ConfirmReply
-	(*PromoteRequest)(nil),   // 46: trivet.v1.PromoteRequest
-	(*PromoteReply)(nil),     // 47: trivet.v1.PromoteReply
-	(*MemberRequest)(nil),    // 48: trivet.v1.MemberRequest
-	(*MemberReply)(nil),      // 49: trivet.v1.MemberReply
+	(*Item)(nil),             // 4: trivet.v1.Item
+	(*KeyRange)(nil),         // 5: trivet.v1.KeyRange
+	(*Op)(nil),               // 6: trivet.v1.Op
+	(*PutOp)(nil),            // 7: trivet.v1.PutOp
+	(*DeleteOp)(nil),         // 8: trivet.v1.DeleteOp
+	(*GetOp)(nil),            // 9: trivet.v1.GetOp
+	(*RangeOp)(nil),          // 10: trivet.v1.RangeOp
+	(*AddOp)(nil),            // 11: trivet.v1.AddOp
+	(*TxnOp)(nil),            // 12: trivet.v1.TxnOp
+	(*Precondition)(nil),     // 13: trivet.v1.Precondition
+	(*Compare)(nil),          // 14: trivet.v1.Compare
+	(*Problem)(nil),          // 15: trivet.v1.Problem
+	(*Result)(nil),           // 16: trivet.v1.Result
+	(*PutResult)(nil),        // 17: trivet.v1.PutResult
+	(*DeleteResult)(nil),     // 18: trivet.v1.DeleteResult
+	(*GetResult)(nil),        // 19: trivet.v1.GetResult
+	(*RangeResult)(nil),      // 20: trivet.v1.RangeResult
+	(*AddResult)(nil),        // 21: trivet.v1.AddResult
+	(*TxnResult)(nil),        // 22: trivet.v1.TxnResult
+	(*BatchRequest)(nil),     // 23: trivet.v1.BatchRequest
+	(*BatchOp)(nil),          // 24: trivet.v1.BatchOp
+	(*BatchResponse)(nil),    // 25: trivet.v1.BatchResponse
+	(*Entry)(nil),            // 26: trivet.v1.Entry
+	(*Command)(nil),          // 27: trivet.v1.Command
+	(*Marker)(nil),           // 28: trivet.v1.Marker
+	(*Settings)(nil),         // 29: trivet.v1.Settings
+	(*SnapshotRecord)(nil),   // 30: trivet.v1.SnapshotRecord
+	(*SnapshotHeader)(nil),   // 31: trivet.v1.SnapshotHeader
+	(*SnapshotVersion)(nil),  // 32: trivet.v1.SnapshotVersion
+	(*SnapshotClock)(nil),    // 33: trivet.v1.SnapshotClock
+	(*SnapshotFooter)(nil),   // 34: trivet.v1.SnapshotFooter
+	(*Hello)(nil),            // 35: trivet.v1.Hello
+	(*HelloReply)(nil),       // 36: trivet.v1.HelloReply
+	(*PeerRequest)(nil),      // 37: trivet.v1.PeerRequest
+	(*PeerReply)(nil),        // 38: trivet.v1.PeerReply
+	(*ForwardRequest)(nil),   // 39: trivet.v1.ForwardRequest
+	(*ForwardReply)(nil),     // 40: trivet.v1.ForwardReply
+	(*ReadIndexRequest)(nil), // 41: trivet.v1.ReadIndexRequest
+	(*ReadIndexReply)(nil),   // 42: trivet.v1.ReadIndexReply
+	(*ConfirmRequest)(nil),   // 43: trivet.v1.ConfirmRequest
+	(*ConfirmReply)(nil),     // 44: trivet.v1.ConfirmReply
+	(*PromoteRequest)(nil),   // 45: trivet.v1.PromoteRequest
+	(*PromoteReply)(nil),     // 46: trivet.v1.PromoteReply
+	(*MemberRequest)(nil),    // 47: trivet.v1.MemberRequest
+	(*MemberReply)(nil),      // 48: trivet.v1.MemberReply
 }
 var file_trivet_proto_depIdxs = []int32{
-	8,  // 0: trivet.v1.Op.put:type_name -> trivet.v1.PutOp
-	9,  // 1: trivet.v1.Op.delete:type_name -> trivet.v1.DeleteOp
-	10, // 2: trivet.v1.Op.get:type_name -> trivet.v1.GetOp
-	11, // 3: trivet.v1.Op.range:type_name -> trivet.v1.RangeOp
-	12, // 4: trivet.v1.Op.add:type_name -> trivet.v1.AddOp
-	13, // 5: trivet.v1.Op.txn:type_name -> trivet.v1.TxnOp
-	14, // 6: trivet.v1.PutOp.precondition:type_name -> trivet.v1.Precondition
-	6,  // 7: trivet.v1.DeleteOp.range:type_name -> trivet.v1.KeyRange
-	14, // 8: trivet.v1.DeleteOp.precondition:type_name -> trivet.v1.Precondition
-	6,  // 9: trivet.v1.RangeOp.range:type_name -> trivet.v1.KeyRange
-	15, // 10: trivet.v1.TxnOp.if:type_name -> trivet.v1.Compare
-	7,  // 11: trivet.v1.TxnOp.then:type_name -> trivet.v1.Op
-	7,  // 12: trivet.v1.TxnOp.else:type_name -> trivet.v1.Op
+	7,  // 0: trivet.v1.Op.put:type_name -> trivet.v1.PutOp
+	8,  // 1: trivet.v1.Op.delete:type_name -> trivet.v1.DeleteOp
+	9,  // 2: trivet.v1.Op.get:type_name -> trivet.v1.GetOp
+	10, // 3: trivet.v1.Op.range:type_name -> trivet.v1.RangeOp
+	11, // 4: trivet.v1.Op.add:type_name -> trivet.v1.AddOp
+	12, // 5: trivet.v1.Op.txn:type_name -> trivet.v1.TxnOp
+	13, // 6: trivet.v1.PutOp.precondition:type_name -> trivet.v1.Precondition
+	5,  // 7: trivet.v1.DeleteOp.range:type_name -> trivet.v1.KeyRange
+	13, // 8: trivet.v1.DeleteOp.precondition:type_name -> trivet.v1.Precondition
+	5,  // 9: trivet.v1.RangeOp.range:type_name -> trivet.v1.KeyRange
+	14, // 10: trivet.v1.TxnOp.if:type_name -> trivet.v1.Compare
+	6,  // 11: trivet.v1.TxnOp.then:type_name -> trivet.v1.Op
+	6,  // 12: trivet.v1.TxnOp.else:type_name -> trivet.v1.Op
 	1,  // 13: trivet.v1.Precondition.kind:type_name -> trivet.v1.Precondition.Kind
-	6,  // 14: trivet.v1.Compare.range:type_name -> trivet.v1.KeyRange
+	5,  // 14: trivet.v1.Compare.range:type_name -> trivet.v1.KeyRange
 	2,  // 15: trivet.v1.Compare.target:type_name -> trivet.v1.Compare.Target
 	3,  // 16: trivet.v1.Compare.relation:type_name -> trivet.v1.Compare.Relation
 	0,  // 17: trivet.v1.Problem.code:type_name -> trivet.v1.Code
-	16, // 18: trivet.v1.Result.problem:type_name -> trivet.v1.Problem
-	18, // 19: trivet.v1.Result.put:type_name -> trivet.v1.PutResult
-	19, // 20: trivet.v1.Result.delete:type_name -> trivet.v1.DeleteResult
-	20, // 21: trivet.v1.Result.get:type_name -> trivet.v1.GetResult
-	21, // 22: trivet.v1.Result.range:type_name -> trivet.v1.RangeResult
-	22, // 23: trivet.v1.Result.add:type_name -> trivet.v1.AddResult
-	23, // 24: trivet.v1.Result.txn:type_name -> trivet.v1.TxnResult
-	5,  // 25: trivet.v1.PutResult.prev:type_name -> trivet.v1.Item
-	5,  // 26: trivet.v1.DeleteResult.prev:type_name -> trivet.v1.Item
-	5,  // 27: trivet.v1.GetResult.item:type_name -> trivet.v1.Item
-	5,  // 28: trivet.v1.RangeResult.items:type_name -> trivet.v1.Item
-	17, // 29: trivet.v1.TxnResult.results:type_name -> trivet.v1.Result
-	25, // 30: trivet.v1.BatchRequest.ops:type_name -> trivet.v1.BatchOp
-	7,  // 31: trivet.v1.BatchOp.op:type_name -> trivet.v1.Op
-	17, // 32: trivet.v1.BatchResponse.results:type_name -> trivet.v1.Result
-	28, // 33: trivet.v1.Entry.commands:type_name -> trivet.v1.Command
-	7,  // 34: trivet.v1.Command.op:type_name -> trivet.v1.Op
-	29, // 35: trivet.v1.Command.marker:type_name -> trivet.v1.Marker
-	30, // 36: trivet.v1.Marker.settings:type_name -> trivet.v1.Settings
-	32, // 37: trivet.v1.SnapshotRecord.header:type_name -> trivet.v1.SnapshotHeader
-	33, // 38: trivet.v1.SnapshotRecord.version:type_name -> trivet.v1.SnapshotVersion
-	34, // 39: trivet.v1.SnapshotRecord.clock:type_name -> trivet.v1.SnapshotClock
-	35, // 40: trivet.v1.SnapshotRecord.footer:type_name -> trivet.v1.SnapshotFooter
-	30, // 41: trivet.v1.SnapshotHeader.settings:type_name -> trivet.v1.Settings
-	4,  // 42: trivet.v1.Hello.stream:type_name -> trivet.v1.Hello.Stream
-	40, // 43: trivet.v1.PeerRequest.forward:type_name -> trivet.v1.ForwardRequest
-	42, // 44: trivet.v1.PeerRequest.read_index:type_name -> trivet.v1.ReadIndexRequest
-	44, // 45: trivet.v1.PeerRequest.confirm:type_name -> trivet.v1.ConfirmRequest
-	46, // 46: trivet.v1.PeerRequest.promote:type_name -> trivet.v1.PromoteRequest
-	48, // 47: trivet.v1.PeerRequest.member:type_name -> trivet.v1.MemberRequest
-	41, // 48: trivet.v1.PeerReply.forward:type_name -> trivet.v1.ForwardReply
-	43, // 49: trivet.v1.PeerReply.read_index:type_name -> trivet.v1.ReadIndexReply
-	45, // 50: trivet.v1.PeerReply.confirm:type_name -> trivet.v1.ConfirmReply
-	47, // 51: trivet.v1.PeerReply.promote:type_name -> trivet.v1.PromoteReply
-	49, // 52: trivet.v1.PeerReply.member:type_name -> trivet.v1.MemberReply
-	17, // 53: trivet.v1.ForwardReply.results:type_name -> trivet.v1.Result
-	16, // 54: trivet.v1.ForwardReply.problem:type_name -> trivet.v1.Problem
-	16, // 55: trivet.v1.ReadIndexReply.problem:type_name -> trivet.v1.Problem
-	56, // [56:56] is the sub-list for method output_type
-	56, // [56:56] is the sub-list for method input_type
-	56, // [56:56] is the sub-list for extension type_name
-	56, // [56:56] is the sub-list for extension extendee
-	0,  // [0:56] is the sub-list for field type_name
+	15, // 18: trivet.v1.Result.problem:type_name -> trivet.v1.Problem
+	17, // 19: trivet.v1.Result.put:type_name -> trivet.v1.PutResult
+	18, // 20: trivet.v1.Result.delete:type_name -> trivet.v1.DeleteResult
+	19, // 21: trivet.v1.Result.get:type_name -> trivet.v1.GetResult
+	20, // 22: trivet.v1.Result.range:type_name -> trivet.v1.RangeResult
+	21, // 23: trivet.v1.Result.add:type_name -> trivet.v1.AddResult
+	22, // 24: trivet.v1.Result.txn:type_name -> trivet.v1.TxnResult
+	4,  // 25: trivet.v1.PutResult.prev:type_name -> trivet.v1.Item
+	4,  // 26: trivet.v1.DeleteResult.prev:type_name -> trivet.v1.Item
+	4,  // 27: trivet.v1.GetResult.item:type_name -> trivet.v1.Item
+	4,  // 28: trivet.v1.RangeResult.items:type_name -> trivet.v1.Item
+	16, // 29: trivet.v1.TxnResult.results:type_name -> trivet.v1.Result
+	24, // 30: trivet.v1.BatchRequest.ops:type_name -> trivet.v1.BatchOp
+	6,  // 31: trivet.v1.BatchOp.op:type_name -> trivet.v1.Op
+	16, // 32: trivet.v1.BatchResponse.results:type_name -> trivet.v1.Result
+	27, // 33: trivet.v1.Entry.commands:type_name -> trivet.v1.Command
+	6,  // 34: trivet.v1.Command.op:type_name -> trivet.v1.Op
+	28, // 35: trivet.v1.Command.marker:type_name -> trivet.v1.Marker
+	29, // 36: trivet.v1.Marker.settings:type_name -> trivet.v1.Settings
+	31, // 37: trivet.v1.SnapshotRecord.header:type_name -> trivet.v1.SnapshotHeader
+	32, // 38: trivet.v1.SnapshotRecord.version:type_name -> trivet.v1.SnapshotVersion
+	33, // 39: trivet.v1.SnapshotRecord.clock:type_name -> trivet.v1.SnapshotClock
+	34, // 40: trivet.v1.SnapshotRecord.footer:type_name -> trivet.v1.SnapshotFooter
+	29, // 41: trivet.v1.SnapshotHeader.settings:type_name -> trivet.v1.Settings
+	39, // 42: trivet.v1.PeerRequest.forward:type_name -> trivet.v1.ForwardRequest
+	41, // 43: trivet.v1.PeerRequest.read_index:type_name -> trivet.v1.ReadIndexRequest
+	43, // 44: trivet.v1.PeerRequest.confirm:type_name -> trivet.v1.ConfirmRequest
+	45, // 45: trivet.v1.PeerRequest.promote:type_name -> trivet.v1.PromoteRequest
+	47, // 46: trivet.v1.PeerRequest.member:type_name -> trivet.v1.MemberRequest
+	40, // 47: trivet.v1.PeerReply.forward:type_name -> trivet.v1.ForwardReply
+	42, // 48: trivet.v1.PeerReply.read_index:type_name -> trivet.v1.ReadIndexReply
+	44, // 49: trivet.v1.PeerReply.confirm:type_name -> trivet.v1.ConfirmReply
+	46, // 50: trivet.v1.PeerReply.promote:type_name -> trivet.v1.PromoteReply
+	48, // 51: trivet.v1.PeerReply.member:type_name -> trivet.v1.MemberReply
+	16, // 52: trivet.v1.ForwardReply.results:type_name -> trivet.v1.Result
+	15, // 53: trivet.v1.ForwardReply.problem:type_name -> trivet.v1.Problem
+	15, // 54: trivet.v1.ReadIndexReply.problem:type_name -> trivet.v1.Problem
+	55, // [55:55] is the sub-list for method output_type
+	55, // [55:55] is the sub-list for method input_type
+	55, // [55:55] is the sub-list for extension type_name
+	55, // [55:55] is the sub-list for extension extendee
+	0,  // [0:55] is the sub-list for field type_name
 }
 
 func init() { file_trivet_proto_init() }
@@ -3930,7 +3866,7 @@ func file_trivet_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_trivet_proto_rawDesc), len(file_trivet_proto_rawDesc)),
-			NumEnums:      5,
+			NumEnums:      4,
 			NumMessages:   45,
 			NumExtensions: 0,
 			NumServices:   0,

@@ -2060,11 +2060,6 @@ func (m *Hello) MarshalToSizedBufferVT(dAtA []byte) (int, error) {
 		i -= len(m.unknownFields)
 		copy(dAtA[i:], m.unknownFields)
 	}
-	if m.Stream != 0 {
-		i = protohelpers.EncodeVarint(dAtA, i, uint64(m.Stream))
-		i--
-		dAtA[i] = 0x28
-	}
 	if len(m.To) > 0 {
 		i -= len(m.To)
 		copy(dAtA[i:], m.To)
@@ -3729,9 +3724,6 @@ func (m *Hello) SizeVT() (n int) {
 	l = len(m.To)
 	if l > 0 {
 		n += 1 + l + protohelpers.SizeOfVarint(uint64(l))
-	}
-	if m.Stream != 0 {
-		n += 1 + protohelpers.SizeOfVarint(uint64(m.Stream))
 	}
 	n += len(m.unknownFields)
 	return n
@@ -8671,25 +8663,6 @@ func (m *Hello) UnmarshalVT(dAtA []byte) error {
 			}
 			m.To = string(dAtA[iNdEx:postIndex])
 			iNdEx = postIndex
-		case 5:
-			if wireType != 0 {
-				return fmt.Errorf("proto: wrong wireType = %d for field Stream", wireType)
-			}
-			m.Stream = 0
-			for shift := uint(0); ; shift += 7 {
-				if shift >= 64 {
-					return protohelpers.ErrIntOverflow
-				}
-				if iNdEx >= l {
-					return io.ErrUnexpectedEOF
-				}
-				b := dAtA[iNdEx]
-				iNdEx++
-				m.Stream |= Hello_Stream(b&0x7F) << shift
-				if b < 0x80 {
-					break
-				}
-			}
 		default:
 			iNdEx = preIndex
 			skippy, err := protohelpers.Skip(dAtA[iNdEx:])

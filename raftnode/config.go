@@ -1,0 +1,257 @@
+package raftnode
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"regexp"
+	"sort"
+	"strings"
+	"time"
+
+	"trivet/trivetpb"
+)
+
+// Config is how a member is started. Zero values mean the stated defaults;
+// Open checks the whole in one place (withDefaults).
+type Config struct {
+	// ID names the member within its cluster: 1 to 64 of a-z, A-Z, 0-9, dot,
+	// dash and underscore. It is stable; addresses may change.
+	ID string
+	// DataDir is the folder of everything that the member keeps. It is made
+	// (mode 0700) where it is missing, and locked against a second process.
+	DataDir string
+
+	// PeerAddr is the address that the peer port listens on.
+	// Default 127.0.0.1:7171.
+	PeerAddr string
+	// AdvertisePeer is the address under which the other members reach the
+	// peer port. Default: what it listens on.
+	AdvertisePeer string
+	// PeerListener, where set, is used instead of listening on PeerAddr. The
+	// Node owns it and closes it.
+	PeerListener net.Listener
+	// Dial connects to another member's peer port. Default: TCP.
+	Dial func(ctx context.Context, address string) (net.Conn, error)
+	// AdvertiseAPI is the URL of the member's HTTP API, told to the others.
+	AdvertiseAPI string
+
+	// InitialCluster lists the first members of a new cluster, this one among
+	// them, the same list on each. Ignored once DataDir knows its cluster.
+	InitialCluster []Peer
+	// ClusterToken tells clusters apart whose InitialCluster is the same.
+	ClusterToken string
+
+	// Timing is how long members wait for each other. Default TimingLAN.
+	Timing Timing
+	// LogStore is "wal" (raft-wal, the default) or "boltdb".
+	LogStore string
+	// SnapshotBytes is how many bytes of log entries are applied between one
+	// snapshot and the next. Default 256 MiB.
+	SnapshotBytes int64
+	// QueueBytes bounds the commands that wait in the queue and those that are
+	// under way; past it Propose answers OVERLOADED. Default 64 MiB.
+	QueueBytes int64
+	// DiskTimeout is how long one write to the log, sync included, may take
+	// before the member gives up on its disk and stops. Default 5 s.
+	DiskTimeout time.Duration
+
+	// History is how long old revisions are kept. Default 5 minutes. Like
+	// HistoryRevisions and Quota, the leader's value holds for the whole
+	// cluster.
+	History time.Duration
+	// HistoryRevisions is how many old revisions are kept. Default 100,000.
+	HistoryRevisions uint64
+	// Quota bounds the live data in bytes. Default 0: no bound.
+	Quota uint64
+
+	// Version is the program's version, told to other members.
+	Version string
+	// Logger takes the member's and raft's own log. Default: slog.Default().
+	Logger *slog.Logger
+
+	// For tests in virtual time. storage is used instead of DataDir; the hooks
+	// are called with each applied index and its state hash, and when a term's
+	// marker has been applied here.
+	storage   *storage
+	onApplied func(index, hash uint64)
+	onLeading func(term uint64)
+}
+
+// Peer is a member of the initial cluster: its id and the address of its peer
+// port.
+type Peer struct {
+	ID, Addr string
+}
+
+// Timing is how long members wait for each other.
+type Timing struct {
+	// Heartbeat is how long a follower waits for its leader before it stands
+	// for election; leaders send ten times as often.
+	Heartbeat time.Duration
+	// Election is how long a candidate waits for votes before it starts anew.
+	Election time.Duration
+	// Lease is how long a leader goes on without hearing from a majority.
+	Lease time.Duration
+	// RPC is how long a request between members may take before its connection
+	// is given up.
+	RPC time.Duration
+}
+
+// The timings to choose from: within a data centre, and between data centres.
+var (
+	TimingLAN = Timing{
+		Heartbeat: 250 * time.Millisecond,
+		Election:  250 * time.Millisecond,
+		Lease:     125 * time.Millisecond,
+		RPC:       2 * time.Second,
+	}
+	TimingWAN = Timing{
+		Heartbeat: 1500 * time.Millisecond,
+		Election:  1500 * time.Millisecond,
+		Lease:     750 * time.Millisecond,
+		RPC:       10 * time.Second,
+	}
+)
+
+// Names of the log stores.
+const (
+	LogStoreWAL    = "wal"
+	LogStoreBoltDB = "boltdb"
+)
+
+// A group, an entry's commands, is closed at whichever comes first. A single
+// command larger than maxGroupBytes makes a group of its own.
+const (
+	maxGroupCommands = 1024
+	maxGroupBytes    = 256 << 10
+)
+
+// maxInFlight bounds the entries that are proposed and not yet applied, and
+// the forwards that are not yet answered. Two keep the disk and the network
+// busy at once; four ride over hiccups; more would only make groups smaller.
+const maxInFlight = 4
+
+var idPattern = regexp.MustCompile(`^[A-Za-z0-9._-]{1,64}$`)
+
+// ParseInitialCluster reads "n1=127.0.0.1:7171,n2=127.0.0.1:7172".
+func ParseInitialCluster(s string) ([]Peer, error) {
+	var peers []Peer
+	for _, part := range strings.Split(s, ",") {
+		id, addr, ok := strings.Cut(part, "=")
+		if !ok {
+			return nil, fmt.Errorf("initial cluster: %q is not ID=HOST:PORT", part)
+		}
+		peers = append(peers, Peer{ID: id, Addr: addr})
+	}
+	return peers, checkPeers(peers)
+}
+
+func checkPeers(peers []Peer) error {
+	ids, addrs := map[string]bool{}, map[string]bool{}
+	for _, p := range peers {
+		if !idPattern.MatchString(p.ID) {
+			return fmt.Errorf("initial cluster: %q is no member id (1 to 64 of a-z, A-Z, 0-9, '.', '-', '_')", p.ID)
+		}
+		if host, port, err := net.SplitHostPort(p.Addr); err != nil || host == "" || port == "" || port == "0" {
+			return fmt.Errorf("initial cluster: %q of member %s is not HOST:PORT", p.Addr, p.ID)
+		}
+		if ids[p.ID] {
+			return fmt.Errorf("initial cluster: member %s is listed twice", p.ID)
+		}
+		if addrs[p.Addr] {
+			return fmt.Errorf("initial cluster: address %s is listed twice", p.Addr)
+		}
+		ids[p.ID], addrs[p.Addr] = true, true
+	}
+	return nil
+}
+
+// clusterID is the identity of a new cluster: a hash of what all its first
+// members are told alike. A member that was told something else has another
+// id, and the handshake of the peer port tells them so.
+func clusterID(peers []Peer, token string) string {
+	sorted := append([]Peer(nil), peers...)
+	sort.Slice(sorted, func(i, j int) bool { return sorted[i].ID < sorted[j].ID })
+	h := sha256.New()
+	fmt.Fprintf(h, "trivet cluster 1\n%q\n", token)
+	for _, p := range sorted {
+		fmt.Fprintf(h, "%q %q\n", p.ID, p.Addr)
+	}
+	return hex.EncodeToString(h.Sum(nil)[:8])
+}
+
+// withDefaults fills in the defaults and checks the whole.
+func (c Config) withDefaults() (Config, error) {
+	if !idPattern.MatchString(c.ID) {
+		return c, fmt.Errorf("%q is no member id (1 to 64 of a-z, A-Z, 0-9, '.', '-', '_')", c.ID)
+	}
+	if c.DataDir == "" && c.storage == nil {
+		return c, errors.New("no data folder is given")
+	}
+	if c.PeerAddr == "" {
+		c.PeerAddr = "127.0.0.1:7171"
+	}
+	if c.Dial == nil {
+		var d net.Dialer
+		c.Dial = func(ctx context.Context, address string) (net.Conn, error) {
+			return d.DialContext(ctx, "tcp", address)
+		}
+	}
+	if c.Timing == (Timing{}) {
+		c.Timing = TimingLAN
+	}
+	switch t := c.Timing; {
+	case t.Heartbeat < 10*time.Millisecond, t.Election < t.Heartbeat, t.Lease < 5*time.Millisecond,
+		t.Lease > t.Heartbeat, t.RPC < t.Heartbeat:
+		return c, fmt.Errorf("timing %+v: need 10ms <= heartbeat <= election, 5ms <= lease <= heartbeat <= rpc", t)
+	}
+	switch c.LogStore {
+	case "":
+		c.LogStore = LogStoreWAL
+	case LogStoreWAL, LogStoreBoltDB:
+	default:
+		return c, fmt.Errorf("log store %q is neither %q nor %q", c.LogStore, LogStoreWAL, LogStoreBoltDB)
+	}
+	for _, d := range []struct {
+		name string
+		v    *int64
+		def  int64
+	}{
+		{"snapshot bytes", &c.SnapshotBytes, 256 << 20},
+		{"queue bytes", &c.QueueBytes, 64 << 20},
+		{"disk timeout", (*int64)(&c.DiskTimeout), int64(5 * time.Second)},
+		{"history", (*int64)(&c.History), int64(5 * time.Minute)},
+	} {
+		if *d.v < 0 {
+			return c, fmt.Errorf("%s is negative", d.name)
+		}
+		if *d.v == 0 {
+			*d.v = d.def
+		}
+	}
+	if c.HistoryRevisions == 0 {
+		c.HistoryRevisions = 100_000
+	}
+	if c.Logger == nil {
+		c.Logger = slog.Default()
+	}
+	if err := checkPeers(c.InitialCluster); err != nil {
+		return c, err
+	}
+	return c, nil
+}
+
+// settings are what the leader's configuration contributes to the replicated
+// state, carried by its term's marker.
+func (c Config) settings() *trivetpb.Settings {
+	return &trivetpb.Settings{
+		HistoryMs:        uint64(c.History.Milliseconds()),
+		HistoryRevisions: c.HistoryRevisions,
+		QuotaBytes:       c.Quota,
+	}
+}

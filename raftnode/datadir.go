@@ -1,0 +1,211 @@
+package raftnode
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"syscall"
+)
+
+// The data folder of a member:
+//
+//	LOCK          held by the process that uses the folder
+//	member.json   which member of which cluster this is (identity)
+//	raft/         term and vote (stable.db), the log (wal/ or log.db)
+//	snapshots/    what raft's file snapshot store keeps
+//
+// Making one is done in steps, each of which a crash may end:
+//
+//  1. member.json with "state":"new". Found at a start, everything else is
+//     removed and made again: the member has never run, so it has promised
+//     nothing.
+//  2. Empty stores, and the initial configuration as log entry 1 of term 1.
+//  3. member.json with "state":"ready". From here on a log or snapshot that is
+//     missing is a fault, never a fresh start.
+
+// identity is the content of member.json.
+type identity struct {
+	Format  int    `json:"format"`
+	Cluster string `json:"cluster"`
+	ID      string `json:"id"`
+	State   string `json:"state"`
+	// LogStore is what the log was made with; another kind cannot read it.
+	LogStore string `json:"log_store"`
+}
+
+const (
+	identityFormat = 1
+	stateNew       = "new"
+	stateReady     = "ready"
+)
+
+// dataDir is a locked data folder.
+type dataDir struct {
+	path string
+	lock *os.File
+}
+
+// openDataDir makes and locks the folder.
+func openDataDir(path string) (*dataDir, error) {
+	if err := os.MkdirAll(path, 0o700); err != nil {
+		return nil, fmt.Errorf("data folder: %w", err)
+	}
+	lock, err := os.OpenFile(filepath.Join(path, "LOCK"), os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("data folder: %w", err)
+	}
+	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		lock.Close()
+		if errors.Is(err, syscall.EWOULDBLOCK) {
+			return nil, fmt.Errorf("data folder %s is in use by another process", path)
+		}
+		return nil, fmt.Errorf("data folder %s: locking: %w", path, err)
+	}
+	return &dataDir{path: path, lock: lock}, nil
+}
+
+func (d *dataDir) close() { d.lock.Close() }
+
+func (d *dataDir) file(parts ...string) string {
+	return filepath.Join(append([]string{d.path}, parts...)...)
+}
+
+// identity reads member.json; nil where there is none.
+func (d *dataDir) identity() (*identity, error) {
+	path := d.file("member.json")
+	b, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	id := new(identity)
+	if err := json.Unmarshal(b, id); err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	if id.Format != identityFormat {
+		return nil, fmt.Errorf("%s: the data folder has format %d; this version knows %d", path, id.Format, identityFormat)
+	}
+	if id.ID == "" || id.Cluster == "" || (id.State != stateNew && id.State != stateReady) {
+		return nil, fmt.Errorf("%s: incomplete", path)
+	}
+	return id, nil
+}
+
+// setIdentity writes member.json, whole or not at all.
+func (d *dataDir) setIdentity(id *identity) error {
+	b, err := json.MarshalIndent(id, "", "  ")
+	if err != nil {
+		return err
+	}
+	path := d.file("member.json")
+	tmp, err := os.OpenFile(path+".tmp", os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = tmp.Write(append(b, '\n'))
+	if err == nil {
+		err = tmp.Sync()
+	}
+	if cerr := tmp.Close(); err == nil {
+		err = cerr
+	}
+	if err == nil {
+		err = os.Rename(tmp.Name(), path)
+	}
+	if err == nil {
+		err = d.sync()
+	}
+	if err != nil {
+		return fmt.Errorf("writing %s: %w", path, err)
+	}
+	return nil
+}
+
+// sync makes renames and new files in the folder durable.
+func (d *dataDir) sync() error {
+	f, err := os.Open(d.path)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	return f.Sync()
+}
+
+// others lists what is in the folder beside LOCK and an unfinished member.json.
+func (d *dataDir) others() ([]string, error) {
+	entries, err := os.ReadDir(d.path)
+	if err != nil {
+		return nil, err
+	}
+	var names []string
+	for _, e := range entries {
+		if name := e.Name(); name != "LOCK" && name != "member.json" && name != "member.json.tmp" {
+			names = append(names, name)
+		}
+	}
+	return names, nil
+}
+
+// claim decides which member of which cluster this folder is, and whether it
+// has to be made. The second result is true where it has.
+func (d *dataDir) claim(c *Config) (*identity, bool, error) {
+	id, err := d.identity()
+	if err != nil {
+		return nil, false, err
+	}
+	if id != nil && id.ID != c.ID {
+		return nil, false, fmt.Errorf("data folder %s belongs to member %s of cluster %s, not to %s", d.path, id.ID, id.Cluster, c.ID)
+	}
+	if id != nil && id.State == stateReady {
+		if id.LogStore != c.LogStore {
+			return nil, false, fmt.Errorf("data folder %s has a log of kind %q, not %q", d.path, id.LogStore, c.LogStore)
+		}
+		return id, false, nil
+	}
+	others, err := d.others()
+	if err != nil {
+		return nil, false, err
+	}
+	if id == nil && len(others) > 0 {
+		return nil, false, fmt.Errorf("data folder %s holds %s but no member.json: it is no data folder, or a damaged one", d.path, others[0])
+	}
+	if len(c.InitialCluster) == 0 {
+		return nil, false, fmt.Errorf("data folder %s knows no cluster yet: give the initial cluster", d.path)
+	}
+	if err := c.checkInitialCluster(); err != nil {
+		return nil, false, err
+	}
+	for _, name := range others { // of a member that has never run
+		if err := os.RemoveAll(d.file(name)); err != nil {
+			return nil, false, err
+		}
+	}
+	id = &identity{
+		Format:   identityFormat,
+		Cluster:  clusterID(c.InitialCluster, c.ClusterToken),
+		ID:       c.ID,
+		State:    stateNew,
+		LogStore: c.LogStore,
+	}
+	return id, true, d.setIdentity(id)
+}
+
+// checkInitialCluster checks that this member is in the list of the first
+// members of its cluster, under the address that it goes by.
+func (c *Config) checkInitialCluster() error {
+	for _, p := range c.InitialCluster {
+		if p.ID != c.ID {
+			continue
+		}
+		if own := c.AdvertisePeer; own != "" && own != p.Addr {
+			return fmt.Errorf("initial cluster: member %s is listed at %s, but goes by %s", p.ID, p.Addr, own)
+		}
+		return nil
+	}
+	return fmt.Errorf("initial cluster: this member, %s, is not in the list", c.ID)
+}

@@ -1,0 +1,38 @@
+// Package raftnode is one member of a Trivet cluster: hashicorp/raft with the
+// stores under it, group commit, forwarding, the read index, snapshots and the
+// peer port.
+//
+// # What the package promises
+//
+//  1. A command whose result was returned is in the synced log of a majority.
+//  2. A command that failed says whether it was certainly not applied
+//     (Problem.Unknown is false) or may have been. It never claims the former
+//     without proof; propose.go argues it case by case.
+//  3. A read that AwaitRead let through as linearizable sees every write that
+//     was acknowledged anywhere before AwaitRead was called.
+//  4. A member whose disk fails, hangs or hands back something else than was
+//     written stops, naming the file. It never goes on with less.
+//
+// # The way of a write
+//
+// propose.go queues it; its dispatcher groups what waits into one log entry
+// and gives it to raft (on the leader) or into one request to the leader
+// (forward.go). logstore.go writes the entry and syncs it; raft replicates and
+// commits; apply.go hands it to store.Apply and its results back to those who
+// wait in propose.go.
+//
+// # The way of a read
+//
+// readindex.go proves freshness: on the leader by asking every voter whether
+// the term is still current, on a follower by asking the leader; then it waits
+// for the local state to have applied that index.
+//
+// # Reading order
+//
+// node.go (what a Node is made of, its start and its end), propose.go,
+// leader.go, forward.go, apply.go, readindex.go; below them peerport.go and
+// peerrpc.go (members talk), transport.go (what raft is not allowed to do
+// directly), logstore.go, stablestore.go and snapshots.go (what raft writes),
+// datadir.go and storage.go (the data folder), entrymeta.go (what travels
+// beside each entry).
+package raftnode

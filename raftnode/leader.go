@@ -1,0 +1,117 @@
+package raftnode
+
+import (
+	"context"
+	"time"
+
+	"github.com/hashicorp/raft"
+)
+
+// followLeadership turns raft's leadership notices into the node's. It reads
+// every notice: raft blocks in its main loop until the channel takes one.
+//
+// A term of ours begins with a marker: until something of its own term is
+// committed, a leader does not know what earlier leaders committed (Raft
+// dissertation §6.4), raft's no-op does not reach the state machine, and
+// CommitIndex is stale. Nothing is proposed and no read confirmed before the
+// marker is applied.
+func (n *Node) followLeadership(notices <-chan bool) {
+	for {
+		select {
+		case leads := <-notices:
+			if !leads {
+				n.log.Info("leadership ended")
+				n.proposer.stepDown()
+				continue
+			}
+			// The term may have ended already, and a later one of ours begun:
+			// then this marker is stamped with that one, or refused.
+			term := n.raft.CurrentTerm()
+			if n.raft.State() != raft.Leader {
+				continue
+			}
+			n.log.Info("leadership won", "term", term)
+			marker, err := n.proposer.mark(term, n.cfg.settings())
+			if err != nil {
+				n.fail(err)
+				return
+			}
+			n.raft.ApplyLog(marker, 0)
+		case <-n.ctx.Done():
+			return
+		}
+	}
+}
+
+// markerApplied is called by the state machine when it has applied a marker
+// that this node proposed.
+func (n *Node) markerApplied(term, index uint64) {
+	if n.raft.CurrentTerm() != term || n.raft.State() != raft.Leader {
+		return // another leader committed it
+	}
+	if n.cfg.onLeading != nil {
+		n.cfg.onLeading(term)
+	}
+	n.proposer.serve(&leadership{
+		term:    term,
+		start:   index,
+		clockMS: n.store.Stats().ClockMS,
+		since:   time.Now(),
+	})
+	n.changed()
+}
+
+// leaderID returns whom raft takes for the leader, "" where it knows none.
+func (n *Node) leaderID() string {
+	_, id := n.raft.LeaderWithID()
+	return string(id)
+}
+
+// changed wakes whoever waits for another leader.
+func (n *Node) changed() {
+	n.signalMu.Lock()
+	close(n.signal)
+	n.signal = make(chan struct{})
+	n.signalMu.Unlock()
+	n.proposer.kick()
+}
+
+// awaitChange waits until something about the leader changes, for a moment at
+// most. The channel was taken before the caller looked.
+func (n *Node) awaitChange(ctx context.Context, signal <-chan struct{}) {
+	timer := time.NewTimer(retryPause)
+	defer timer.Stop()
+	select {
+	case <-signal:
+	case <-timer.C:
+	case <-ctx.Done():
+	case <-n.ctx.Done():
+	}
+}
+
+// changes returns a channel that is closed at the next change.
+func (n *Node) changes() <-chan struct{} {
+	n.signalMu.Lock()
+	defer n.signalMu.Unlock()
+	return n.signal
+}
+
+// observe is raft's observer hook: called in raft's goroutines, under none of
+// its locks but that of the list of observers.
+func (n *Node) observe(o *raft.Observation) bool {
+	switch o.Data.(type) {
+	case raft.LeaderObservation, raft.RaftState:
+		n.changed()
+	}
+	return false // nothing goes to a channel
+}
+
+// configuration is raft's latest, which is the one that counts (Raft
+// dissertation §4.1: a server uses the latest configuration in its log).
+func (n *Node) configuration() raft.Configuration {
+	f := n.raft.GetConfiguration() // answers at once, from a copy
+	if f.Error() != nil {
+		return raft.Configuration{}
+	}
+	return f.Configuration()
+}

@@ -1,0 +1,354 @@
+package raftnode
+
+import (
+	"errors"
+	"fmt"
+	"runtime"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/raft"
+)
+
+// guardedLog is the log store that raft gets: another one (raft-wal or
+// raft-boltdb) with what that lacks.
+//
+//   - A fence: an entry whose proposer led another term than raft stamped it
+//     with is refused (entrymeta.go).
+//   - A checksum, added when an entry is first stored and checked whenever one
+//     is stored or read back. raft-wal checks its own at recovery only, bolt
+//     never: a flipped bit in a data page reads as valid.
+//   - A watch: a write or sync that fails, or takes longer than limit, poisons
+//     the store. A failed fsync is never tried again: the kernel may have
+//     dropped the pages that it could not write and would report success
+//     (Rebello et al., "Can Applications Recover from fsync Failures?", 2020).
+//     And a leader whose disk hangs would keep its leadership, because raft
+//     heartbeats come from other goroutines (raft issues 503, 666).
+//   - A cache of the newest entries, so that replication and application read
+//     none of them back from disk.
+//
+// A poisoned store fails every call from then on and tells the node, which
+// stops (Node.fail).
+type guardedLog struct {
+	inner raft.LogStore
+	where string // the file or folder, for errors
+	limit time.Duration
+
+	// fail takes the node out of service. Called at most once, from any
+	// goroutine, and returns without waiting for the node to have stopped.
+	fail func(error)
+	// stored is called in raft's main goroutine after entries were synced.
+	stored func([]*raft.Log)
+
+	mu     sync.Mutex
+	broken error
+	// running says that raft's goroutines are at work: see abandon.
+	running bool
+	cache   entryCache
+	sizes   sizeIndex
+}
+
+// errFenced is what an entry of another term than its proposer led gets.
+var errFenced = errors.New("raftnode: the entry's proposer did not lead the term that it was stamped with")
+
+func newGuardedLog(inner raft.LogStore, where string, limit time.Duration, fail func(error), stored func([]*raft.Log)) *guardedLog {
+	return &guardedLog{inner: inner, where: where, limit: limit, fail: fail, stored: stored}
+}
+
+// start says that raft runs from here on.
+func (g *guardedLog) start() {
+	g.mu.Lock()
+	g.running = true
+	g.mu.Unlock()
+}
+
+// poison makes every later call fail with err and takes the node out.
+func (g *guardedLog) poison(err error) {
+	g.mu.Lock()
+	first := g.broken == nil
+	if first {
+		g.broken = err
+	}
+	g.mu.Unlock()
+	if first {
+		g.fail(err)
+	}
+}
+
+func (g *guardedLog) err() error {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.broken
+}
+
+// abandon ends the calling goroutine of raft in an orderly way: its deferred
+// calls run, so that Shutdown can wait for it. Where raft cannot read an entry
+// that it needs, its own answer is a panic, which would take down a process
+// that merely embeds the node. The node has been failed before.
+func (g *guardedLog) abandon() {
+	g.mu.Lock()
+	running := g.running
+	g.mu.Unlock()
+	if running {
+		runtime.Goexit()
+	}
+}
+
+func (g *guardedLog) FirstIndex() (uint64, error) {
+	if err := g.err(); err != nil {
+		return 0, err
+	}
+	return g.inner.FirstIndex()
+}
+
+func (g *guardedLog) LastIndex() (uint64, error) {
+	if err := g.err(); err != nil {
+		return 0, err
+	}
+	return g.inner.LastIndex()
+}
+
+// GetLog reads one entry. An entry that is not what was written poisons the
+// store and does not return while raft runs (abandon).
+func (g *guardedLog) GetLog(index uint64, l *raft.Log) error {
+	g.mu.Lock()
+	broken, cached := g.broken, g.cache.get(index)
+	g.mu.Unlock()
+	if cached != nil {
+		*l = *cached
+		return nil
+	}
+	if broken != nil {
+		return broken
+	}
+	err := g.inner.GetLog(index, l)
+	if errors.Is(err, raft.ErrLogNotFound) {
+		return err
+	}
+	if err == nil {
+		if _, err = decodeEntryMeta(l); err == nil && l.Index != index {
+			err = fmt.Errorf("is entry %d", l.Index)
+		}
+	}
+	if err != nil {
+		err = fmt.Errorf("log entry %d in %s: %w", index, g.where, err)
+		g.poison(err)
+		g.abandon()
+	}
+	return err
+}
+
+func (g *guardedLog) StoreLog(l *raft.Log) error { return g.StoreLogs([]*raft.Log{l}) }
+
+// StoreLogs writes and syncs entries. Raft calls it from one goroutine.
+func (g *guardedLog) StoreLogs(logs []*raft.Log) error {
+	if err := g.err(); err != nil {
+		return err
+	}
+	for _, l := range logs {
+		if len(l.Extensions) == 0 {
+			// Raft's own entry (a no-op or a configuration), fresh: its leader
+			// stamps it here. What a follower stores was stamped by its leader.
+			l.Extensions = entryMeta{term: l.Term}.encode(l.Data)
+			continue
+		}
+		m, err := decodeEntryMeta(l)
+		if err != nil {
+			return fmt.Errorf("raftnode: entry %d of term %d, not stored: %w", l.Index, l.Term, err)
+		}
+		if m.term != l.Term {
+			return fmt.Errorf("%w: entry %d, term %d, proposed in %d", errFenced, l.Index, l.Term, m.term)
+		}
+	}
+
+	watch := time.AfterFunc(g.limit, func() {
+		g.poison(fmt.Errorf("log in %s: writing %d entries takes longer than %v", g.where, len(logs), g.limit))
+	})
+	err := g.inner.StoreLogs(logs)
+	watch.Stop()
+	if err != nil {
+		err = fmt.Errorf("log in %s: %w", g.where, err)
+		g.poison(err)
+		return err
+	}
+	if err := g.err(); err != nil {
+		return err // too late: the node is already on its way out
+	}
+	g.mu.Lock()
+	for _, l := range logs {
+		g.cache.add(l)
+		g.sizes.add(l.Index, len(l.Data))
+	}
+	g.mu.Unlock()
+	if g.stored != nil {
+		g.stored(logs)
+	}
+	return nil
+}
+
+// DeleteRange removes entries from either end.
+func (g *guardedLog) DeleteRange(from, to uint64) error {
+	if err := g.err(); err != nil {
+		return err
+	}
+	g.mu.Lock()
+	g.cache.remove(from, to)
+	g.sizes.remove(from, to)
+	g.mu.Unlock()
+	if err := g.inner.DeleteRange(from, to); err != nil {
+		err = fmt.Errorf("log in %s: deleting %d to %d: %w", g.where, from, to, err)
+		g.poison(err)
+		return err
+	}
+	return nil
+}
+
+// IsMonotonic tells raft whether the store takes no gaps (raft-wal does not).
+func (g *guardedLog) IsMonotonic() bool {
+	m, ok := g.inner.(raft.MonotonicLogStore)
+	return ok && m.IsMonotonic()
+}
+
+// verify reads every entry from after on and checks it, so that Open refuses a
+// damaged log before raft sees it. It returns the log's first and last index.
+func (g *guardedLog) verify() (first, last uint64, err error) {
+	if first, err = g.FirstIndex(); err != nil {
+		return 0, 0, fmt.Errorf("log in %s: %w", g.where, err)
+	}
+	if last, err = g.LastIndex(); err != nil {
+		return 0, 0, fmt.Errorf("log in %s: %w", g.where, err)
+	}
+	if last == 0 {
+		return 0, 0, nil
+	}
+	var term uint64
+	for i := first; i <= last; i++ {
+		var l raft.Log
+		if err := g.inner.GetLog(i, &l); err != nil {
+			return first, last, fmt.Errorf("log entry %d in %s: %w", i, g.where, err)
+		}
+		m, err := decodeEntryMeta(&l)
+		switch {
+		case err != nil:
+			return first, last, fmt.Errorf("log entry %d in %s: %w", i, g.where, err)
+		case l.Index != i, m.term != l.Term, l.Term < term:
+			return first, last, fmt.Errorf("log entry %d in %s: is entry %d of term %d, proposed in %d, after one of term %d",
+				i, g.where, l.Index, l.Term, m.term, term)
+		}
+		term = l.Term
+		g.sizes.add(i, len(l.Data))
+	}
+	return first, last, nil
+}
+
+// trailing returns how many of the newest entries hold at most bytes of data.
+func (g *guardedLog) trailing(bytes int64) uint64 {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.sizes.newest(bytes)
+}
+
+// entryCache holds the newest entries, contiguous, bounded by bytes and count.
+type entryCache struct {
+	entries [cacheEntries]*raft.Log // by index modulo its length
+	first   uint64                  // index of the oldest held; next where none is
+	next    uint64                  // index after the newest held
+	bytes   int
+}
+
+const (
+	cacheEntries = 1024
+	cacheBytes   = 16 << 20
+)
+
+func (c *entryCache) get(index uint64) *raft.Log {
+	if index < c.first || index >= c.next {
+		return nil
+	}
+	return c.entries[index%cacheEntries]
+}
+
+func (c *entryCache) add(l *raft.Log) {
+	if l.Index != c.next {
+		c.clear()
+		c.first, c.next = l.Index, l.Index
+	}
+	c.entries[c.next%cacheEntries] = l
+	c.bytes += len(l.Data)
+	c.next++
+	for c.next-c.first >= cacheEntries || (c.bytes > cacheBytes && c.next-c.first > 1) {
+		c.drop(c.first)
+		c.first++
+	}
+}
+
+func (c *entryCache) drop(index uint64) {
+	slot := &c.entries[index%cacheEntries]
+	c.bytes -= len((*slot).Data)
+	*slot = nil
+}
+
+func (c *entryCache) clear() {
+	for ; c.first < c.next; c.first++ {
+		c.drop(c.first)
+	}
+}
+
+// remove forgets everything where a held entry is among those removed at the
+// log's end, and what is removed where it is at the front.
+func (c *entryCache) remove(from, to uint64) {
+	switch {
+	case to < c.first || from >= c.next:
+	case from <= c.first && to < c.next:
+		for ; c.first <= to; c.first++ {
+			c.drop(c.first)
+		}
+	default:
+		c.clear()
+	}
+}
+
+// sizeIndex knows how large the log's entries are, sampled: a mark for every
+// markBytes. raft counts entries where it decides how many to keep after a
+// snapshot; entries here hold from one byte to 256 KiB and more.
+type sizeIndex struct {
+	marks []sizeMark // ascending
+	last  uint64
+	total int64 // bytes of all entries ever added
+}
+
+type sizeMark struct {
+	index uint64
+	total int64 // up to and with index
+}
+
+const markBytes = 256 << 10
+
+func (s *sizeIndex) add(index uint64, size int) {
+	s.last = index
+	s.total += int64(size) + entryMetaLen
+	if n := len(s.marks); n == 0 || s.total-s.marks[n-1].total >= markBytes {
+		s.marks = append(s.marks, sizeMark{index, s.total})
+	}
+}
+
+func (s *sizeIndex) remove(from, to uint64) {
+	i := 0
+	for i < len(s.marks) && s.marks[i].index < from {
+		i++
+	}
+	j := i
+	for j < len(s.marks) && s.marks[j].index <= to {
+		j++
+	}
+	s.marks = append(s.marks[:i], s.marks[j:]...)
+}
+
+func (s *sizeIndex) newest(bytes int64) uint64 {
+	for _, m := range s.marks {
+		if s.total-m.total <= bytes {
+			return s.last - min(m.index, s.last)
+		}
+	}
+	return 0
+}

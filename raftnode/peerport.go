@@ -1,0 +1,347 @@
+package raftnode
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/raft"
+
+	"trivet/trivetpb"
+)
+
+// peerPort is the one listener that members reach each other by. Every
+// connection opens with
+//
+//	1 byte   'R' for a stream of raft's transport, 'P' for peer requests
+//	2 bytes  length of a Hello, big endian, then the Hello
+//
+// and is answered with a HelloReply, framed alike, before anything else is
+// read or said: a member of another cluster, or one that meant to reach
+// another member (an address used again), is refused before a word of Raft.
+// That check is not for comfort: an acknowledgement by the wrong member would
+// be counted for the right one.
+type peerPort struct {
+	ln      net.Listener
+	cluster string
+	id      string
+	dialTo  func(ctx context.Context, address string) (net.Conn, error)
+	// address finds where a member is now.
+	address func(id string) (string, error)
+	// serve runs a stream of peer requests until the connection ends.
+	serve func(from string, c net.Conn)
+	log   *slog.Logger
+
+	raft chan net.Conn // accepted streams for raft's transport
+	stop chan struct{}
+	wg   sync.WaitGroup
+
+	mu     sync.Mutex
+	conns  map[net.Conn]string // all open ones, in and out; the peer's id once known
+	closed bool
+}
+
+const (
+	streamRaft = 'R'
+	streamPeer = 'P'
+
+	peerProtocol = 1
+	maxHello     = 4 << 10
+	// helloTimeout bounds a handshake, so that idle strangers hold nothing.
+	helloTimeout = 3 * time.Second
+	// maxHandshakes bounds connections that have not said who they are, and
+	// maxConnsPerPeer those of one member: raft's transport pools three, plus
+	// one for peer requests, and a snapshot takes one of its own.
+	maxHandshakes   = 64
+	maxConnsPerPeer = 32
+)
+
+// errRefused is wrapped by what dial returns where the other side said no.
+var errRefused = errors.New("refused by the peer")
+
+func newPeerPort(ln net.Listener, cluster, id string, log *slog.Logger) *peerPort {
+	return &peerPort{
+		ln: ln, cluster: cluster, id: id, log: log,
+		raft:  make(chan net.Conn),
+		stop:  make(chan struct{}),
+		conns: map[net.Conn]string{},
+	}
+}
+
+// start begins to accept.
+func (p *peerPort) start() {
+	p.spawn(p.accept)
+}
+
+func (p *peerPort) accept() {
+	slots := make(chan struct{}, maxHandshakes)
+	for {
+		c, err := p.ln.Accept()
+		if err != nil {
+			select {
+			case <-p.stop:
+				return
+			case <-time.After(20 * time.Millisecond): // out of files, most likely
+				p.log.Warn("cannot accept a peer", "error", err)
+				continue
+			}
+		}
+		if !p.track(c, "") {
+			c.Close()
+			return
+		}
+		select {
+		case slots <- struct{}{}:
+		default:
+			p.release(c)
+			continue
+		}
+		ok := p.spawn(func() {
+			kind, from, err := p.answer(c)
+			<-slots
+			if err != nil {
+				p.log.Debug("peer connection refused", "remote", c.RemoteAddr(), "error", err)
+				p.release(c)
+				return
+			}
+			if kind == streamPeer {
+				p.serve(from, c)
+				p.release(c)
+				return
+			}
+			select {
+			case p.raft <- c:
+			case <-p.stop:
+				p.release(c)
+			}
+		})
+		if !ok {
+			c.Close()
+			return
+		}
+	}
+}
+
+// answer is the accepting side of the handshake.
+func (p *peerPort) answer(c net.Conn) (kind byte, from string, err error) {
+	c.SetDeadline(time.Now().Add(helloTimeout))
+	var head [1]byte
+	if _, err := io.ReadFull(c, head[:]); err != nil {
+		return 0, "", err
+	}
+	if head[0] != streamRaft && head[0] != streamPeer {
+		return 0, "", fmt.Errorf("a stream of unknown kind %q", head[0])
+	}
+	var hello trivetpb.Hello
+	if err := readHello(c, &hello); err != nil {
+		return 0, "", err
+	}
+	refused := ""
+	switch {
+	case hello.Protocol != peerProtocol:
+		refused = fmt.Sprintf("member %s speaks peer protocol %d, not %d", p.id, peerProtocol, hello.Protocol)
+	case hello.ClusterId != p.cluster:
+		refused = fmt.Sprintf("member %s belongs to cluster %s, not %s (is --initial-cluster the same on every member?)", p.id, p.cluster, hello.ClusterId)
+	case hello.To != p.id:
+		refused = fmt.Sprintf("this is member %s, not %s", p.id, hello.To)
+	case hello.From == p.id || !idPattern.MatchString(hello.From):
+		refused = fmt.Sprintf("%q is no other member's id", hello.From)
+	case !p.name(c, hello.From):
+		refused = fmt.Sprintf("member %s has too many connections here", hello.From)
+	}
+	if err := writeHello(c, &trivetpb.HelloReply{Refused: refused}); err != nil {
+		return 0, "", err
+	}
+	if refused != "" {
+		return 0, "", errors.New(refused)
+	}
+	return head[0], hello.From, c.SetDeadline(time.Time{})
+}
+
+// dial opens a stream to a member.
+func (p *peerPort) dial(ctx context.Context, kind byte, id string) (net.Conn, error) {
+	address, err := p.address(id)
+	if err != nil {
+		return nil, err
+	}
+	c, err := p.dialTo(ctx, address)
+	if err != nil {
+		return nil, fmt.Errorf("member %s at %s: %w", id, address, err)
+	}
+	if !p.track(c, id) {
+		c.Close()
+		return nil, net.ErrClosed
+	}
+	// Held under one write: a peer must not see half a handshake in two packets
+	// just because it is slow to be sent.
+	deadline := time.Now().Add(helloTimeout)
+	if d, ok := ctx.Deadline(); ok && d.Before(deadline) {
+		deadline = d
+	}
+	c.SetDeadline(deadline)
+	hello := &trivetpb.Hello{Protocol: peerProtocol, ClusterId: p.cluster, From: p.id, To: id}
+	var reply trivetpb.HelloReply
+	if err = writeHello(c, hello, kind); err == nil {
+		err = readHello(c, &reply)
+	}
+	if err == nil && reply.Refused != "" {
+		err = fmt.Errorf("%w: %s", errRefused, reply.Refused)
+		p.log.Warn("a peer refuses this member", "peer", id, "address", address, "reason", reply.Refused)
+	}
+	if err == nil {
+		err = c.SetDeadline(time.Time{})
+	}
+	if err != nil {
+		p.release(c)
+		return nil, fmt.Errorf("member %s at %s: %w", id, address, err)
+	}
+	return c, nil
+}
+
+// vtMessage is a message with vtprotobuf's methods.
+type vtMessage interface {
+	MarshalVT() ([]byte, error)
+	UnmarshalVT([]byte) error
+}
+
+func writeHello(c net.Conn, m vtMessage, head ...byte) error {
+	b, err := m.MarshalVT()
+	if err != nil || len(b) > maxHello {
+		return fmt.Errorf("hello of %d bytes: %w", len(b), err)
+	}
+	head = binary.BigEndian.AppendUint16(head, uint16(len(b)))
+	_, err = c.Write(append(head, b...))
+	return err
+}
+
+func readHello(c net.Conn, m vtMessage) error {
+	var n [2]byte
+	if _, err := io.ReadFull(c, n[:]); err != nil {
+		return err
+	}
+	b := make([]byte, binary.BigEndian.Uint16(n[:]))
+	if len(b) > maxHello {
+		return fmt.Errorf("hello of %d bytes", len(b))
+	}
+	if _, err := io.ReadFull(c, b); err != nil {
+		return err
+	}
+	return m.UnmarshalVT(b)
+}
+
+// track notes an open connection; false where the port is closed.
+func (p *peerPort) track(c net.Conn, id string) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.closed {
+		return false
+	}
+	p.conns[c] = id
+	return true
+}
+
+// name notes who is at the other end; false where that one has too many.
+func (p *peerPort) name(c net.Conn, id string) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	n := 0
+	for _, other := range p.conns {
+		if other == id {
+			n++
+		}
+	}
+	if n >= maxConnsPerPeer {
+		return false
+	}
+	p.conns[c] = id
+	return true
+}
+
+// spawn runs f in a goroutine that close waits for; false, and f is not run,
+// where the port is closed.
+func (p *peerPort) spawn(f func()) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.closed {
+		return false
+	}
+	p.wg.Go(f)
+	return true
+}
+
+// release closes a connection and forgets it.
+func (p *peerPort) release(c net.Conn) {
+	p.mu.Lock()
+	delete(p.conns, c)
+	p.mu.Unlock()
+	c.Close()
+}
+
+// close stops listening, closes every connection (raft's transport keeps its
+// pooled ones open, and its handlers with them) and waits for all handlers.
+func (p *peerPort) close() {
+	p.cut()
+	p.wg.Wait()
+}
+
+// cut closes everything and waits for nothing.
+func (p *peerPort) cut() {
+	p.mu.Lock()
+	if p.closed {
+		p.mu.Unlock()
+		return
+	}
+	p.closed = true
+	conns := make([]net.Conn, 0, len(p.conns))
+	for c := range p.conns {
+		conns = append(conns, c)
+	}
+	p.mu.Unlock()
+	close(p.stop)
+	p.ln.Close()
+	for _, c := range conns {
+		c.Close()
+	}
+}
+
+// raftStreams is the part of the port that raft's transport sees.
+type raftStreams struct{ *peerPort }
+
+func (s raftStreams) Accept() (net.Conn, error) {
+	select {
+	case c := <-s.raft:
+		return trackedConn{c, s.peerPort}, nil
+	case <-s.stop:
+		return nil, net.ErrClosed
+	}
+}
+
+func (s raftStreams) Close() error   { return nil } // the port outlives the transport
+func (s raftStreams) Addr() net.Addr { return s.ln.Addr() }
+
+func (s raftStreams) Dial(id raft.ServerAddress, timeout time.Duration) (net.Conn, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), timeout)
+	defer cancel()
+	c, err := s.dial(ctx, streamRaft, string(id))
+	if err != nil {
+		return nil, err
+	}
+	return trackedConn{c, s.peerPort}, nil
+}
+
+// trackedConn tells the port when raft's transport closes it.
+type trackedConn struct {
+	net.Conn
+	port *peerPort
+}
+
+func (c trackedConn) Close() error {
+	c.port.release(c.Conn)
+	return nil
+}

@@ -1,0 +1,106 @@
+package raftnode
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"log"
+	"log/slog"
+
+	"github.com/hashicorp/go-hclog"
+)
+
+// raftLog is raft's own log (an hclog.Logger) written to a slog.Logger, one
+// level lower than raft sees it: what raft calls information is of interest to
+// who debugs raft, and what it calls an error (a peer that cannot be reached)
+// is daily life in a cluster.
+type raftLog struct {
+	to   *slog.Logger
+	name string
+	args []any
+}
+
+func newRaftLog(to *slog.Logger) hclog.Logger {
+	return &raftLog{to: to.With("part", "raft")}
+}
+
+func (l *raftLog) level(level hclog.Level) slog.Level {
+	switch level {
+	case hclog.Error:
+		return slog.LevelWarn
+	case hclog.Warn:
+		return slog.LevelInfo
+	case hclog.Info:
+		return slog.LevelDebug
+	default:
+		return slog.LevelDebug - 4
+	}
+}
+
+func (l *raftLog) Log(level hclog.Level, msg string, args ...any) {
+	to := l.level(level)
+	if !l.to.Enabled(context.Background(), to) {
+		return
+	}
+	for i, a := range args {
+		if f, ok := a.(hclog.Format); ok { // hclog.Fmt: a format and its arguments
+			args[i] = fmt.Sprintf(f[0].(string), f[1:]...)
+		}
+	}
+	l.to.Log(context.Background(), to, msg, args...)
+}
+
+func (l *raftLog) Trace(msg string, args ...any) { l.Log(hclog.Trace, msg, args...) }
+func (l *raftLog) Debug(msg string, args ...any) { l.Log(hclog.Debug, msg, args...) }
+func (l *raftLog) Info(msg string, args ...any)  { l.Log(hclog.Info, msg, args...) }
+func (l *raftLog) Warn(msg string, args ...any)  { l.Log(hclog.Warn, msg, args...) }
+func (l *raftLog) Error(msg string, args ...any) { l.Log(hclog.Error, msg, args...) }
+
+func (l *raftLog) enabled(level hclog.Level) bool {
+	return l.to.Enabled(context.Background(), l.level(level))
+}
+
+func (l *raftLog) IsTrace() bool { return l.enabled(hclog.Trace) }
+func (l *raftLog) IsDebug() bool { return l.enabled(hclog.Debug) }
+func (l *raftLog) IsInfo() bool  { return l.enabled(hclog.Info) }
+func (l *raftLog) IsWarn() bool  { return l.enabled(hclog.Warn) }
+func (l *raftLog) IsError() bool { return l.enabled(hclog.Error) }
+
+func (l *raftLog) ImpliedArgs() []any { return l.args }
+
+func (l *raftLog) With(args ...any) hclog.Logger {
+	return &raftLog{to: l.to.With(args...), name: l.name, args: append(l.args[:len(l.args):len(l.args)], args...)}
+}
+
+func (l *raftLog) Name() string { return l.name }
+
+func (l *raftLog) Named(name string) hclog.Logger {
+	if l.name != "" {
+		name = l.name + "." + name
+	}
+	return l.ResetNamed(name)
+}
+
+func (l *raftLog) ResetNamed(name string) hclog.Logger {
+	return &raftLog{to: l.to, name: name, args: l.args}
+}
+
+// SetLevel does nothing: the slog.Logger decides.
+func (l *raftLog) SetLevel(hclog.Level) {}
+
+func (l *raftLog) GetLevel() hclog.Level {
+	for _, level := range []hclog.Level{hclog.Trace, hclog.Debug, hclog.Info, hclog.Warn, hclog.Error} {
+		if l.enabled(level) {
+			return level
+		}
+	}
+	return hclog.Off
+}
+
+func (l *raftLog) StandardLogger(*hclog.StandardLoggerOptions) *log.Logger {
+	return slog.NewLogLogger(l.to.Handler(), slog.LevelInfo)
+}
+
+func (l *raftLog) StandardWriter(*hclog.StandardLoggerOptions) io.Writer {
+	return l.StandardLogger(nil).Writer()
+}

@@ -1,0 +1,204 @@
+package raftnode
+
+import (
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+
+	"github.com/hashicorp/raft"
+)
+
+// snapshotStore is raft's file snapshot store with two differences: what is
+// damaged is named and stops the node instead of being passed over, and what a
+// crash left half-written is removed.
+//
+// raft falls back to an older snapshot where the newest cannot be read. But
+// the log behind the newest may have been compacted already, so that the older
+// one would be less than what was acknowledged. So raft is shown the newest
+// only, and an unreadable one is an error.
+type snapshotStore struct {
+	raft.SnapshotStore
+	where string
+
+	mu  sync.Mutex
+	err error // the last failure, for Open's message: raft logs it and drops it
+}
+
+// retainSnapshots is how many snapshots stay on disk: the newest is what the
+// member rests on, the one before it is for a person to look at.
+const retainSnapshots = 2
+
+// openSnapshots opens the snapshots in dir/snapshots.
+func openSnapshots(dir string, log *slog.Logger) (*snapshotStore, error) {
+	where := filepath.Join(dir, "snapshots")
+	inner, err := raft.NewFileSnapshotStoreWithLogger(dir, retainSnapshots, newRaftLog(log))
+	if err != nil {
+		return nil, fmt.Errorf("snapshots in %s: %w", where, err)
+	}
+	entries, err := os.ReadDir(where)
+	if err != nil {
+		return nil, err
+	}
+	whole := 0
+	for _, e := range entries {
+		if strings.HasSuffix(e.Name(), ".tmp") {
+			// raft writes under this name and renames when all is synced; after
+			// a crash the remains are of no use.
+			log.Info("removing an unfinished snapshot", "path", filepath.Join(where, e.Name()))
+			if err := os.RemoveAll(filepath.Join(where, e.Name())); err != nil {
+				return nil, err
+			}
+			continue
+		}
+		if e.IsDir() {
+			whole++
+		}
+	}
+	s := &snapshotStore{SnapshotStore: inner, where: where}
+	// raft's List leaves out what it cannot read.
+	metas, err := inner.List()
+	if err != nil {
+		return nil, fmt.Errorf("snapshots in %s: %w", where, err)
+	}
+	if len(metas) < min(whole, retainSnapshots) {
+		readable := map[string]bool{}
+		for _, m := range metas {
+			readable[m.ID] = true
+		}
+		for _, e := range entries {
+			if e.IsDir() && !strings.HasSuffix(e.Name(), ".tmp") && !readable[e.Name()] {
+				return nil, fmt.Errorf("snapshot %s: its meta.json cannot be read", filepath.Join(where, e.Name()))
+			}
+		}
+	}
+	return s, nil
+}
+
+// List returns the newest snapshot.
+func (s *snapshotStore) List() ([]*raft.SnapshotMeta, error) {
+	metas, err := s.SnapshotStore.List()
+	if len(metas) > 1 {
+		metas = metas[:1]
+	}
+	return metas, err
+}
+
+// Open checks the whole snapshot against its checksum and opens it.
+func (s *snapshotStore) Open(id string) (*raft.SnapshotMeta, io.ReadCloser, error) {
+	meta, r, err := s.SnapshotStore.Open(id)
+	if err != nil {
+		err = fmt.Errorf("snapshot %s: %w", filepath.Join(s.where, id), err)
+		s.mu.Lock()
+		s.err = err
+		s.mu.Unlock()
+	}
+	return meta, r, err
+}
+
+// lastError returns why Open failed, nil where it did not.
+func (s *snapshotStore) lastError() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.err
+}
+
+// snapshotter decides when this member takes a snapshot: once it has applied a
+// given number of bytes since the last one. raft counts entries, of which one
+// may hold a command or a thousand.
+type snapshotter struct {
+	limit int64
+	wake  chan struct{} // has room for one
+
+	mu         sync.Mutex
+	bytes      int64 // applied since the last snapshot
+	restoreErr error // why the last restore failed
+}
+
+func newSnapshotter(limit int64) *snapshotter {
+	return &snapshotter{limit: limit, wake: make(chan struct{}, 1)}
+}
+
+func (s *snapshotter) applied(bytes int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.bytes += int64(bytes)
+	if s.bytes >= s.limit {
+		select {
+		case s.wake <- struct{}{}:
+		default:
+		}
+	}
+}
+
+func (s *snapshotter) restored() {
+	s.mu.Lock()
+	s.bytes = 0
+	s.mu.Unlock()
+}
+
+func (s *snapshotter) failed(err error) {
+	s.mu.Lock()
+	s.restoreErr = err
+	s.mu.Unlock()
+}
+
+func (s *snapshotter) lastError() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.restoreErr
+}
+
+// taken resets the count to what was applied since the snapshot began.
+func (s *snapshotter) taken(before int64) {
+	s.mu.Lock()
+	s.bytes -= before
+	s.mu.Unlock()
+}
+
+func (s *snapshotter) count() int64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.bytes
+}
+
+// takeSnapshots runs until the node stops.
+func (n *Node) takeSnapshots() {
+	for {
+		select {
+		case <-n.snapshots.wake:
+		case <-n.ctx.Done():
+			return
+		}
+		before := n.snapshots.count()
+		if before < n.snapshots.limit {
+			continue
+		}
+		if err := n.snapshot(); err != nil && n.ctx.Err() == nil {
+			n.log.Warn("no snapshot was taken; it is tried again as the log grows", "error", err)
+		}
+		n.snapshots.taken(before)
+	}
+}
+
+// snapshot takes one now, and drops the log before it but for a quarter of
+// SnapshotBytes, so that a follower that was away shortly needs no snapshot.
+func (n *Node) snapshot() error {
+	rc := n.raft.ReloadableConfig()
+	rc.TrailingLogs = n.logs.trailing(n.cfg.SnapshotBytes / 4)
+	if err := n.raft.ReloadConfig(rc); err != nil {
+		return err
+	}
+	done := make(chan error, 1)
+	f := n.raft.Snapshot()
+	go func() { done <- f.Error() }()
+	select {
+	case err := <-done:
+		return err
+	case <-n.raftStopped:
+		return errStopped // the future may hang
+	}
+}

@@ -1,0 +1,141 @@
+package raftnode
+
+import (
+	"fmt"
+	"io"
+	"sync/atomic"
+
+	"github.com/hashicorp/raft"
+)
+
+// transport is raft's network transport with three differences.
+//
+//   - Servers are addressed by id; the peer port finds the address when it
+//     dials. What raft puts into its messages and its vote as an address is the
+//     id too, so that a member may come back under another address.
+//   - Heartbeats bypass raft's main goroutine only where that is safe
+//     (stablestore.go).
+//   - The node can put a message of its own in front of raft (inject): one that
+//     the leader could have sent.
+type transport struct {
+	*raft.NetworkTransport
+	id     raft.ServerID
+	stable *guardedStable
+	// state is raft's, once raft exists.
+	state atomic.Pointer[func() raft.RaftState]
+
+	out  chan raft.RPC
+	stop chan struct{}
+	done chan struct{}
+}
+
+func newTransport(nt *raft.NetworkTransport, id string, stable *guardedStable) *transport {
+	t := &transport{
+		NetworkTransport: nt,
+		id:               raft.ServerID(id),
+		stable:           stable,
+		out:              make(chan raft.RPC),
+		stop:             make(chan struct{}),
+		done:             make(chan struct{}),
+	}
+	go t.pump()
+	return t
+}
+
+// pump hands raft what arrives.
+func (t *transport) pump() {
+	defer close(t.done)
+	for {
+		select {
+		case rpc := <-t.NetworkTransport.Consumer():
+			select {
+			case t.out <- rpc:
+			case <-t.stop:
+				return
+			}
+		case <-t.stop:
+			return
+		}
+	}
+}
+
+// close ends the transport. Requests under way end with their connections,
+// which the peer port closes.
+func (t *transport) close() {
+	close(t.stop)
+	<-t.done
+	t.NetworkTransport.Close()
+	t.NetworkTransport.CloseStreams()
+}
+
+// setState tells the transport how to ask for raft's state.
+func (t *transport) setState(state func() raft.RaftState) { t.state.Store(&state) }
+
+func (t *transport) Consumer() <-chan raft.RPC { return t.out }
+
+func (t *transport) LocalAddr() raft.ServerAddress { return raft.ServerAddress(t.id) }
+
+func (t *transport) EncodePeer(id raft.ServerID, _ raft.ServerAddress) []byte { return []byte(id) }
+
+func (t *transport) DecodePeer(b []byte) raft.ServerAddress { return raft.ServerAddress(b) }
+
+// SetHeartbeatHandler gives raft's handler only what may run beside its main
+// goroutine: a heartbeat of the current term, met by a follower. All else goes
+// the way of every other message. raft issue 695 is the case of a new term.
+func (t *transport) SetHeartbeatHandler(handle func(raft.RPC)) {
+	if handle == nil {
+		t.NetworkTransport.SetHeartbeatHandler(nil)
+		return
+	}
+	t.NetworkTransport.SetHeartbeatHandler(func(rpc raft.RPC) {
+		state := t.state.Load()
+		if req, ok := rpc.Command.(*raft.AppendEntriesRequest); ok && state != nil && (*state)() == raft.Follower {
+			if t.stable.fastPath(req.Term, func() { handle(rpc) }) {
+				return
+			}
+		}
+		select {
+		case t.out <- rpc:
+		case <-t.stop:
+		}
+	})
+}
+
+// inject puts a message before raft as if it had come from the network. It
+// returns once raft has taken it, false where the transport closed before. The
+// answer goes to reply (nil: nowhere), a channel with room for it.
+func (t *transport) inject(command any, reply chan raft.RPCResponse) bool {
+	if reply == nil {
+		reply = make(chan raft.RPCResponse, 1)
+	}
+	select {
+	case t.out <- raft.RPC{Command: command, RespChan: reply}:
+		return true
+	case <-t.stop:
+		return false
+	}
+}
+
+// Outgoing requests are addressed by id.
+
+func (t *transport) AppendEntries(id raft.ServerID, _ raft.ServerAddress, req *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) error {
+	return t.NetworkTransport.AppendEntries(id, raft.ServerAddress(id), req, resp)
+}
+
+func (t *transport) RequestVote(id raft.ServerID, _ raft.ServerAddress, req *raft.RequestVoteRequest, resp *raft.RequestVoteResponse) error {
+	return t.NetworkTransport.RequestVote(id, raft.ServerAddress(id), req, resp)
+}
+
+func (t *transport) RequestPreVote(id raft.ServerID, _ raft.ServerAddress, req *raft.RequestPreVoteRequest, resp *raft.RequestPreVoteResponse) error {
+	return t.NetworkTransport.RequestPreVote(id, raft.ServerAddress(id), req, resp)
+}
+
+func (t *transport) InstallSnapshot(id raft.ServerID, _ raft.ServerAddress, req *raft.InstallSnapshotRequest, resp *raft.InstallSnapshotResponse, data io.Reader) error {
+	return t.NetworkTransport.InstallSnapshot(id, raft.ServerAddress(id), req, resp, data)
+}
+
+func (t *transport) TimeoutNow(raft.ServerID, raft.ServerAddress, *raft.TimeoutNowRequest, *raft.TimeoutNowResponse) error {
+	// A transfer of leadership by raft itself can stay stuck (its issue 696);
+	// handover.go does it.
+	return fmt.Errorf("raftnode: leadership is handed over by the peer port")
+}

@@ -1,0 +1,110 @@
+package raftnode
+
+import (
+	"encoding/binary"
+	"fmt"
+	"hash/crc32"
+	"os"
+	"path/filepath"
+
+	"github.com/hashicorp/raft"
+)
+
+// checkWALTail looks for committed entries behind the end that raft-wal found
+// when it opened the log in dir.
+//
+// raft-wal's recovery reads the newest segment file up to the first frame that
+// makes no sense and takes everything from there for a write that a crash tore.
+// A flipped bit in a frame's header makes no sense either; all acknowledged
+// entries behind it would be gone in silence. But at most one batch can be
+// torn: StoreLogs syncs each before it begins the next. So a whole batch behind
+// the end, one whose checksum holds, shows that something before it was
+// damaged later.
+//
+// What this cannot see is damage to the very last batch: it looks exactly like
+// a torn one. The leader then sends those entries again.
+//
+// The format of a segment file (raft-wal, segment/format.go): a header of 32
+// bytes, then frames, each 8 bytes of header (type, three zero bytes, length or
+// CRC, little endian) and a payload padded to 8 bytes. A commit frame has no
+// payload; its CRC-32C covers everything since the previous commit frame.
+func checkWALTail(dir string, log raft.LogStore) error {
+	path, base, err := newestSegment(dir)
+	if path == "" || err != nil {
+		return err
+	}
+	last, err := log.LastIndex()
+	if err != nil {
+		return err
+	}
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return err
+	}
+	end := walEnd(b, base, last)
+	const commit = 3
+	previous := -1
+	for at := end; at+8 <= len(b); at += 8 {
+		if b[at] != commit || b[at+1] != 0 || b[at+2] != 0 || b[at+3] != 0 {
+			continue
+		}
+		if previous >= 0 && crc32.Checksum(b[previous+8:at], castagnoli) == binary.LittleEndian.Uint32(b[at+4:]) {
+			return fmt.Errorf("log segment %s is damaged at offset %d, after entry %d: whole entries follow", path, end, last)
+		}
+		previous = at
+	}
+	return nil
+}
+
+// newestSegment finds the segment file that is being written, "" for none. Its
+// name says its first index, and its number among all segments ever made.
+func newestSegment(dir string) (path string, base uint64, err error) {
+	files, err := filepath.Glob(filepath.Join(dir, "*.wal"))
+	if err != nil {
+		return "", 0, err
+	}
+	var newest uint64
+	for _, f := range files {
+		var first, number uint64
+		if _, err := fmt.Sscanf(filepath.Base(f), "%020d-%016x.wal", &first, &number); err != nil {
+			return "", 0, fmt.Errorf("%s is no log segment", f)
+		}
+		if path == "" || number > newest {
+			path, base, newest = f, first, number
+		}
+	}
+	return path, base, nil
+}
+
+// walEnd returns the offset behind the commit frame that follows entry last.
+func walEnd(b []byte, base, last uint64) int {
+	const (
+		header       = 32
+		entry, index = 1, 2
+	)
+	at, next := header, base
+	for at+8 <= len(b) {
+		size := int(binary.LittleEndian.Uint32(b[at+4:]))
+		switch b[at] {
+		case entry:
+			if next > last {
+				return at // of a batch that was not whole
+			}
+			next++
+		case index:
+		default: // a commit, or nothing
+			size = 0
+			if next > last {
+				if b[at] == 3 {
+					at += 8
+				}
+				return at
+			}
+			if b[at] != 3 {
+				return at
+			}
+		}
+		at += 8 + (size+7)&^7
+	}
+	return at
+}

@@ -1,0 +1,247 @@
+package store
+
+import (
+	"fmt"
+
+	"trivet/trivetpb"
+)
+
+// apply applies an entry that knownEntry accepted, under the store's lock.
+func (st *state) apply(index uint64, entry *trivetpb.Entry) []*trivetpb.Result {
+	st.index = index
+	st.clockMS = max(st.clockMS, entry.ClockMs)
+
+	// Results come from slabs: they are answered and dropped together.
+	results := make([]*trivetpb.Result, len(entry.Commands))
+	slab := make([]trivetpb.Result, len(entry.Commands))
+	a := applier{state: st}
+	first := len(st.history.changes)
+	for i, c := range entry.Commands {
+		results[i] = &slab[i]
+		a.left = len(entry.Commands) - i
+		a.command(c, results[i])
+	}
+	st.compact(len(st.history.changes) - first)
+	return results
+}
+
+// applier applies the commands of one entry, one after the other. A command is
+// executed directly against the state. What it changed so far is the end of the
+// history, so that is its undo log as well.
+type applier struct {
+	*state
+	// mark is where the changes of the present command begin in the history,
+	// before what the totals were then.
+	mark   int
+	before totals
+	// budget is what the answer to the present command may still hold.
+	budget budget
+
+	puts slab[putAnswer]
+	adds slab[addAnswer]
+	left int // commands that may still want an answer
+}
+
+type putAnswer struct {
+	oneof trivetpb.Result_Put
+	put   trivetpb.PutResult
+}
+
+type addAnswer struct {
+	oneof trivetpb.Result_Add
+	add   trivetpb.AddResult
+}
+
+// command applies one command and writes its result: all of it or nothing.
+func (a *applier) command(c *trivetpb.Command, result *trivetpb.Result) {
+	a.mark, a.before, a.budget = len(a.history.changes), a.totals, budget{}
+	var problem *trivetpb.Problem
+	switch c := c.Command.(type) {
+	case *trivetpb.Command_Op:
+		// What Check refuses before it is proposed is refused again here, at
+		// the limits that no setting exceeds: the log may come from a node that
+		// checks less.
+		problem = check(c.Op, hardLimits, false)
+		if problem == nil {
+			problem = a.op(c.Op, result)
+		}
+	case *trivetpb.Command_Marker:
+		a.marker(c.Marker)
+	}
+	if problem == nil {
+		problem = a.overQuota()
+	}
+	if problem != nil {
+		a.undo()
+		result.Result, result.Problem = nil, problem
+	} else if len(a.history.changes) > a.mark {
+		a.commit(a.mark)
+	}
+	result.Revision = a.revision
+}
+
+// op executes one operation and writes its answer. The operation was checked.
+func (a *applier) op(op *trivetpb.Op, result *trivetpb.Result) (problem *trivetpb.Problem) {
+	switch op := op.Op.(type) {
+	case *trivetpb.Op_Put:
+		problem = a.put(op.Put, result)
+	case *trivetpb.Op_Delete:
+		problem = a.delete(op.Delete, result)
+	case *trivetpb.Op_Add:
+		problem = a.add(op.Add, result)
+	case *trivetpb.Op_Txn:
+		problem = a.txn(op.Txn, result)
+	default:
+		r := a.reading()
+		problem = r.op(result, op, &a.budget)
+	}
+	result.Revision = a.seen()
+	return problem
+}
+
+// seen is the revision of the state as the present command sees it: the one
+// that it makes, once it has changed something.
+func (a *applier) seen() uint64 {
+	if len(a.history.changes) > a.mark {
+		return a.revision + 1
+	}
+	return a.revision
+}
+
+// reading reads the state as it is now, in the midst of a command.
+func (a *applier) reading() reading {
+	return reading{tree: &a.tree, tombstones: &a.tombstones, revision: a.revision + 1}
+}
+
+// head is the key's newest version, nil or a tombstone where it is missing.
+func (a *applier) head(key string) *version {
+	v, _ := a.tree.Get(key)
+	return v
+}
+
+// write gives the key a new value, which the store keeps as it is. The version
+// before is the result's prev. A command writes a key once at most.
+func (a *applier) write(key string, value []byte, lease uint64) *version {
+	v := &version{
+		mod:   a.revision + 1,
+		sub:   uint32(len(a.history.changes) - a.mark),
+		lease: lease,
+	}
+	v.setValue(value)
+	// One descent sets the version and finds the one before. Nobody sees it
+	// half made: readers wait for the lock, and Views have trees of their own.
+	v.prev, _ = a.tree.Set(key, v)
+	if old := v.prev; old.live() {
+		v.create, v.number = old.create, old.number+1
+		a.totals.bytes -= itemBytes(key, old)
+		a.totals.sum -= old.hash
+	} else {
+		if old != nil {
+			a.tombstones.Delete(key)
+		}
+		v.create, v.number = v.mod, 1
+		a.totals.keys++
+	}
+	v.hash = itemHash(key, v)
+	a.totals.bytes += itemBytes(key, v)
+	a.totals.sum += v.hash
+	a.history.changes = append(a.history.changes, change{key, v})
+	return v
+}
+
+// erase puts a tombstone in the place of old, the key's live head.
+func (a *applier) erase(key string, old *version) {
+	v := &version{
+		prev: old,
+		mod:  a.revision + 1,
+		sub:  uint32(len(a.history.changes) - a.mark),
+	}
+	a.tree.Set(key, v)
+	a.tombstones.Set(key, struct{}{})
+	a.totals.keys--
+	a.totals.bytes -= itemBytes(key, old)
+	a.totals.sum -= old.hash
+	a.history.changes = append(a.history.changes, change{key, v})
+}
+
+// undo takes back all that the present command changed, the last change first.
+func (a *applier) undo() {
+	changes := a.history.changes
+	for i := len(changes) - 1; i >= a.mark; i-- {
+		key, v := changes[i].key, changes[i].v
+		if v.prev == nil {
+			a.tree.Delete(key)
+		} else {
+			a.tree.Set(key, v.prev)
+		}
+		switch {
+		case !v.live():
+			a.tombstones.Delete(key)
+		case v.prev != nil && !v.prev.live():
+			a.tombstones.Set(key, struct{}{})
+		}
+	}
+	clear(changes[a.mark:])
+	a.history.changes = changes[:a.mark]
+	a.totals = a.before
+}
+
+// overQuota refuses a command that leaves more live data than there was before
+// it, and more than the quota: deletes and shrinking go through, and a txn is
+// judged by its whole.
+func (a *applier) overQuota() *trivetpb.Problem {
+	quota := a.settings.QuotaBytes
+	if quota == 0 || a.totals.bytes <= quota || a.totals.bytes <= a.before.bytes {
+		return nil
+	}
+	return problemf(trivetpb.Code_QUOTA_EXCEEDED,
+		"the store would hold %d bytes, and its quota is %d", a.totals.bytes, quota)
+}
+
+// holds says whether the precondition holds for a key whose newest version is
+// head, and what the problem is where it does not.
+func holds(p *trivetpb.Precondition, head *version) *trivetpb.Problem {
+	var mod uint64 // of a missing key
+	if head.live() {
+		mod = head.mod
+	}
+	var detail string
+	switch p.GetKind() {
+	case trivetpb.Precondition_MOD_REVISION:
+		if mod != p.ModRevision {
+			detail = fmt.Sprintf("the key's mod_revision is %d, not %d", mod, p.ModRevision)
+		}
+	case trivetpb.Precondition_EXISTS:
+		if mod == 0 {
+			detail = "the key does not exist"
+		}
+	case trivetpb.Precondition_ABSENT:
+		if mod != 0 {
+			detail = fmt.Sprintf("the key exists, with mod_revision %d", mod)
+		}
+	}
+	if detail == "" {
+		return nil
+	}
+	return &trivetpb.Problem{Code: trivetpb.Code_PRECONDITION_FAILED, Detail: detail, ModRevision: mod}
+}
+
+func problemf(code trivetpb.Code, format string, args ...any) *trivetpb.Problem {
+	return &trivetpb.Problem{Code: code, Detail: fmt.Sprintf(format, args...)}
+}
+
+// slab hands out zero values from arrays, a few at a time: one allocation for
+// up to slabLen answers that are dropped together.
+type slab[T any] struct{ free []T }
+
+const slabLen = 64
+
+// next returns the next value; left is how many more may be wanted at most.
+func (s *slab[T]) next(left int) *T {
+	if len(s.free) == 0 {
+		s.free = make([]T, max(1, min(left, slabLen)))
+	}
+	t := &s.free[0]
+	s.free = s.free[1:]
+	return t
+}

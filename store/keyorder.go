@@ -1,0 +1,77 @@
+package store
+
+import "trivet/trivetpb"
+
+// keyOrder verifies that versions come in order, and that each follows from the
+// one before it as a put, add or delete makes it.
+type keyOrder struct {
+	in   *snapshotReader
+	key  string
+	last *version // nil before the first
+}
+
+func (k *keyOrder) add(m *trivetpb.SnapshotVersion) (string, *version, error) {
+	in := k.in
+	key := keyString(m.Key)
+	v := &version{sub: m.Sub, create: m.CreateRevision, mod: m.ModRevision, number: m.Version, lease: m.Lease}
+	v.setValue(m.Value)
+	bad := func(what string) (string, *version, error) {
+		return "", nil, corruptf("record %d, a version of revision %d: %s", in.records-1, m.ModRevision, what)
+	}
+	switch {
+	case hasUnknown(m):
+		return bad("a field is not known")
+	case len(key) == 0 || len(key) > MaxKeyBytes:
+		return bad("the key's length")
+	case len(m.Value) > HardMaxValueBytes:
+		return bad("the value's length")
+	case v.mod < 2 || v.mod > in.header.Revision:
+		return bad("the revision is not one of the store's")
+	case m.Deleted && (v.create != 0 || v.number != 0 || v.lease != 0 || len(m.Value) != 0):
+		return bad("a tombstone has more than a key and a revision")
+	case !m.Deleted && (v.create < 2 || v.create > v.mod || v.number < 1):
+		return bad("the create revision or the version")
+	}
+	before := k.last
+	if before != nil && key != k.key {
+		if key < k.key {
+			return bad("the key is not after the one before")
+		}
+		k.finishKey()
+		before = nil
+	}
+	retained := v.mod > in.header.CompactRevision
+	created := v.create == v.mod && v.number == 1
+	switch {
+	case before != nil && v.mod <= before.mod:
+		return bad("it is not after the version before")
+	case before != nil && !retained:
+		return bad("it is not the first of its key, and not after the compact revision")
+	case !before.live() && m.Deleted:
+		return bad("it deletes what is not there")
+	case before.live() && !m.Deleted && (v.create != before.create || v.number != before.number+1):
+		return bad("it does not follow from the version before")
+	case !before.live() && !m.Deleted && retained && !created:
+		return bad("its creation is missing")
+	}
+	if v.live() {
+		v.hash = itemHash(key, v)
+	}
+	if retained {
+		in.places = append(in.places, place{v.mod, v.sub})
+	}
+	in.versions++
+	k.key, k.last = key, v
+	return key, v, nil
+}
+
+// finishKey counts the newest version of a key.
+func (k *keyOrder) finishKey() {
+	if !k.last.live() {
+		return
+	}
+	k.in.totals.keys++
+	k.in.totals.bytes += itemBytes(k.key, k.last)
+	k.in.totals.sum += k.last.hash
+	k.last = nil
+}

@@ -1,0 +1,150 @@
+package store
+
+import (
+	"errors"
+	"fmt"
+
+	"google.golang.org/protobuf/proto"
+
+	"trivet/trivetpb"
+)
+
+// What a version of the state machine does not know it must not skip: a put
+// whose guard an older member overlooked would be applied there and nowhere
+// else. So every message of an entry is searched for commands, enum values and
+// fields that the schema of this version does not have.
+
+var (
+	errEmpty   = errors.New("a message is missing, or is of a kind that is not known")
+	errField   = errors.New("a message has a field that is not known")
+	errSetting = errors.New("an enum has a value that is not known")
+)
+
+// knownEntry says what of the entry is not known to this version.
+func knownEntry(entry *trivetpb.Entry) error {
+	if entry == nil {
+		return errEmpty
+	}
+	if hasUnknown(entry) {
+		return errField
+	}
+	for i, c := range entry.Commands {
+		if err := knownCommand(c); err != nil {
+			return fmt.Errorf("command %d: %w", i, err)
+		}
+	}
+	return nil
+}
+
+func knownCommand(c *trivetpb.Command) error {
+	if c == nil {
+		return errEmpty
+	}
+	if hasUnknown(c) {
+		return errField
+	}
+	switch c := c.Command.(type) {
+	case *trivetpb.Command_Op:
+		return knownOp(c.Op)
+	case *trivetpb.Command_Marker:
+		if c.Marker == nil {
+			return errEmpty
+		}
+		if hasUnknown(c.Marker) || (c.Marker.Settings != nil && hasUnknown(c.Marker.Settings)) {
+			return errField
+		}
+		return nil
+	}
+	return errEmpty
+}
+
+// knownOp does not look into a txn in a txn: that is refused as a whole.
+func knownOp(op *trivetpb.Op) error {
+	t, ok := op.GetOp().(*trivetpb.Op_Txn)
+	if !ok {
+		return knownSimple(op)
+	}
+	if t.Txn == nil {
+		return errEmpty
+	}
+	if hasUnknown(op) || hasUnknown(t.Txn) {
+		return errField
+	}
+	for _, c := range t.Txn.If {
+		if err := knownCompare(c); err != nil {
+			return err
+		}
+	}
+	for _, ops := range [...][]*trivetpb.Op{t.Txn.Then, t.Txn.Else} {
+		for _, o := range ops {
+			if err := knownSimple(o); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// knownSimple is knownOp but for what is in a txn.
+func knownSimple(op *trivetpb.Op) error {
+	if op == nil {
+		return errEmpty
+	}
+	if hasUnknown(op) {
+		return errField
+	}
+	var of proto.Message
+	var keys *trivetpb.KeyRange
+	var precondition *trivetpb.Precondition
+	empty := true
+	switch op := op.Op.(type) {
+	case *trivetpb.Op_Put:
+		empty = op.Put == nil
+		of, precondition = op.Put, op.Put.GetPrecondition()
+	case *trivetpb.Op_Delete:
+		empty = op.Delete == nil
+		of, keys, precondition = op.Delete, op.Delete.GetRange(), op.Delete.GetPrecondition()
+	case *trivetpb.Op_Get:
+		empty = op.Get == nil
+		of = op.Get
+	case *trivetpb.Op_Range:
+		empty = op.Range == nil
+		of, keys = op.Range, op.Range.GetRange()
+	case *trivetpb.Op_Add:
+		empty = op.Add == nil
+		of = op.Add
+	case *trivetpb.Op_Txn:
+		empty = op.Txn == nil
+		of = op.Txn
+	}
+	switch {
+	case empty:
+		return errEmpty
+	case hasUnknown(of), keys != nil && hasUnknown(keys):
+		return errField
+	case precondition == nil:
+		return nil
+	case hasUnknown(precondition):
+		return errField
+	case precondition.Kind < 0 || precondition.Kind > trivetpb.Precondition_ABSENT:
+		return errSetting
+	}
+	return nil
+}
+
+func knownCompare(c *trivetpb.Compare) error {
+	switch {
+	case c == nil:
+		return errEmpty
+	case hasUnknown(c), c.Range != nil && hasUnknown(c.Range):
+		return errField
+	case c.Target < 0 || c.Target > trivetpb.Compare_LEASE,
+		c.Relation < 0 || c.Relation > trivetpb.Compare_GREATER_OR_EQUAL:
+		return errSetting
+	}
+	return nil
+}
+
+// hasUnknown says that the decoder met fields of m that the schema does not
+// have. m itself must not be nil.
+func hasUnknown(m proto.Message) bool { return len(m.ProtoReflect().GetUnknown()) != 0 }

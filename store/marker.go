@@ -1,0 +1,26 @@
+package store
+
+import "trivet/trivetpb"
+
+// marker takes over the settings that a new term's leader brings; a marker
+// without settings leaves them. It changes no key and makes no revision. The
+// term is for the leader, no part of the state.
+func (a *applier) marker(m *trivetpb.Marker) {
+	s := m.Settings
+	if s == nil {
+		return
+	}
+	a.settings = Settings{
+		HistoryMS:        s.HistoryMs,
+		HistoryRevisions: s.HistoryRevisions,
+		QuotaBytes:       s.QuotaBytes,
+	}
+	// 0 is the default: history cannot be switched off, only made as short as
+	// a revision or a millisecond.
+	if a.settings.HistoryMS == 0 {
+		a.settings.HistoryMS = DefaultHistoryMS
+	}
+	if a.settings.HistoryRevisions == 0 {
+		a.settings.HistoryRevisions = DefaultHistoryRevisions
+	}
+}

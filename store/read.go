@@ -1,0 +1,154 @@
+package store
+
+import (
+	"trivet/trivetpb"
+)
+
+// reading is a tree read as of a revision: by a View, and by the ops of a
+// command that is being applied.
+type reading struct {
+	tree       *tree
+	tombstones *keySet
+	// revision is the one to read at; newer versions are looked through.
+	revision uint64
+	// newer is the changes after revision that the tree has, oldest first.
+	newer []change
+}
+
+// at is the version that a key had at the revision, nil where it was missing.
+func (r *reading) at(head *version) *version {
+	for head != nil && head.mod > r.revision {
+		head = head.prev
+	}
+	if !head.live() {
+		return nil
+	}
+	return head
+}
+
+func (r *reading) get(key string) *version {
+	head, _ := r.tree.Get(key)
+	return r.at(head)
+}
+
+// scan calls visit for the live keys of the range, in byte order or against it,
+// until it returns false. A nil range is the whole key space. The tree must not
+// change meanwhile.
+func (r *reading) scan(keys *trivetpb.KeyRange, reverse bool, visit func(key string, v *version) bool) {
+	start, end := keyString(keys.GetStart()), keyString(keys.GetEnd())
+	if !reverse {
+		r.tree.Ascend(start, func(key string, head *version) bool {
+			if end != "" && key >= end {
+				return false
+			}
+			v := r.at(head)
+			return v == nil || visit(key, v)
+		})
+		return
+	}
+	down := func(key string, head *version) bool {
+		if key < start {
+			return false
+		}
+		if end != "" && key >= end { // the end itself, where the descent begins
+			return true
+		}
+		v := r.at(head)
+		return v == nil || visit(key, v)
+	}
+	if end == "" {
+		r.tree.Reverse(down)
+	} else {
+		r.tree.Descend(end, down)
+	}
+}
+
+// op answers an op that only reads, but for its revision. The op was checked.
+// It is given as the oneof, as the caller has it at hand.
+func (r *reading) op(result *trivetpb.Result, op any, b *budget) *trivetpb.Problem {
+	switch op := op.(type) {
+	case *trivetpb.Op_Get:
+		answer := &trivetpb.GetResult{}
+		result.Result = &trivetpb.Result_Get{Get: answer}
+		key := keyString(op.Get.Key)
+		v := r.get(key)
+		if v == nil {
+			return nil
+		}
+		answer.Item = &trivetpb.Item{}
+		// The key is copied: at a View, the op belongs to the caller.
+		v.fill(answer.Item, string(op.Get.Key))
+		return b.item(key, v)
+	case *trivetpb.Op_Range:
+		return r.rangeOp(result, op.Range, b)
+	case *trivetpb.Op_Txn:
+		return r.txn(result, op.Txn, b)
+	}
+	return problemf(trivetpb.Code_BAD_REQUEST, "the op does not only read")
+}
+
+func (r *reading) rangeOp(result *trivetpb.Result, op *trivetpb.RangeOp, b *budget) *trivetpb.Problem {
+	answer := &trivetpb.RangeResult{}
+	result.Result = &trivetpb.Result_Range{Range: answer}
+	if op.CountOnly {
+		answer.Count = r.count(op.Range)
+		return nil
+	}
+	limit := int(op.Limit)
+	if limit == 0 {
+		limit = DefaultRangeItems
+	}
+	var problem *trivetpb.Problem
+	found := make([]change, 0, 16)
+	r.scan(op.Range, false, func(key string, v *version) bool {
+		if len(found) == limit {
+			answer.More = true
+			return false
+		}
+		if op.KeysOnly {
+			problem = b.spend(key, 0)
+		} else {
+			problem = b.item(key, v)
+		}
+		found = append(found, change{key, v})
+		return problem == nil
+	})
+	if problem != nil {
+		return problem
+	}
+	slab := make([]trivetpb.Item, len(found))
+	answer.Items = make([]*trivetpb.Item, len(found))
+	for i, c := range found {
+		c.v.fill(&slab[i], c.key)
+		if op.KeysOnly {
+			slab[i].Value = nil
+		}
+		answer.Items[i] = &slab[i]
+	}
+	answer.Count = uint64(len(found))
+	if answer.More {
+		answer.Count = r.count(op.Range)
+	}
+	return nil
+}
+
+// budget bounds the answer to one command or read, so that no txn of many
+// ranges, and no deletion with prev, makes an answer that cannot be sent.
+type budget struct{ spent uint64 }
+
+// answerItemBytes is more than an item's numbers and framing come to.
+const answerItemBytes = 64
+
+func (b *budget) item(key string, v *version) *trivetpb.Problem {
+	return b.spend(key, uint64(v.valueLen))
+}
+
+func (b *budget) spend(key string, valueBytes uint64) *trivetpb.Problem {
+	b.spent += uint64(len(key)) + valueBytes + answerItemBytes
+	if b.spent <= MaxResultBytes {
+		return nil
+	}
+	p := problemf(trivetpb.Code_TOO_LARGE, "the answer is larger than %d bytes", MaxResultBytes)
+	p.Limit = MaxResultBytes
+	return p
+}

@@ -1,0 +1,353 @@
+package store
+
+import (
+	"bufio"
+	"cmp"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"slices"
+
+	"github.com/klauspost/compress/zstd"
+
+	"trivet/trivetpb"
+)
+
+// SnapshotInfo is what VerifySnapshot found in a file.
+type SnapshotInfo struct {
+	Header *trivetpb.SnapshotHeader
+	// Format is the file's format version.
+	Format uint32
+	// Keys and Bytes are those of Stats; Versions counts the retained versions
+	// of all keys, tombstones included.
+	Keys, Bytes, Versions uint64
+	// FileBytes is the length of the file.
+	FileBytes uint64
+}
+
+// ReadSnapshotHeader reads the header alone, from the beginning of r. It
+// verifies nothing after it.
+func ReadSnapshotHeader(r io.Reader) (*trivetpb.SnapshotHeader, error) {
+	in, err := openSnapshot(r)
+	if err != nil {
+		return nil, err
+	}
+	defer in.close()
+	if err := in.readHeader(); err != nil {
+		return nil, in.explain(err)
+	}
+	return in.header, nil
+}
+
+// VerifySnapshot reads a whole snapshot, up to the end of r, and verifies all
+// that Restore verifies, without building the state: it needs 16 bytes of
+// memory for each change in the retained history. The errors are Restore's.
+func VerifySnapshot(r io.Reader) (*SnapshotInfo, error) {
+	in, err := openSnapshot(r)
+	if err != nil {
+		return nil, err
+	}
+	defer in.close()
+	if err := in.readAll(func(string, *version) {}); err != nil {
+		return nil, in.explain(err)
+	}
+	return &SnapshotInfo{
+		Header:    in.header,
+		Format:    snapshotFormat,
+		Keys:      in.totals.keys,
+		Bytes:     in.totals.bytes,
+		Versions:  in.versions,
+		FileBytes: in.file.bytes,
+	}, nil
+}
+
+// readState builds the state that a snapshot holds. It is complete and
+// verified, or there is an error.
+func readState(r io.Reader) (*state, error) {
+	in, err := openSnapshot(r)
+	if err != nil {
+		return nil, err
+	}
+	defer in.close()
+	st := newState()
+	var lastKey string
+	var last *version
+	finishKey := func() {
+		if last == nil {
+			return
+		}
+		st.tree.Load(lastKey, last)
+		if !last.live() {
+			st.tombstones.Load(lastKey, struct{}{})
+		}
+		last = nil
+	}
+	err = in.readAll(func(key string, v *version) {
+		if key != lastKey {
+			finishKey()
+		}
+		lastKey, v.prev = key, last
+		last = v
+		if v.mod > in.header.CompactRevision {
+			c := change{key, v}
+			st.history.changes = append(st.history.changes, c)
+			st.history.bytes += changeBytes(c)
+		}
+	})
+	if err != nil {
+		return nil, in.explain(err)
+	}
+	finishKey()
+	slices.SortFunc(st.history.changes, func(a, b change) int {
+		return cmp.Or(cmp.Compare(a.v.mod, b.v.mod), cmp.Compare(a.v.sub, b.v.sub))
+	})
+	st.history.runs = in.runs
+	st.totals = in.totals
+	st.index, st.revision = in.header.Index, in.header.Revision
+	st.compactRevision, st.clockMS = in.header.CompactRevision, in.header.ClockMs
+	st.settings = in.settings
+	return st, nil
+}
+
+// snapshotReader reads a snapshot's records and verifies what they say. Memory
+// is bounded by what it returns: a record by maxRecordBytes, the decoder's
+// window by maxWindowBytes. How much a file can make of the state is not bounded:
+// that is for whoever may restore one.
+type snapshotReader struct {
+	file *tailReader
+	zstd *zstd.Decoder
+	in   *bufio.Reader
+	buf  []byte
+
+	header   *trivetpb.SnapshotHeader
+	settings Settings
+	runs     []clockRun
+	// places is where the versions after the compact revision have their place
+	// among the changes.
+	places   []place
+	totals   totals
+	records  uint64
+	versions uint64
+}
+
+type place struct {
+	mod uint64
+	sub uint32
+}
+
+// maxWindowBytes is well above the window that the writer's level has.
+const maxWindowBytes = 32 << 20
+
+// openSnapshot reads what stands before the records.
+func openSnapshot(r io.Reader) (*snapshotReader, error) {
+	in := &snapshotReader{file: newTailReader(r)}
+	var prelude [snapshotPreludeBytes]byte
+	if _, err := io.ReadFull(in.file, prelude[:]); err != nil {
+		return nil, in.explain(err)
+	}
+	if string(prelude[:len(snapshotMagic)]) != snapshotMagic {
+		return nil, fmt.Errorf("%w: it does not begin as a snapshot does", ErrSnapshotCorrupt)
+	}
+	format := binary.LittleEndian.Uint32(prelude[len(snapshotMagic):])
+	switch {
+	case format > snapshotFormat:
+		return nil, fmt.Errorf("%w: it is of format %d, and this version of Trivet reads up to %d: a newer one wrote it",
+			ErrSnapshotVersion, format, snapshotFormat)
+	case format < 1:
+		return nil, fmt.Errorf("%w: there is no format %d", ErrSnapshotVersion, format)
+	}
+	dec, err := zstd.NewReader(in.file,
+		zstd.WithDecoderConcurrency(1), // no goroutines to end
+		zstd.WithDecoderLowmem(true),
+		zstd.WithDecoderMaxWindow(maxWindowBytes))
+	if err != nil {
+		return nil, in.explain(err)
+	}
+	in.zstd, in.in = dec, bufio.NewReaderSize(dec, 64<<10)
+	return in, nil
+}
+
+func (in *snapshotReader) close() { in.zstd.Close() }
+
+// explain makes err the caller's: the file's own read error as it is, all else
+// a corrupt snapshot.
+func (in *snapshotReader) explain(err error) error {
+	if in.file.err != nil && in.file.err != io.EOF {
+		return fmt.Errorf("store: read snapshot: %w", in.file.err)
+	}
+	if errors.Is(err, ErrSnapshotCorrupt) {
+		return err
+	}
+	return fmt.Errorf("%w: %w", ErrSnapshotCorrupt, err)
+}
+
+func corruptf(format string, args ...any) error {
+	return fmt.Errorf("%w: "+format, append([]any{ErrSnapshotCorrupt}, args...)...)
+}
+
+// next reads the next record into m, whose fields it replaces.
+func (in *snapshotReader) next(m *trivetpb.SnapshotRecord) error {
+	size, err := binary.ReadUvarint(in.in)
+	if err != nil {
+		return fmt.Errorf("the length of record %d: %w", in.records, err)
+	}
+	if size > maxRecordBytes {
+		return corruptf("record %d has %d bytes", in.records, size)
+	}
+	if uint64(cap(in.buf)) < size {
+		in.buf = make([]byte, max(size, 4096))
+	}
+	in.buf = in.buf[:size]
+	if _, err := io.ReadFull(in.in, in.buf); err != nil {
+		return fmt.Errorf("record %d: %w", in.records, err)
+	}
+	// The decoder keeps a version that is there already, and the two messages
+	// around it are reused for millions of records.
+	version, reuse := m.Record.(*trivetpb.SnapshotRecord_Version)
+	m.Reset()
+	if reuse {
+		version.Version.Reset()
+		m.Record = version
+	}
+	if err := m.UnmarshalVT(in.buf); err != nil {
+		return fmt.Errorf("record %d: %w", in.records, err)
+	}
+	if hasUnknown(m) {
+		return corruptf("record %d has a field that is not known", in.records)
+	}
+	in.records++
+	return nil
+}
+
+func (in *snapshotReader) readHeader() error {
+	m := &trivetpb.SnapshotRecord{}
+	if err := in.next(m); err != nil {
+		return err
+	}
+	h := m.GetHeader()
+	s := h.GetSettings()
+	switch {
+	case h == nil:
+		return corruptf("the first record is not the header")
+	case s == nil || s.HistoryMs == 0 || s.HistoryRevisions == 0:
+		return corruptf("the header has no settings")
+	case hasUnknown(h) || hasUnknown(s):
+		return corruptf("the header has a field that is not known")
+	case h.CompactRevision < 1 || h.CompactRevision > h.Revision:
+		return corruptf("compact revision %d and revision %d", h.CompactRevision, h.Revision)
+	case h.Revision == math.MaxUint64:
+		return corruptf("revision %d", h.Revision)
+	}
+	in.header = h
+	in.settings = Settings{HistoryMS: s.HistoryMs, HistoryRevisions: s.HistoryRevisions, QuotaBytes: s.QuotaBytes}
+	return nil
+}
+
+// readAll reads and verifies everything, and gives each version to visit, in
+// the order of the file and with its hash. The versions' prev is not set.
+func (in *snapshotReader) readAll(visit func(key string, v *version)) error {
+	if err := in.readHeader(); err != nil {
+		return err
+	}
+	m := &trivetpb.SnapshotRecord{Record: &trivetpb.SnapshotRecord_Version{Version: &trivetpb.SnapshotVersion{}}}
+	keys := keyOrder{in: in}
+	for {
+		if err := in.next(m); err != nil {
+			return err
+		}
+		switch r := m.Record.(type) {
+		case *trivetpb.SnapshotRecord_Version:
+			if len(in.runs) > 0 {
+				return corruptf("record %d is a version after the clocks", in.records-1)
+			}
+			key, v, err := keys.add(r.Version)
+			if err != nil {
+				return err
+			}
+			visit(key, v)
+		case *trivetpb.SnapshotRecord_Clock:
+			if err := in.addRun(r.Clock); err != nil {
+				return err
+			}
+		case *trivetpb.SnapshotRecord_Footer:
+			keys.finishKey()
+			return in.finish(r.Footer)
+		default:
+			return corruptf("record %d is out of place", in.records-1)
+		}
+	}
+}
+
+func (in *snapshotReader) addRun(m *trivetpb.SnapshotClock) error {
+	run := clockRun{m.Revision, m.ClockMs}
+	ok := !hasUnknown(m) && run.revision <= in.header.Revision && run.clockMS <= in.header.ClockMs
+	if n := len(in.runs); n == 0 {
+		ok = ok && run.revision == in.header.CompactRevision+1
+	} else {
+		ok = ok && run.revision > in.runs[n-1].revision && run.clockMS > in.runs[n-1].clockMS
+	}
+	if !ok {
+		return corruptf("record %d, a clock: revision %d, %d ms", in.records-1, run.revision, run.clockMS)
+	}
+	in.runs = append(in.runs, run)
+	return nil
+}
+
+// finish verifies the footer, what only the whole can show, and that nothing
+// follows; last the checksum, which the whole file has been read for by then.
+func (in *snapshotReader) finish(footer *trivetpb.SnapshotFooter) error {
+	if hasUnknown(footer) || footer.Records != in.records-1 {
+		return corruptf("the footer counts %d records, and there are %d", footer.Records, in.records-1)
+	}
+	if _, err := in.in.ReadByte(); err != io.EOF {
+		if err != nil {
+			return err
+		}
+		return corruptf("there is more after the footer")
+	}
+	if err := in.file.verify(); err != nil {
+		return err
+	}
+	if err := in.verifyPlaces(); err != nil {
+		return err
+	}
+	h := in.header
+	hash := stateHash(in.totals.sum, Stats{
+		Revision:        h.Revision,
+		CompactRevision: h.CompactRevision,
+		ClockMS:         h.ClockMs,
+		Settings:        in.settings,
+	})
+	if hash != h.StateHash {
+		return corruptf("the state's hash is %016x, and the header says %016x", hash, h.StateHash)
+	}
+	return nil
+}
+
+// verifyPlaces verifies that every revision after the compact one has changes,
+// numbered from 0 without a gap, and that there are clocks for them.
+func (in *snapshotReader) verifyPlaces() error {
+	slices.SortFunc(in.places, func(a, b place) int {
+		return cmp.Or(cmp.Compare(a.mod, b.mod), cmp.Compare(a.sub, b.sub))
+	})
+	at := place{mod: in.header.CompactRevision}
+	var next uint32 // the sub that may follow at
+	for _, p := range in.places {
+		if p.mod != at.mod {
+			at, next = place{mod: at.mod + 1}, 0
+		}
+		if p.mod != at.mod || p.sub != next {
+			return corruptf("the changes of revision %d are not complete", at.mod)
+		}
+		next++
+	}
+	if at.mod != in.header.Revision {
+		return corruptf("the changes of revision %d are missing", at.mod+1)
+	}
+	if (len(in.runs) == 0) != (at.mod == in.header.CompactRevision) {
+		return corruptf("the clocks of the retained revisions are missing")
+	}
+	return nil
+}

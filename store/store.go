@@ -1,0 +1,237 @@
+package store
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"sync"
+	"sync/atomic"
+
+	"github.com/tidwall/btree"
+
+	"trivet/trivetpb"
+)
+
+// Errors of Apply. After either, nothing of the entry was applied, and the node
+// must stop: it can no longer stay equal to the others.
+var (
+	// ErrUnknownCommand: the entry holds a command, a field or an enum value
+	// that this version does not know.
+	ErrUnknownCommand = errors.New("store: the entry holds what this version does not know")
+	// ErrIndex: the entry's index is not after the last one applied.
+	ErrIndex = errors.New("store: the entry's index is not after the last one applied")
+)
+
+// Defaults of the settings, until a Marker brings others. A Marker's zero
+// history_ms or history_revisions means these as well.
+const (
+	DefaultHistoryMS        = 5 * 60 * 1000
+	DefaultHistoryRevisions = 100_000
+)
+
+// Settings are the limits that the state machine itself keeps; they are part of
+// the state and the same on every node.
+type Settings struct {
+	// HistoryMS and HistoryRevisions bound the retained history: a revision
+	// older than either is compacted. Never 0.
+	HistoryMS, HistoryRevisions uint64
+	// QuotaBytes bounds Stats.Bytes; 0 for no bound.
+	QuotaBytes uint64
+}
+
+// Stats is one consistent picture of the store. Two stores that applied the
+// same entries have equal Stats (==).
+type Stats struct {
+	// Index is that of the last log entry applied; 0 for none.
+	Index uint64
+	// Revision is the present revision, 1 for the empty store. Revisions from
+	// CompactRevision on can be read.
+	Revision, CompactRevision uint64
+	// ClockMS is the replicated clock.
+	ClockMS uint64
+	// Hash is the state hash (hash.go).
+	Hash uint64
+	// Keys is the number of live items; Bytes is the sum of their keys, values
+	// and ItemOverheadBytes each.
+	Keys, Bytes uint64
+	// HistoryRevisions is the number of revisions after CompactRevision, whose
+	// changes are all retained; HistoryBytes counts those changes as Bytes
+	// counts items. An open View may hold more in memory.
+	HistoryRevisions, HistoryBytes uint64
+	Settings                       Settings
+}
+
+// Store is the state machine. One goroutine at a time calls Apply, Advance and
+// Restore; any number call the rest.
+type Store struct {
+	// revision and index follow the state's; they are set before the lock is
+	// given back, so whoever sees one here finds at least that under the lock.
+	revision, index atomic.Uint64
+
+	// mu guards state and all that it holds, but for what a View shares (see
+	// view.go). Apply holds it for the time of an entry, well below a
+	// millisecond for 1,024 small puts; no reader holds it for longer than a
+	// point read.
+	mu    sync.RWMutex
+	state *state
+}
+
+// tree is the keys with their newest versions, tombstones included until they
+// are cut. A Copy is O(1); a write after it copies only the nodes it touches.
+type tree = btree.Map[string, *version]
+
+// keySet is an ordered set of keys.
+type keySet = btree.Map[string, struct{}]
+
+// state is what Restore replaces as a whole. A snapshot holds all of it, or
+// what it is derived from: TestSnapshotHoldsEveryField.
+type state struct {
+	index           uint64
+	revision        uint64
+	compactRevision uint64
+	clockMS         uint64
+	settings        Settings
+
+	tree tree
+	// tombstones is the keys whose head in tree is a tombstone, for counting.
+	tombstones keySet
+	totals     totals
+	history    history
+
+	// frozenTree and frozenTombstones are copies of the two trees as of the
+	// present revision, shared by all Views opened at it; nil until one is.
+	frozenTree       *tree
+	frozenTombstones *keySet
+	// pins is the revisions that open Views of this state hold on to.
+	pins *pins
+}
+
+// totals is what is kept up to date as items change.
+type totals struct {
+	keys, bytes uint64
+	// sum is that of the live items' hashes.
+	sum uint64
+}
+
+// New returns the empty store, at revision 1.
+func New() *Store {
+	s := &Store{}
+	s.replace(newState())
+	return s
+}
+
+func newState() *state {
+	return &state{
+		revision:        1,
+		compactRevision: 1,
+		settings:        Settings{HistoryMS: DefaultHistoryMS, HistoryRevisions: DefaultHistoryRevisions},
+		pins:            new(pins),
+	}
+}
+
+// replace makes st the state; s.mu is held, or nobody else has s yet.
+func (s *Store) replace(st *state) {
+	s.state = st
+	s.revision.Store(st.revision)
+	s.index.Store(st.index)
+}
+
+// Apply applies a log entry and returns a result for each of its commands, in
+// order; each succeeds or fails on its own. The index must be greater than that
+// of the last entry (ErrIndex), and the entry must hold nothing that this
+// version does not know (ErrUnknownCommand): of such an entry nothing is
+// applied, and the caller must stop.
+//
+// The store keeps the keys and values of the entry as they are: the caller must
+// not use its buffers again. Results alias what the store holds and must not be
+// changed.
+func (s *Store) Apply(index uint64, entry *trivetpb.Entry) ([]*trivetpb.Result, error) {
+	if last := s.index.Load(); index <= last {
+		return nil, fmt.Errorf("%w: %d after %d", ErrIndex, index, last)
+	}
+	if err := knownEntry(entry); err != nil {
+		return nil, fmt.Errorf("%w: entry %d: %w", ErrUnknownCommand, index, err)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	results := s.state.apply(index, entry)
+	s.revision.Store(s.state.revision)
+	s.index.Store(s.state.index)
+	return results, nil
+}
+
+// Advance notes that the log entry at index, which holds no commands (a change
+// of configuration), is applied. An index that is not after the last one
+// changes nothing.
+func (s *Store) Advance(index uint64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if index > s.state.index {
+		s.state.index = index
+		s.index.Store(index)
+	}
+}
+
+// Restore replaces the whole state by the snapshot that r holds up to its end,
+// or leaves it untouched and returns an error: ErrSnapshotCorrupt,
+// ErrSnapshotVersion, or what r returned. Reads go on meanwhile and see either
+// state; open Views keep theirs. For the time of the call both are in memory.
+func (s *Store) Restore(r io.Reader) error {
+	st, err := readState(r)
+	if err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.replace(st)
+	return nil
+}
+
+// Stats returns one consistent picture. It costs a short read lock.
+func (s *Store) Stats() Stats {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return s.state.stats()
+}
+
+func (st *state) stats() Stats {
+	stats := st.statsWithoutHash()
+	stats.Hash = stateHash(st.totals.sum, stats)
+	return stats
+}
+
+func (st *state) statsWithoutHash() Stats {
+	return Stats{
+		Index:            st.index,
+		Revision:         st.revision,
+		CompactRevision:  st.compactRevision,
+		ClockMS:          st.clockMS,
+		Keys:             st.totals.keys,
+		Bytes:            st.totals.bytes,
+		HistoryRevisions: st.revision - st.compactRevision,
+		HistoryBytes:     st.history.bytes,
+		Settings:         st.settings,
+	}
+}
+
+// Revision is the present revision, without a lock.
+func (s *Store) Revision() uint64 { return s.revision.Load() }
+
+// Index is that of the last log entry applied, without a lock: whoever reads
+// the store after Index returned n sees the effects of entry n.
+func (s *Store) Index() uint64 { return s.index.Load() }
+
+// Get returns the item of key at the present revision, whether there is one,
+// and that revision. Its value aliases the store and must not be changed; key is
+// not kept.
+func (s *Store) Get(key []byte) (Item, bool, uint64) {
+	s.mu.RLock()
+	v, _ := s.state.tree.Get(keyString(key))
+	revision := s.state.revision
+	s.mu.RUnlock()
+	// The version is immutable in all that is read below.
+	if !v.live() {
+		return Item{}, false, revision
+	}
+	return v.item(string(key)), true, revision
+}
