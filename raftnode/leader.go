@@ -5,6 +5,8 @@ import (
 	"time"
 
 	"github.com/hashicorp/raft"
+
+	"trivet/internal/mutant"
 )
 
 // followLeadership turns raft's leadership notices into the node's. It reads
@@ -31,6 +33,10 @@ func (n *Node) followLeadership(notices <-chan bool) {
 				continue
 			}
 			n.log.Info("leadership won", "term", term)
+			if mutant.On("no-marker") {
+				n.proposer.serve(&leadership{term: term, since: time.Now()})
+				continue
+			}
 			marker, err := n.proposer.mark(term, n.cfg.settings())
 			if err != nil {
 				n.fail(err)

@@ -9,6 +9,7 @@ import (
 
 	"github.com/hashicorp/raft"
 
+	"trivet/internal/mutant"
 	"trivet/trivetpb"
 )
 
@@ -415,6 +416,13 @@ func (q *proposer) stored(logs []*raft.Log) {
 	for _, l := range logs {
 		if g := q.own(l); g != nil {
 			g.index = l.Index
+			if mutant.On("ack-before-commit") {
+				for _, s := range g.segments {
+					for c := s.from; c < s.to; c++ {
+						q.conclude(s.p, c, &trivetpb.Result{})
+					}
+				}
+			}
 		}
 	}
 }
@@ -549,7 +557,7 @@ func (q *proposer) stepDown() {
 	defer q.mu.Unlock()
 	q.lead = nil
 	for _, g := range q.entries {
-		if g.index == 0 {
+		if g.index == 0 || mutant.On("retry-unknown") {
 			q.putBack(g)
 		}
 	}

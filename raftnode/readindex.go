@@ -9,6 +9,7 @@ import (
 
 	"github.com/hashicorp/raft"
 
+	"trivet/internal/mutant"
 	"trivet/trivetpb"
 )
 
@@ -128,6 +129,9 @@ func (n *Node) awaitConsistency(ctx context.Context, o ReadOptions) (Proof, erro
 
 // confirmRead waits until the local state is proven to be as of now.
 func (n *Node) confirmRead(ctx context.Context) error {
+	if mutant.On("read-local") {
+		return nil
+	}
 	for {
 		signal := n.changes()
 		var ri readIndex
@@ -189,8 +193,14 @@ func (n *Node) confirm(ctx context.Context) (readIndex, error) {
 	}
 	asked := time.Now()
 	commit := max(n.raft.CommitIndex(), lead.start)
+	if mutant.On("no-marker") {
+		commit = n.store.Index()
+	}
 	if n.raft.CurrentTerm() != lead.term { // this node's own answer, if it votes
 		return readIndex{}, errNotLeading
+	}
+	if mutant.On("read-unconfirmed") {
+		return readIndex{term: lead.term, index: commit, asked: asked}, nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, 2*n.cfg.Timing.Election)
 	defer cancel()

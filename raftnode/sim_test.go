@@ -34,7 +34,8 @@ type sim struct {
 	leaders map[uint64]string // by term
 	hashes  map[uint64]uint64 // by applied index
 	history []porcupine.Operation
-	acked   map[string]map[string]bool // key → values whose put was acknowledged
+	// Additions of one to the key "counter", by outcome.
+	added, maybeAdded int64
 }
 
 type simMember struct {
@@ -50,7 +51,6 @@ func runSim(t *testing.T, n int, change func(*Config), f func(s *sim)) {
 		s := &sim{
 			t: t, net: newSimNet(), members: map[string]*simMember{}, change: change,
 			leaders: map[uint64]string{}, hashes: map[uint64]uint64{},
-			acked: map[string]map[string]bool{},
 		}
 		for i := range n {
 			id := fmt.Sprintf("n%d", i+1)
@@ -60,11 +60,13 @@ func runSim(t *testing.T, n int, change func(*Config), f func(s *sim)) {
 		for _, id := range s.ids {
 			s.start(id)
 		}
+		defer func() { // also where f ends the test
+			s.heal()
+			for _, id := range s.ids {
+				s.crash(id)
+			}
+		}()
 		f(s)
-		s.heal()
-		for _, id := range s.ids {
-			s.crash(id)
-		}
 	})
 }
 
@@ -260,6 +262,10 @@ func (s *sim) load(ctx context.Context, seed int64, clients, keys int) *sync.Wai
 				if n == nil {
 					continue
 				}
+				if rnd.Intn(4) == 0 {
+					s.add(n)
+					continue
+				}
 				key := "k" + strconv.Itoa(rnd.Intn(keys))
 				in := registerInput{write: rnd.Intn(2) == 0, key: key, value: fmt.Sprintf("%d/%d", c, i)}
 				call := time.Now().UnixNano()
@@ -288,6 +294,35 @@ func (s *sim) load(ctx context.Context, seed int64, clients, keys int) *sync.Wai
 		})
 	}
 	return &wg
+}
+
+// add adds one to the counter, through a node.
+func (s *sim) add(n *Node) {
+	ctx, cancel := within(3 * time.Second)
+	defer cancel()
+	rs, err := n.Propose(ctx, []*trivetpb.Command{{Command: &trivetpb.Command_Op{Op: &trivetpb.Op{Op: &trivetpb.Op_Add{
+		Add: &trivetpb.AddOp{Key: []byte("counter"), Delta: 1},
+	}}}}})
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case err != nil:
+	case rs[0].Problem == nil:
+		s.added++
+	case rs[0].Problem.Unknown:
+		s.maybeAdded++
+	}
+}
+
+// checkCounter fails the test where an addition was lost or done twice.
+func (s *sim) checkCounter() {
+	s.t.Helper()
+	item, _, _ := s.leader().store.Get([]byte("counter"))
+	final, err := strconv.ParseInt(string(item.Value), 10, 64)
+	require.NoError(s.t, err)
+	if final < s.added || final > s.added+s.maybeAdded {
+		s.t.Errorf("the counter is %d; %d additions were acknowledged, and of %d the outcome is unknown", final, s.added, s.maybeAdded)
+	}
 }
 
 // checkHistory fails the test where what the clients saw is not linearizable,
@@ -354,6 +389,7 @@ func TestSimNemesis(t *testing.T) {
 				ctx, cancel := within(30 * time.Second)
 				defer cancel()
 				wg := s.load(ctx, int64(seed), 8, 4)
+				defer wg.Wait()
 				for ctx.Err() == nil {
 					s.nemesis(rnd)
 				}
@@ -366,6 +402,7 @@ func TestSimNemesis(t *testing.T) {
 				wg.Wait()
 				s.converge()
 				s.checkHistory(500)
+				s.checkCounter()
 			})
 		})
 	}

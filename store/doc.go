@@ -20,9 +20,24 @@
 //
 // # Reading order
 //
-// store.go (the state and its locks), apply.go (a command at a time), txn.go
-// (compare, do, undo), view.go (reads of the present and of old revisions),
-// history.go (what is retained, and compaction), hash.go (the state hash),
-// snapshot.go (the file format), check.go (what is refused before it is
-// proposed).
+// store.go (the state and its locks), item.go (a version of a key), apply.go
+// (a command at a time), put.go, delete.go, add.go, txn.go and marker.go (one
+// replicated command each), read.go and view.go (reads of the present and of
+// old revisions), count.go, history.go (what is retained, and compaction) and
+// pins.go (what open Views hold on to), hash.go (the state hash), snapshot.go
+// (the file format, and writing it), restore.go, keyorder.go and tail.go
+// (reading and verifying it), check.go (what is refused before it is proposed)
+// and known.go (what makes a node stop).
+//
+// # Tests
+//
+// TestStoreIsTheModel (model_test.go, model_gen_test.go, model_run_test.go)
+// runs random entries, Views, snapshots and restores against a naive model and
+// is where a new command starts. Variants broken on purpose, and what fails:
+// a hash that a delete does not take off the sum (TestStoreIsTheModel,
+// TestGoldenEntry, FuzzApply's seeds), a txn that is not undone
+// (TestStoreIsTheModel, TestOpsThatFailWithoutEffect), a cut that ignores open
+// Views (TestStoreIsTheModel, TestViewsOutliveCompaction, and
+// TestReadersWhileApplying under the race detector), Views without a copy of
+// the tree (TestStoreIsTheModel, TestViewsOutliveCompaction).
 package store

@@ -145,7 +145,7 @@ func fileOf(t testing.TB, records []byte) []byte {
 	t.Helper()
 	file := bytes.NewBufferString(snapshotMagic)
 	_ = binary.Write(file, binary.LittleEndian, uint32(snapshotFormat))
-	enc, err := zstd.NewWriter(file)
+	enc, err := zstd.NewWriter(file, zstd.WithEncoderLevel(zstd.SpeedFastest), zstd.WithEncoderConcurrency(1), zstd.WithWindowSize(1<<16))
 	require.NoError(t, err)
 	_, err = enc.Write(records)
 	require.NoError(t, err)

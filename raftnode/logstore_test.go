@@ -1,0 +1,168 @@
+package raftnode
+
+import (
+	"errors"
+	"fmt"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/hashicorp/raft"
+	"github.com/stretchr/testify/require"
+)
+
+func guarded(d *simDisk) (*guardedLog, *error) {
+	var failed error
+	return newGuardedLog(d, "the log", time.Second, func(err error) { failed = err }, nil), &failed
+}
+
+func entryOf(index, term, proposedIn uint64, data string) *raft.Log {
+	return &raft.Log{
+		Index: index, Term: term, Type: raft.LogCommand, Data: []byte(data),
+		Extensions: entryMeta{term: proposedIn, proposer: 1, seq: index}.encode([]byte(data)),
+	}
+}
+
+func TestLogRefusesAnEntryOfATermItsProposerDidNotLead(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := newSimDisk()
+		g, failed := guarded(d)
+		require.NoError(t, g.StoreLog(entryOf(1, 3, 3, "a")))
+		require.ErrorIs(t, g.StoreLog(entryOf(2, 4, 3, "b")), errFenced)
+		require.NoError(t, *failed, "a fenced entry is no fault of the disk")
+		last, err := g.LastIndex()
+		require.NoError(t, err)
+		require.EqualValues(t, 1, last)
+		require.NoError(t, g.StoreLog(entryOf(2, 4, 4, "b")))
+	})
+}
+
+func TestLogStampsRaftsOwnEntries(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := newSimDisk()
+		g, _ := guarded(d)
+		require.NoError(t, g.StoreLog(&raft.Log{Index: 1, Term: 2, Type: raft.LogNoop}))
+		m, err := decodeEntryMeta(d.entries[1])
+		require.NoError(t, err)
+		require.Equal(t, entryMeta{term: 2}, m)
+	})
+}
+
+func TestLogNamesAnEntryThatReadsBackOtherwise(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		for _, damage := range []func(*raft.Log){
+			func(l *raft.Log) { l.Data[0] ^= 1 },
+			func(l *raft.Log) { l.Data = l.Data[:1] },
+			func(l *raft.Log) { l.Extensions = nil },
+			func(l *raft.Log) { l.Extensions[20] ^= 1 },
+			func(l *raft.Log) { l.Index = 9 },
+		} {
+			d := newSimDisk()
+			g, failed := guarded(d)
+			require.NoError(t, g.StoreLogs([]*raft.Log{entryOf(1, 1, 1, "first"), entryOf(2, 1, 1, "second")}))
+			l := *d.entries[2]
+			l.Extensions = append([]byte(nil), l.Extensions...)
+			damage(&l)
+			d.entries[2] = &l
+
+			fresh, freshFailed := guarded(d)
+			_, _, err := fresh.verify()
+			require.ErrorContains(t, err, "log entry 2 in the log")
+			require.NoError(t, *freshFailed, "nothing runs yet")
+
+			g.cache.clear()
+			var out raft.Log
+			require.NoError(t, g.GetLog(1, &out))
+			require.ErrorContains(t, g.GetLog(2, &out), "log entry 2 in the log")
+			require.Error(t, *failed)
+			require.Error(t, g.GetLog(1, &out), "a poisoned store answers nothing")
+		}
+	})
+}
+
+func TestLogRefusesAnEntryThatWasAlteredOnItsWay(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := newSimDisk()
+		g, _ := guarded(d)
+		l := entryOf(1, 1, 1, "data")
+		l.Data[2] ^= 8
+		require.ErrorIs(t, g.StoreLog(l), errChecksum)
+		require.Zero(t, d.last)
+	})
+}
+
+func TestLogNeverTriesAFailedSyncAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := newSimDisk()
+		g, failed := guarded(d)
+		d.failing = errors.New("input/output error")
+		require.ErrorContains(t, g.StoreLog(entryOf(1, 1, 1, "a")), "the log: input/output error")
+		require.ErrorContains(t, *failed, "input/output error")
+		d.failing = nil
+		require.Error(t, g.StoreLog(entryOf(1, 1, 1, "a")))
+		require.Equal(t, 1, d.writes)
+	})
+}
+
+func TestLogGivesUpOnADiskThatHangs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := newSimDisk()
+		g, failed := guarded(d)
+		d.delay = func() time.Duration { return time.Hour }
+		start := time.Now()
+		done := make(chan error)
+		go func() { done <- g.StoreLog(entryOf(1, 1, 1, "a")) }()
+		time.Sleep(2 * time.Second) // virtual
+		synctest.Wait()
+		require.ErrorContains(t, *failed, "takes longer than 1s")
+		require.Less(t, time.Since(start), 3*time.Second)
+		require.Error(t, <-done, "what was written too late is not acknowledged")
+	})
+}
+
+func TestEntryCacheHoldsTheNewest(t *testing.T) {
+	var c entryCache
+	for i := uint64(5); i < 5000; i++ {
+		c.add(&raft.Log{Index: i, Data: make([]byte, 10)})
+	}
+	require.Nil(t, c.get(5))
+	require.EqualValues(t, 4999, c.get(4999).Index)
+	require.Nil(t, c.get(5000))
+	held := 0
+	for i := uint64(5); i < 5000; i++ {
+		if l := c.get(i); l != nil {
+			require.Equal(t, i, l.Index)
+			held++
+		}
+	}
+	require.Equal(t, cacheEntries-1, held)
+	require.Equal(t, held*10, c.bytes)
+
+	c.remove(4990, 4999) // a truncated suffix
+	require.Nil(t, c.get(4985))
+	c.add(&raft.Log{Index: 4990, Data: make([]byte, cacheBytes)})
+	c.add(&raft.Log{Index: 4991, Data: make([]byte, 10)})
+	require.Nil(t, c.get(4990), "past the bound on bytes")
+	require.NotNil(t, c.get(4991))
+	c.add(&raft.Log{Index: 4992})
+	c.remove(1, 4991) // a compacted prefix
+	require.Nil(t, c.get(4991))
+	require.NotNil(t, c.get(4992))
+}
+
+func TestSizeIndexKeepsEntriesByBytes(t *testing.T) {
+	var s sizeIndex
+	for i := uint64(1); i <= 1000; i++ {
+		s.add(i, 10<<10)
+	}
+	keep := s.newest(1 << 20)
+	require.InDelta(t, 100, int(keep), 30, "a mebibyte in entries of ten kibibytes")
+	require.EqualValues(t, 999, s.newest(1<<40))
+	s.remove(1, 900)
+	require.LessOrEqual(t, s.newest(1<<40), uint64(100))
+}
+
+func TestEntryMetaIsGolden(t *testing.T) {
+	m := entryMeta{term: 1, proposer: 0x0203040506070809, seq: 10}
+	require.Equal(t, "011dd949f900000000000000010203040506070809000000000000000a", fmt.Sprintf("%x", m.encode([]byte("data"))))
+}

@@ -1,0 +1,96 @@
+package raftnode
+
+import (
+	"errors"
+	"testing"
+	"testing/synctest"
+
+	"github.com/stretchr/testify/require"
+)
+
+func TestStableKeepsTermAndVote(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := newSimDisk()
+		s, err := newGuardedStable(d, "stable", func(error) {})
+		require.NoError(t, err)
+		_, err = s.Get([]byte("LastVoteCand"))
+		require.EqualError(t, err, "not found", "the text that raft compares with")
+		require.NoError(t, s.SetUint64(keyTerm, 7))
+		require.NoError(t, s.Set([]byte("LastVoteCand"), []byte("n2")))
+		require.NoError(t, s.SetUint64([]byte("LastVoteTerm"), 7))
+
+		s, err = newGuardedStable(d, "stable", func(error) {})
+		require.NoError(t, err)
+		require.EqualValues(t, 7, s.term)
+		vote, err := s.Get([]byte("LastVoteCand"))
+		require.NoError(t, err)
+		require.Equal(t, "n2", string(vote))
+		term, err := s.GetUint64([]byte("LastVoteTerm"))
+		require.NoError(t, err)
+		require.EqualValues(t, 7, term)
+	})
+}
+
+func TestStableNamesAFlippedBit(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := newSimDisk()
+		s, err := newGuardedStable(d, "stable.db", func(error) {})
+		require.NoError(t, err)
+		require.NoError(t, s.SetUint64(keyTerm, 7))
+		d.kv["CurrentTerm"][11] ^= 4
+		_, err = newGuardedStable(d, "stable.db", func(error) {})
+		require.ErrorContains(t, err, "stable.db: the value of CurrentTerm does not match its checksum")
+	})
+}
+
+func TestStableFailsTheNodeWhereAWriteFails(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := newSimDisk()
+		var failed error
+		s, err := newGuardedStable(d, "stable.db", func(err error) { failed = err })
+		require.NoError(t, err)
+		s.start()
+		d.failing = errors.New("no space left on device")
+		ended, returned := make(chan struct{}), false
+		go func() { // in place of raft's goroutine
+			defer close(ended)
+			s.Set([]byte("LastVoteCand"), []byte("n2"))
+			returned = true
+		}()
+		<-ended
+		require.False(t, returned, "raft must not go on without its vote on disk")
+		require.ErrorContains(t, failed, "stable.db: writing LastVoteCand: no space left on device")
+	})
+}
+
+// The gate between heartbeats beside raft's main goroutine and changes of the
+// term by it.
+func TestFastPathAndTermExcludeEachOther(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, err := newGuardedStable(newSimDisk(), "stable", func(error) {})
+		require.NoError(t, err)
+		require.NoError(t, s.SetUint64(keyTerm, 3))
+		require.False(t, s.fastPath(2, func() { t.Error("an old term") }))
+		require.False(t, s.fastPath(4, func() { t.Error("a new term") }))
+
+		changed := make(chan struct{})
+		require.True(t, s.fastPath(3, func() {
+			go func() { // the main goroutine stands for election
+				s.SetUint64(keyTerm, 4)
+				close(changed)
+			}()
+			// The heartbeat meets a candidate, and makes it a follower of the
+			// same term: no change, and no wait.
+			require.NoError(t, s.SetUint64(keyTerm, 3))
+			select {
+			case <-changed:
+				t.Error("the term changed under a heartbeat")
+			default:
+			}
+		}))
+		<-changed
+		require.False(t, s.fastPath(3, func() { t.Error("the term before") }))
+		require.True(t, s.fastPath(4, func() {}))
+		require.Error(t, s.SetUint64(keyTerm, 3), "terms never go back")
+	})
+}
