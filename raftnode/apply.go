@@ -82,6 +82,13 @@ func (f *fsm) Restore(r io.ReadCloser) error {
 	defer r.Close()
 	if err := f.n.store.Restore(r); err != nil {
 		f.n.snapshots.failed(err)
+		if f.n.running() {
+			// The leader's log does not go back far enough for this member, and
+			// its snapshot cannot be read: there is no way on. The snapshot
+			// stays on disk, where the next start names it.
+			f.n.fail(fmt.Errorf("a snapshot from the leader: %w", err))
+			runtime.Goexit()
+		}
 		return err
 	}
 	index := f.n.store.Index()
@@ -137,9 +144,9 @@ func (w *waiters) advance(at uint64) {
 	}
 }
 
-// wait returns once the number has reached target, or with the context's
-// error.
-func (w *waiters) wait(ctx context.Context, target uint64) error {
+// wait returns once the number has reached target, or with the context's error,
+// or once stop is closed.
+func (w *waiters) wait(ctx context.Context, stop <-chan struct{}, target uint64) error {
 	w.mu.Lock()
 	if w.at >= target {
 		w.mu.Unlock()
@@ -148,17 +155,21 @@ func (w *waiters) wait(ctx context.Context, target uint64) error {
 	me := &waiter{target: target, done: make(chan struct{})}
 	heap.Push(&w.heap, me)
 	w.mu.Unlock()
+	var err error
 	select {
 	case <-me.done:
 		return nil
 	case <-ctx.Done():
-		w.mu.Lock()
-		if me.place >= 0 {
-			heap.Remove(&w.heap, me.place)
-		}
-		w.mu.Unlock()
-		return ctx.Err()
+		err = ctx.Err()
+	case <-stop:
+		err = errStopped
 	}
+	w.mu.Lock()
+	if me.place >= 0 {
+		heap.Remove(&w.heap, me.place)
+	}
+	w.mu.Unlock()
+	return err
 }
 
 type waiterHeap []*waiter

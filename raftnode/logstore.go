@@ -28,6 +28,29 @@ import (
 //     heartbeats come from other goroutines (raft issues 503, 666).
 //   - A cache of the newest entries, so that replication and application read
 //     none of them back from disk.
+//   - What a snapshot that the leader sent does to the log, below.
+//
+// # A snapshot in the middle of the log
+//
+// A leader whose log is compacted sends a snapshot to a follower whose log ends
+// in entries of a deposed leader, and the snapshot may end before they do. raft
+// gets this wrong with either kind of log store. For one that takes no gaps
+// (IsMonotonic) it deletes the whole log and still remembers its last index: it
+// then refuses the leader's entries up to there, so that the snapshot is sent
+// again and again; or it takes a commit of entries that are gone, and panics.
+// For any other store it keeps the entries around the snapshot's end, and
+// refuses the leader's next ones because the entry there is of another term, or
+// missing. A snapshot of its own that ends after an installed one sets back
+// what raft remembers of it, to the same effect.
+//
+// So raft is told that gaps are fine, which makes it keep the log, and
+//
+//   - the entry at the newest snapshot's end, asked for by index, is always of
+//     the snapshot's term: whatever the log has there was never committed. What
+//     follows it in the log is compared with the leader's entries, and truncated
+//     where it differs, as always;
+//   - entries that come after a gap are taken if the snapshot covers the gap;
+//     what was before is deleted then.
 //
 // A poisoned store fails every call from then on and tells the node, which
 // stops (Node.fail).
@@ -44,10 +67,13 @@ type guardedLog struct {
 
 	mu     sync.Mutex
 	broken error
+	next   uint64 // the index after the last entry stored; 0: not known
 	// running says that raft's goroutines are at work: see abandon.
 	running bool
 	cache   entryCache
 	sizes   sizeIndex
+	// The end of the newest snapshot; 0 for none.
+	snapshotIndex, snapshotTerm uint64
 }
 
 // errFenced is what an entry of another term than its proposer led gets.
@@ -96,6 +122,15 @@ func (g *guardedLog) abandon() {
 	}
 }
 
+// snapshot says where a snapshot that is on disk ends.
+func (g *guardedLog) snapshot(index, term uint64) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if index > g.snapshotIndex {
+		g.snapshotIndex, g.snapshotTerm = index, term
+	}
+}
+
 func (g *guardedLog) FirstIndex() (uint64, error) {
 	if err := g.err(); err != nil {
 		return 0, err
@@ -115,7 +150,23 @@ func (g *guardedLog) LastIndex() (uint64, error) {
 func (g *guardedLog) GetLog(index uint64, l *raft.Log) error {
 	g.mu.Lock()
 	broken, cached := g.broken, g.cache.get(index)
+	atSnapshot, term := index == g.snapshotIndex, g.snapshotTerm
 	g.mu.Unlock()
+	if atSnapshot && index > 1 {
+		if cached == nil || cached.Term != term {
+			err := g.read(index, l)
+			if err == nil && l.Term == term {
+				return nil
+			}
+			if err != nil && !errors.Is(err, raft.ErrLogNotFound) {
+				return err
+			}
+			// raft asks for its term. It can never take it for an entry to send
+			// or to apply: both come after another one that is not there.
+			*l = raft.Log{Index: index, Term: term, Type: raft.LogNoop}
+			return nil
+		}
+	}
 	if cached != nil {
 		*l = *cached
 		return nil
@@ -123,6 +174,11 @@ func (g *guardedLog) GetLog(index uint64, l *raft.Log) error {
 	if broken != nil {
 		return broken
 	}
+	return g.read(index, l)
+}
+
+// read reads one entry from the store below and checks it.
+func (g *guardedLog) read(index uint64, l *raft.Log) error {
 	err := g.inner.GetLog(index, l)
 	if errors.Is(err, raft.ErrLogNotFound) {
 		return err
@@ -163,6 +219,9 @@ func (g *guardedLog) StoreLogs(logs []*raft.Log) error {
 		}
 	}
 
+	if err := g.closeGap(logs[0].Index); err != nil {
+		return err
+	}
 	watch := time.AfterFunc(g.limit, func() {
 		g.poison(fmt.Errorf("log in %s: writing %d entries takes longer than %v", g.where, len(logs), g.limit))
 	})
@@ -177,6 +236,7 @@ func (g *guardedLog) StoreLogs(logs []*raft.Log) error {
 		return err // too late: the node is already on its way out
 	}
 	g.mu.Lock()
+	g.next = logs[len(logs)-1].Index + 1
 	for _, l := range logs {
 		g.cache.add(l)
 		g.sizes.add(l.Index, len(l.Data))
@@ -188,12 +248,41 @@ func (g *guardedLog) StoreLogs(logs []*raft.Log) error {
 	return nil
 }
 
+// closeGap deletes the whole log where next does not follow its last entry, and
+// a snapshot covers what is missing.
+func (g *guardedLog) closeGap(next uint64) error {
+	g.mu.Lock()
+	follows, covered := next == g.next, g.snapshotIndex
+	g.mu.Unlock()
+	if follows {
+		return nil
+	}
+	first, err := g.inner.FirstIndex()
+	if err != nil {
+		return err
+	}
+	last, err := g.inner.LastIndex()
+	if err != nil {
+		return err
+	}
+	switch {
+	case last == 0 && next > covered+1, last != 0 && next > last+1 && next > covered+1:
+		return fmt.Errorf("raftnode: entry %d after %d, and the newest snapshot ends at %d: not stored", next, last, covered)
+	case last != 0 && next > last+1:
+		return g.DeleteRange(first, last)
+	}
+	return nil
+}
+
 // DeleteRange removes entries from either end.
 func (g *guardedLog) DeleteRange(from, to uint64) error {
 	if err := g.err(); err != nil {
 		return err
 	}
 	g.mu.Lock()
+	if to+1 >= g.next {
+		g.next = 0
+	}
 	g.cache.remove(from, to)
 	g.sizes.remove(from, to)
 	g.mu.Unlock()
@@ -205,11 +294,8 @@ func (g *guardedLog) DeleteRange(from, to uint64) error {
 	return nil
 }
 
-// IsMonotonic tells raft whether the store takes no gaps (raft-wal does not).
-func (g *guardedLog) IsMonotonic() bool {
-	m, ok := g.inner.(raft.MonotonicLogStore)
-	return ok && m.IsMonotonic()
-}
+// IsMonotonic says no: see above. raft-wal itself takes no gaps.
+func (g *guardedLog) IsMonotonic() bool { return false }
 
 // verify reads every entry from after on and checks it, so that Open refuses a
 // damaged log before raft sees it. It returns the log's first and last index.

@@ -10,6 +10,7 @@ import (
 	"math"
 	"net"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -34,6 +35,7 @@ type Node struct {
 	storage   *storage
 	logs      *guardedLog
 	stable    *guardedStable
+	snaps     *snapshotStore
 	port      *peerPort
 	peers     *peers
 	transport *transport
@@ -49,6 +51,7 @@ type Node struct {
 	ctx         context.Context // ends when the node stops
 	cancel      context.CancelFunc
 	raftStopped chan struct{} // closed when raft has ended
+	raftRuns    atomic.Bool
 
 	signalMu sync.Mutex
 	signal   chan struct{} // closed at the next change of leader
@@ -159,6 +162,8 @@ func (n *Node) openRaft(ln net.Listener) error {
 		return err
 	}
 
+	n.snaps = &snapshotStore{SnapshotStore: s.snapshots, where: s.snapWhere, taken: n.logs.snapshot}
+
 	rc := raft.DefaultConfig()
 	rc.LocalID = raft.ServerID(cfg.ID)
 	rc.HeartbeatTimeout = cfg.Timing.Heartbeat
@@ -197,7 +202,7 @@ func (n *Node) openRaft(ln net.Listener) error {
 		for i, p := range cfg.InitialCluster {
 			servers[i] = raft.Server{ID: raft.ServerID(p.ID), Address: raft.ServerAddress(p.Addr)}
 		}
-		if err := raft.BootstrapCluster(rc, n.logs, n.stable, s.snapshots, n.transport, raft.Configuration{Servers: servers}); err != nil {
+		if err := raft.BootstrapCluster(rc, n.logs, n.stable, n.snaps, n.transport, raft.Configuration{Servers: servers}); err != nil {
 			return fmt.Errorf("making the data folder: %w", err)
 		}
 		if err := s.ready(); err != nil {
@@ -220,20 +225,20 @@ func (n *Node) openRaft(ln net.Listener) error {
 		wake:     make(chan struct{}, 1),
 		entries:  map[uint64]*group{},
 	}
-	n.raft, err = newRaft(rc, &fsm{n: n}, n.logs, n.stable, s.snapshots, n.transport)
+	n.raft, err = newRaft(rc, &fsm{n: n}, n.logs, n.stable, n.snaps, n.transport)
 	if err != nil {
-		if rerr := n.snapshots.lastError(); rerr != nil {
-			err = fmt.Errorf("%w: %w", err, rerr)
+		// raft has logged the reason and returns none.
+		switch {
+		case n.snaps.lastError() != nil:
+			return n.snaps.lastError()
+		case n.snapshots.lastError() != nil:
+			return fmt.Errorf("snapshots in %s: %w", s.snapWhere, n.snapshots.lastError())
 		}
-		if ss, ok := s.snapshots.(*snapshotStore); ok && ss.lastError() != nil {
-			err = ss.lastError()
-		} else {
-			err = fmt.Errorf("%s: %w", s.logWhere, err)
-		}
-		return err
+		return fmt.Errorf("%s: %w", s.logWhere, err)
 	}
 	n.logs.start()
 	n.stable.start()
+	n.raftRuns.Store(true)
 	n.raft.RegisterObserver(raft.NewObserver(nil, false, n.observe))
 	n.transport.setState(n.raft.State)
 	n.spawn(func() { n.followLeadership(notices) })
@@ -260,13 +265,14 @@ func (n *Node) checkLog() error {
 		return err
 	}
 	n.commits.held = last
-	metas, err := n.storage.snapshots.List()
+	metas, err := n.snaps.List()
 	if err != nil {
 		return err
 	}
 	snapshot := uint64(0)
 	if len(metas) > 0 {
 		snapshot = metas[0].Index
+		n.logs.snapshot(metas[0].Index, metas[0].Term)
 	}
 	switch {
 	case last == 0 && snapshot == 0:
@@ -369,6 +375,10 @@ func (n *Node) failure() error {
 	defer n.failMu.Unlock()
 	return n.failErr
 }
+
+// running says whether raft's goroutines are at work: before, an error can be
+// returned from Open.
+func (n *Node) running() bool { return n.raftRuns.Load() }
 
 func (n *Node) closing() bool {
 	n.failMu.Lock()

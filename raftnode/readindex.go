@@ -103,7 +103,7 @@ func (n *Node) AwaitRead(ctx context.Context, o ReadOptions) (Proof, error) {
 		return proof, err
 	}
 	if o.MinRevision > n.store.Revision() {
-		if err := n.appliedRevision.wait(ctx, o.MinRevision); err != nil {
+		if err := n.appliedRevision.wait(ctx, n.ctx.Done(), o.MinRevision); err != nil {
 			return proof, &trivetpb.Problem{
 				Code:     trivetpb.Code_NOT_FRESH,
 				Detail:   fmt.Sprintf("revision %d has not arrived; the state is at %d", o.MinRevision, n.store.Revision()),
@@ -142,7 +142,7 @@ func (n *Node) confirmRead(ctx context.Context) error {
 			ri, err = n.askRounds.join(ctx)
 		}
 		if err == nil {
-			err = n.appliedIndex.wait(ctx, ri.index)
+			err = n.appliedIndex.wait(ctx, n.ctx.Done(), ri.index)
 		}
 		if err == nil {
 			n.proved(ri.asked)

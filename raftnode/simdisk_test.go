@@ -2,9 +2,11 @@ package raftnode
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"sync"
 	"time"
 
@@ -70,7 +72,7 @@ func (d *simDisk) StoreLogs(logs []*raft.Log) error {
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	for _, l := range logs {
+	for _, l := range logs { // no gaps, like raft-wal
 		if d.last != 0 && l.Index != d.last+1 {
 			return fmt.Errorf("entry %d after %d", l.Index, d.last)
 		}
@@ -102,8 +104,6 @@ func (d *simDisk) DeleteRange(from, to uint64) error {
 	}
 	return nil
 }
-
-func (d *simDisk) IsMonotonic() bool { return true }
 
 func (d *simDisk) Set(key, value []byte) error {
 	if err := d.sync(); err != nil {
@@ -183,6 +183,9 @@ func (s *simSink) Close() error {
 	defer s.d.mu.Unlock()
 	s.meta.Size = int64(s.buf.Len())
 	s.d.snaps = append(s.d.snaps, &simSnapshot{s.meta, s.buf.Bytes()})
+	slices.SortFunc(s.d.snaps, func(a, b *simSnapshot) int { // as raft's file store orders them
+		return cmp.Or(cmp.Compare(a.meta.Term, b.meta.Term), cmp.Compare(a.meta.Index, b.meta.Index))
+	})
 	return nil
 }
 

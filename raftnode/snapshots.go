@@ -12,9 +12,10 @@ import (
 	"github.com/hashicorp/raft"
 )
 
-// snapshotStore is raft's file snapshot store with two differences: what is
-// damaged is named and stops the node instead of being passed over, and what a
-// crash left half-written is removed.
+// snapshotStore is raft's file snapshot store with three differences: what is
+// damaged is named and stops the node instead of being passed over, what a
+// crash left half-written is removed, and the log is told of each snapshot
+// (logstore.go says why).
 //
 // raft falls back to an older snapshot where the newest cannot be read. But
 // the log behind the newest may have been compacted already, so that the older
@@ -23,6 +24,8 @@ import (
 type snapshotStore struct {
 	raft.SnapshotStore
 	where string
+	// taken is called with the end of each snapshot that is on disk.
+	taken func(index, term uint64)
 
 	mu  sync.Mutex
 	err error // the last failure, for Open's message: raft logs it and drops it
@@ -32,8 +35,9 @@ type snapshotStore struct {
 // member rests on, the one before it is for a person to look at.
 const retainSnapshots = 2
 
-// openSnapshots opens the snapshots in dir/snapshots.
-func openSnapshots(dir string, log *slog.Logger) (*snapshotStore, error) {
+// openSnapshots opens the snapshots in dir/snapshots, removes what is left of
+// unfinished ones, and fails where one cannot be read.
+func openSnapshots(dir string, log *slog.Logger) (raft.SnapshotStore, error) {
 	where := filepath.Join(dir, "snapshots")
 	inner, err := raft.NewFileSnapshotStoreWithLogger(dir, retainSnapshots, newRaftLog(log))
 	if err != nil {
@@ -58,7 +62,6 @@ func openSnapshots(dir string, log *slog.Logger) (*snapshotStore, error) {
 			whole++
 		}
 	}
-	s := &snapshotStore{SnapshotStore: inner, where: where}
 	// raft's List leaves out what it cannot read.
 	metas, err := inner.List()
 	if err != nil {
@@ -75,7 +78,7 @@ func openSnapshots(dir string, log *slog.Logger) (*snapshotStore, error) {
 			}
 		}
 	}
-	return s, nil
+	return inner, nil
 }
 
 // List returns the newest snapshot.
@@ -97,6 +100,29 @@ func (s *snapshotStore) Open(id string) (*raft.SnapshotMeta, io.ReadCloser, erro
 		s.mu.Unlock()
 	}
 	return meta, r, err
+}
+
+// Create begins a snapshot, taken here or sent by the leader. Once it is whole
+// and on disk, the log is told where it ends.
+func (s *snapshotStore) Create(version raft.SnapshotVersion, index, term uint64, c raft.Configuration, cIndex uint64, t raft.Transport) (raft.SnapshotSink, error) {
+	sink, err := s.SnapshotStore.Create(version, index, term, c, cIndex, t)
+	if err != nil {
+		return nil, err
+	}
+	return &snapshotSink{SnapshotSink: sink, closed: func() { s.taken(index, term) }}, nil
+}
+
+type snapshotSink struct {
+	raft.SnapshotSink
+	closed func()
+}
+
+func (s *snapshotSink) Close() error {
+	err := s.SnapshotSink.Close()
+	if err == nil {
+		s.closed()
+	}
+	return err
 }
 
 // lastError returns why Open failed, nil where it did not.

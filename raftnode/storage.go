@@ -21,6 +21,7 @@ type storage struct {
 	stable    raft.StableStore
 	where     string // of stable
 	snapshots raft.SnapshotStore
+	snapWhere string
 	// fresh is set where the initial configuration is still to be written;
 	// ready is called once it is.
 	fresh bool
@@ -101,6 +102,7 @@ func openStorage(c *Config) (s *storage, err error) {
 		s.log = log
 	}
 
+	s.snapWhere = dir.file("snapshots")
 	if s.snapshots, err = openSnapshots(dir.path, c.Logger); err != nil {
 		return nil, err
 	}

@@ -1,0 +1,254 @@
+package httpapi
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net/http"
+	"os"
+	"strconv"
+	"time"
+
+	"trivet/raftnode"
+	"trivet/trivetpb"
+)
+
+// call is one request on its way through, with what the answer will need. It
+// belongs to the goroutine that serves the request. It is not used again for
+// another: net/http reads the header values that alias it after the handler has
+// returned.
+type call struct {
+	srv   *Server
+	w     http.ResponseWriter
+	r     *http.Request
+	query query
+
+	// revision is what Trivet-Revision says; 0 means the state's present one.
+	revision uint64
+	// started says that the status line has gone out.
+	started bool
+	// held is what the request's body takes of Server.held.
+	held int64
+	// ctx ends with the caller's patience (?timeout=); see begin.
+	ctx    context.Context
+	cancel context.CancelFunc
+	// values backs the response's header values, used says how many of them: an
+	// answer has a dozen, and a slice for each would be most of its allocations.
+	values [14]string
+	used   int
+}
+
+// begin starts the time that the cluster has for the answer, and returns the
+// context that ends with it. The caller's own slowness (its body) came before
+// and has limits of its own. Calling it again changes nothing.
+func (c *call) begin() context.Context {
+	if c.ctx == nil {
+		c.ctx, c.cancel = context.WithTimeout(c.r.Context(), c.query.timeout)
+	}
+	return c.ctx
+}
+
+// end gives back what the request held.
+func (c *call) end() {
+	if c.cancel != nil {
+		c.cancel()
+	}
+	if c.held != 0 {
+		c.srv.held.give(c.held)
+		c.held = 0
+	}
+}
+
+// safe says that the method cannot have changed anything.
+func (c *call) safe() bool {
+	return c.r.Method == http.MethodGet || c.r.Method == http.MethodHead
+}
+
+// propose puts commands before the cluster and returns one result for each.
+func (c *call) propose(commands []*trivetpb.Command) ([]*trivetpb.Result, *trivetpb.Problem) {
+	results, err := c.srv.node.Propose(c.begin(), commands)
+	if err != nil {
+		return nil, c.srv.problemOf(err, true)
+	}
+	if len(results) != len(commands) {
+		// Which result belongs to which command can no longer be told.
+		return nil, c.srv.problemOf(errors.New("the node returned another number of results than commands"), true)
+	}
+	return results, nil
+}
+
+// proposeOp is propose for a single operation, whose problem it returns as one.
+func (c *call) proposeOp(op *trivetpb.Op) (*trivetpb.Result, *trivetpb.Problem) {
+	results, p := c.propose([]*trivetpb.Command{{Command: &trivetpb.Command_Op{Op: op}}})
+	if p != nil {
+		return nil, p
+	}
+	c.revision = results[0].Revision
+	return results[0], results[0].Problem
+}
+
+// awaitRead waits until the local store is as fresh as asked, and says in the
+// response's headers how fresh it was found to be.
+func (c *call) awaitRead(o raftnode.ReadOptions) *trivetpb.Problem {
+	proof, err := c.srv.node.AwaitRead(c.begin(), o)
+	if err != nil {
+		return c.srv.problemOf(err, false)
+	}
+	c.setFreshness(proof)
+	return nil
+}
+
+// problemOf makes of what the node returned the problem to answer with. write
+// says that the cluster may have got to see the request as a write: whatever is
+// not known then is unknown.
+func (s *Server) problemOf(err error, write bool) *trivetpb.Problem {
+	var p *trivetpb.Problem
+	switch {
+	case errors.As(err, &p):
+		return p
+	case errors.Is(err, context.DeadlineExceeded):
+		return &trivetpb.Problem{Code: trivetpb.Code_TIMEOUT, Unknown: write}
+	case errors.Is(err, context.Canceled):
+		// The caller went away: nobody will read this, and nobody need be told.
+		return &trivetpb.Problem{Code: trivetpb.Code_TIMEOUT, Unknown: write, Detail: "the caller closed the connection"}
+	default:
+		s.cfg.Logger.Error("httpapi: the node failed a request", "write", write, "error", err)
+		return &trivetpb.Problem{Code: trivetpb.Code_INTERNAL, Unknown: write, Detail: "the log of the node says why"}
+	}
+}
+
+// readBody returns the whole body, which may have at most limit bytes. Where
+// the length is declared, the body is refused or given its buffer before a byte
+// of it is read; else the buffer grows with what comes, to one byte more than
+// the limit.
+//
+// The deadline for the body was set in ServeHTTP; it is lifted once the body is
+// there, so that the wait for the cluster that follows is not cut short.
+func (c *call) readBody(limit int, what string) ([]byte, *trivetpb.Problem) {
+	if enc := c.r.Header.Get("Content-Encoding"); enc != "" && enc != "identity" {
+		return nil, unsupportedMediaType("the body's Content-Encoding %s is not supported", quote(enc))
+	}
+	length := c.r.ContentLength
+	switch {
+	case length > int64(limit):
+		return nil, tooLarge(limit, "%s has %d bytes, the most is %d", what, length, limit)
+	case length == 0:
+		return nil, nil
+	}
+	var body []byte
+	var p *trivetpb.Problem
+	if length > 0 {
+		body, p = c.readKnown(int(length))
+	} else {
+		body, p = c.readChunked(limit, what)
+	}
+	if p == nil {
+		c.setReadDeadline(time.Time{})
+	}
+	return body, p
+}
+
+// hold takes n bytes of what all bodies together may have.
+func (c *call) hold(n int) *trivetpb.Problem {
+	if !c.srv.held.take(int64(n)) {
+		return overloaded("the bodies of the requests under way take all the room there is for them")
+	}
+	c.held += int64(n)
+	return nil
+}
+
+func (c *call) readKnown(length int) ([]byte, *trivetpb.Problem) {
+	if p := c.hold(length); p != nil {
+		return nil, p
+	}
+	body := make([]byte, length)
+	if _, err := io.ReadFull(c.r.Body, body); err != nil {
+		return nil, c.bodyProblem(err)
+	}
+	return body, nil
+}
+
+func (c *call) readChunked(limit int, what string) ([]byte, *trivetpb.Problem) {
+	var body []byte
+	for {
+		if len(body) == cap(body) {
+			next := min(max(2*cap(body), 4096), limit+1)
+			if p := c.hold(next - cap(body)); p != nil {
+				c.abandonBody()
+				return nil, p
+			}
+			grown := make([]byte, len(body), next)
+			copy(grown, body)
+			body = grown
+		}
+		n, err := c.r.Body.Read(body[len(body):cap(body)])
+		body = body[:len(body)+n]
+		switch {
+		case len(body) > limit:
+			c.abandonBody()
+			return nil, tooLarge(limit, "%s has more than %d bytes", what, limit)
+		case err == io.EOF:
+			return body, nil
+		case err != nil:
+			return nil, c.bodyProblem(err)
+		}
+	}
+}
+
+// bodyProblem is a body that did not come whole. Nothing was done with it.
+func (c *call) bodyProblem(err error) *trivetpb.Problem {
+	c.abandonBody()
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		return badRequest("the body did not arrive within %v", c.srv.cfg.BodyTimeout)
+	}
+	return badRequest("the body did not arrive whole")
+}
+
+// abandonBody gives up the connection together with the rest of a body, however
+// long that is: net/http would else wait for it before it answers.
+func (c *call) abandonBody() { c.set("Connection", "close") }
+
+// setReadDeadline and setWriteDeadline do nothing where the request did not come
+// over a connection (the embedded client calls the handler in process).
+func (c *call) setReadDeadline(t time.Time) {
+	if w, ok := c.w.(interface{ SetReadDeadline(time.Time) error }); ok {
+		_ = w.SetReadDeadline(t)
+	}
+}
+
+func (c *call) setWriteDeadline(t time.Time) {
+	if w, ok := c.w.(interface{ SetWriteDeadline(time.Time) error }); ok {
+		_ = w.SetWriteDeadline(t)
+	}
+}
+
+// header returns the response's headers with the three that every response
+// carries.
+func (c *call) header() http.Header {
+	c.setNumber("Trivet-Revision", c.shownRevision())
+	c.set("Trivet-Node", c.srv.node.ID())
+	c.set("Trivet-Cluster", c.srv.node.ClusterID())
+	return c.w.Header()
+}
+
+// set sets a header of the response. The name must be in canonical form.
+func (c *call) set(name, value string) {
+	h := c.w.Header()
+	if c.used == len(c.values) {
+		h[name] = []string{value}
+		return
+	}
+	c.values[c.used] = value
+	c.used++
+	h[name] = c.values[c.used-1 : c.used : c.used]
+}
+
+func (c *call) setNumber(name string, n uint64) { c.set(name, strconv.FormatUint(n, 10)) }
+
+// shownRevision is what Trivet-Revision says.
+func (c *call) shownRevision() uint64 {
+	if c.revision == 0 {
+		c.revision = c.srv.node.Store().Revision()
+	}
+	return c.revision
+}

@@ -1,0 +1,171 @@
+package httpapi
+
+import (
+	"bytes"
+	"context"
+	"net"
+	"net/http"
+	"strconv"
+	"strings"
+	"sync"
+
+	"trivet/trivetpb"
+)
+
+// listener bounds the connections. Up to the bound they are served. Some more
+// are taken only to be told that there are too many, which takes a request and
+// an answer: an answer to a request that was not read would be lost to the
+// reset that follows. Past those nothing is accepted.
+type listener struct {
+	net.Listener
+	srv       *Server
+	closed    chan struct{}
+	closeOnce sync.Once
+}
+
+func newListener(l net.Listener, s *Server) *listener {
+	return &listener{Listener: l, srv: s, closed: make(chan struct{})}
+}
+
+// Accept waits for a connection and for room for it.
+func (l *listener) Accept() (net.Conn, error) {
+	select {
+	case l.srv.connSlots <- struct{}{}:
+	case <-l.closed:
+		return nil, net.ErrClosed
+	}
+	nc, err := l.Listener.Accept()
+	if err != nil {
+		<-l.srv.connSlots
+		return nil, err
+	}
+	surplus := l.srv.conns.Add(1) > int64(l.srv.cfg.MaxConns)
+	return &conn{Conn: nc, srv: l.srv, surplus: surplus}, nil
+}
+
+// Close stops accepting, also where Accept waits for room.
+func (l *listener) Close() error {
+	l.closeOnce.Do(func() { close(l.closed) })
+	return l.Listener.Close()
+}
+
+// conn is one connection of a listener. Beside keeping count it gives the
+// answers that net/http writes by itself, to requests that it cannot parse, the
+// form of all others.
+type conn struct {
+	net.Conn
+	srv *Server
+	// surplus: one more than are served.
+	surplus bool
+	// answering is set from the start of a handler until its answer is out:
+	// what is written then is no answer of net/http's own. Only the goroutine
+	// that serves the connection uses it.
+	answering bool
+
+	closeOnce sync.Once
+}
+
+// Close closes the connection and makes room for another.
+func (c *conn) Close() error {
+	c.closeOnce.Do(func() {
+		c.srv.conns.Add(-1)
+		<-c.srv.connSlots
+	})
+	return c.Conn.Close()
+}
+
+// CloseWrite ends the sending half, for net/http: it lets a caller that is
+// still sending read the answer before the connection is reset.
+func (c *conn) CloseWrite() error {
+	if cw, ok := c.Conn.(interface{ CloseWrite() error }); ok {
+		return cw.CloseWrite()
+	}
+	return c.Close()
+}
+
+// Write passes on what handlers write. Anything else is an error response that
+// net/http made of a request it could not parse, in one write and as plain text;
+// a problem goes out in its place.
+func (c *conn) Write(p []byte) (int, error) {
+	if c.answering {
+		return c.Conn.Write(p)
+	}
+	status, text, ok := parseErrorResponse(p)
+	if !ok {
+		return c.Conn.Write(p)
+	}
+	if _, err := c.Conn.Write(c.srv.unparsedResponse(status, text)); err != nil {
+		return 0, err
+	}
+	return len(p), nil
+}
+
+// parseErrorResponse takes apart what net/http writes: a status line, headers
+// and a text, which may start with the status again.
+func parseErrorResponse(p []byte) (status int, text string, ok bool) {
+	rest, ok := bytes.CutPrefix(p, []byte("HTTP/1.1 "))
+	if !ok || len(rest) < 3 {
+		return 0, "", false
+	}
+	status, err := strconv.Atoi(string(rest[:3]))
+	if err != nil || status < 400 {
+		return 0, "", false
+	}
+	_, body, _ := bytes.Cut(rest, []byte("\r\n\r\n"))
+	text = strings.TrimPrefix(string(body), strconv.Itoa(status)+" ")
+	text = strings.TrimPrefix(text, http.StatusText(status))
+	return status, strings.TrimSpace(strings.TrimPrefix(text, ":")), true
+}
+
+// unparsedResponse is the whole response to a request that could not be parsed.
+// The connection is closed behind it.
+func (s *Server) unparsedResponse(status int, text string) []byte {
+	p := &trivetpb.Problem{Code: trivetpb.Code_BAD_REQUEST, Detail: text}
+	if status == http.StatusRequestHeaderFieldsTooLarge {
+		p = &trivetpb.Problem{
+			Code:   trivetpb.Code_HEADERS_TOO_LARGE,
+			Detail: "the request line and headers are too long",
+			Limit:  uint64(s.cfg.MaxHeaderBytes),
+		}
+	} else if text == "" {
+		p.Detail = "this is no HTTP/1.1 request"
+	}
+	body := append(appendProblem(nil, p), '\n')
+	status = p.Code.Info().Status
+	var b bytes.Buffer
+	b.WriteString("HTTP/1.1 " + strconv.Itoa(status) + " " + http.StatusText(status) + "\r\n")
+	for _, h := range [][2]string{
+		{"Trivet-Revision", strconv.FormatUint(s.node.Store().Revision(), 10)},
+		{"Trivet-Node", s.node.ID()},
+		{"Trivet-Cluster", s.node.ClusterID()},
+		{"Content-Type", problemType},
+		{"Content-Length", strconv.Itoa(len(body))},
+		{"Connection", "close"},
+	} {
+		b.WriteString(h[0] + ": " + h[1] + "\r\n")
+	}
+	b.WriteString("\r\n")
+	b.Write(body)
+	return b.Bytes()
+}
+
+type connKey struct{}
+
+// withConn lets handlers find the connection that their request came over.
+func withConn(ctx context.Context, nc net.Conn) context.Context {
+	return context.WithValue(ctx, connKey{}, nc)
+}
+
+// connOf returns the connection of a request, nil where it came over none.
+func connOf(r *http.Request) *conn {
+	c, _ := r.Context().Value(connKey{}).(*conn)
+	return c
+}
+
+// connState learns from net/http that an answer is out and the connection waits
+// for the next request.
+func connState(nc net.Conn, state http.ConnState) {
+	if c, ok := nc.(*conn); ok && state == http.StateIdle {
+		c.answering = false
+	}
+}

@@ -1,0 +1,157 @@
+package httpapi
+
+import (
+	"bytes"
+	"encoding/json"
+	"io"
+	"net/http"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/getkin/kin-openapi/openapi3"
+	"github.com/stretchr/testify/require"
+)
+
+func loadOpenAPI(t *testing.T) *openapi3.T {
+	t.Helper()
+	doc, err := openapi3.NewLoader().LoadFromData(openAPIDocument)
+	require.NoError(t, err)
+	require.NoError(t, doc.Validate(t.Context()))
+	return doc
+}
+
+// The document and the routes name the same paths, methods and parameters.
+func TestTheDocumentDescribesEveryResource(t *testing.T) {
+	doc := loadOpenAPI(t)
+	s, err := New(newSoloNode(), Config{})
+	require.NoError(t, err)
+	resources := s.resources()
+	require.Len(t, resources, doc.Paths.Len())
+	for _, rs := range resources {
+		item := doc.Paths.Value(rs.path)
+		require.NotNil(t, item, "%s is not described", rs.path)
+		var methods []string
+		for name := range item.Operations() {
+			methods = append(methods, name)
+		}
+		slices.Sort(methods)
+		require.Equal(t, rs.allow(), strings.Join(methods, ", "), rs.path)
+		for name, op := range item.Operations() {
+			m, _, _ := rs.lookUp(name)
+			known := with(m.params, "timeout")
+			var described []string
+			for _, p := range op.Parameters {
+				if p.Value.In == openapi3.ParameterInQuery {
+					described = append(described, p.Value.Name)
+				}
+			}
+			slices.Sort(known)
+			slices.Sort(described)
+			require.Equal(t, known, described, "%s %s", name, rs.path)
+			for status, r := range op.Responses.Map() {
+				for _, h := range []string{"Trivet-Revision", "Trivet-Node", "Trivet-Cluster"} {
+					require.Contains(t, r.Value.Headers, h, "%s %s %s", name, rs.path, status)
+				}
+			}
+		}
+	}
+}
+
+// Answers are as the document says: status, media type, body and headers.
+func TestAnswersAreAsDescribed(t *testing.T) {
+	doc := loadOpenAPI(t)
+	d := openDoor(t, newSoloNode(), Config{MaxValueBytes: 100})
+	d.node.put(t, "a", "1", "b/1", "2", "text", "x", "\xff/\xfe", "\xff", "c", "3")
+	ndjson := "Accept: application/x-ndjson"
+	for _, call := range []struct {
+		method, path, target, body string
+		headers                    []string
+	}{
+		{"GET", "/v1/kv/{key}", "/v1/kv/a", "", nil},
+		{"GET", "/v1/kv/{key}", "/v1/kv/a", "", []string{"Accept: application/json"}},
+		{"GET", "/v1/kv/{key}", "/v1/kv/%ff%2f%fe", "", []string{"Accept: application/json"}},
+		{"GET", "/v1/kv/{key}", "/v1/kv/a", "", []string{`If-None-Match: "2"`}},
+		{"GET", "/v1/kv/{key}", "/v1/kv/none", "", nil},
+		{"GET", "/v1/kv/{key}", "/v1/kv/a?revision=99", "", nil},
+		{"GET", "/v1/kv/{key}", "/v1/kv/a", "", []string{`If-Match: "9"`}},
+		{"HEAD", "/v1/kv/{key}", "/v1/kv/a", "", nil},
+		{"PUT", "/v1/kv/{key}", "/v1/kv/a?prev=true", "2", nil},
+		{"PUT", "/v1/kv/{key}", "/v1/kv/new", "2", nil},
+		{"PUT", "/v1/kv/{key}", "/v1/kv/new", "2", []string{"If-None-Match: *"}},
+		{"PUT", "/v1/kv/{key}", "/v1/kv/new", strings.Repeat("x", 101), nil},
+		{"PUT", "/v1/kv/{key}", "/v1/kv/new", "x", []string{"Content-Encoding: gzip"}},
+		{"PUT", "/v1/kv/{key}", "/v1/kv/new?lease=4", "x", nil},
+		{"POST", "/v1/kv/{key}", "/v1/kv/n?add=-4", "", nil},
+		{"POST", "/v1/kv/{key}", "/v1/kv/text?add=-4", "", nil},
+		{"DELETE", "/v1/kv/{key}", "/v1/kv/new?prev=true", "", nil},
+		{"DELETE", "/v1/kv/{key}", "/v1/kv/new", "", []string{"Origin: http://evil.example"}},
+		{"GET", "/v1/kv", "/v1/kv", "", nil},
+		{"GET", "/v1/kv", "/v1/kv?delimiter=/&limit=2&keys_only=true", "", nil},
+		{"GET", "/v1/kv", "/v1/kv?delimiter=/", "", nil},
+		{"GET", "/v1/kv", "/v1/kv?limit=0", "", nil},
+		{"HEAD", "/v1/kv", "/v1/kv", "", nil},
+		{"DELETE", "/v1/kv", "/v1/kv?prefix=c", "", nil},
+		{"POST", "/v1/txn", "/v1/txn", `{"then":[{"op":"get","key":"a"},{"op":"get","key":"none"},{"op":"range","prefix":"","limit":2}]}`, nil},
+		{"POST", "/v1/txn", "/v1/txn", `{"then":[{"op":"put","key":"a","value":"3","prev":true},{"op":"delete","prefix":"b/","prev":true},{"op":"add","key":"n","delta":1}]}`, nil},
+		{"POST", "/v1/txn", "/v1/txn", `[]`, nil},
+		{"POST", "/v1/batch", "/v1/batch", `{"ops":[{"op":"put","key":"a","value":"3","prev":true},{"op":"txn","then":[{"op":"get","key":"a"}]},{"op":"get","key":"a"},{"op":"get","key":""}]}`, nil},
+		{"GET", "/v1/cluster", "/v1/cluster", "", nil},
+		{"GET", "/v1/status", "/v1/status", "", nil},
+		{"GET", "/livez", "/livez", "", nil},
+		{"GET", "/readyz", "/readyz?max_lag=4", "", nil},
+		{"GET", "/v1/openapi.json", "/v1/openapi.json", "", nil},
+		{"GET", "/v1/kv", "/v1/kv?delimiter=/", "", []string{ndjson}},
+	} {
+		r := d.do(call.method, call.target, call.body, call.headers...)
+		op := doc.Paths.Value(call.path).GetOperation(call.method)
+		described := op.Responses.Status(r.status)
+		require.NotNil(t, described, "%s %s: %d is not described: %s", call.method, call.target, r.status, r.body)
+		for name := range r.header {
+			if strings.HasPrefix(name, "Trivet-") || name == "Vary" || name == "Etag" {
+				require.True(t, hasHeader(described.Value.Headers, name), "%s %s: header %s of %d is not described", call.method, call.target, name, r.status)
+			}
+		}
+		if call.method == http.MethodHead || r.status == http.StatusNotModified {
+			continue
+		}
+		mediaType := described.Value.Content.Get(r.header.Get("Content-Type"))
+		require.NotNil(t, mediaType, "%s %s: %s is not described", call.method, call.target, r.header.Get("Content-Type"))
+		if strings.Contains(r.header.Get("Content-Type"), "json") {
+			for line := range strings.Lines(r.body) {
+				if r.header.Get("Content-Type") != ndjsonType {
+					line = r.body
+				}
+				var v any
+				require.NoError(t, json.Unmarshal([]byte(line), &v))
+				require.NoError(t, mediaType.Schema.Value.VisitJSON(v, openapi3.EnableJSONSchema2020()), "%s %s: %s", call.method, call.target, line)
+			}
+		}
+		if call.body != "" && r.status < 300 && op.RequestBody.Value.Content.Get("application/json") != nil {
+			var v any
+			require.NoError(t, json.Unmarshal([]byte(call.body), &v))
+			schema := op.RequestBody.Value.Content.Get("application/json").Schema.Value
+			if !strings.HasPrefix(call.target, "/v1/kv/") {
+				require.NoError(t, schema.VisitJSON(v, openapi3.EnableJSONSchema2020()), call.body)
+			}
+		}
+	}
+}
+
+func hasHeader(headers openapi3.Headers, name string) bool {
+	for described := range headers {
+		if strings.EqualFold(described, name) {
+			return true
+		}
+	}
+	return false
+}
+
+// The document that is served is the one that is embedded.
+func TestTheDocumentIsServed(t *testing.T) {
+	d := openDoor(t, newSoloNode(), Config{})
+	r := d.do("GET", "/v1/openapi.json", "")
+	body, err := io.ReadAll(strings.NewReader(r.body))
+	require.NoError(t, err)
+	require.True(t, bytes.Equal(openAPIDocument, body))
+}

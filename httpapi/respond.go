@@ -1,0 +1,103 @@
+package httpapi
+
+import (
+	"net/http"
+	"strconv"
+	"sync"
+	"time"
+)
+
+// buffer is a byte slice that is used again.
+type buffer struct{ b []byte }
+
+var buffers = sync.Pool{New: func() any { return &buffer{b: make([]byte, 0, 1024)} }}
+
+// mostKept is the largest buffer that goes back to the pool: a few large
+// answers must not make all later ones hold on to as much.
+const mostKept = 256 << 10
+
+func takeBuffer() *buffer { return buffers.Get().(*buffer) }
+
+func (b *buffer) release() {
+	if cap(b.b) > mostKept {
+		return
+	}
+	b.b = b.b[:0]
+	buffers.Put(b)
+}
+
+func (c *call) writeHead(status int) {
+	c.started = true
+	if c.srv.draining.Load() {
+		// Whoever keeps the connection for later would meet a closed one.
+		c.set("Connection", "close")
+	}
+	c.w.WriteHeader(status)
+}
+
+// write writes a part of the body; HEAD has none.
+func (c *call) write(p []byte) error {
+	if c.r.Method == http.MethodHead || len(p) == 0 {
+		return nil
+	}
+	_, err := c.w.Write(p)
+	return err
+}
+
+// answer writes a whole body of the given media type.
+func (c *call) answer(status int, mediaType string, body []byte) {
+	c.header()
+	c.set("Content-Type", mediaType)
+	c.set("Content-Length", strconv.Itoa(len(body)))
+	c.writeHead(status)
+	// A caller that no longer listens is its own matter: the answer was given.
+	_ = c.write(body)
+}
+
+// document is an answer that is gathered piece by piece and may grow large. As
+// long as it is short it goes out whole, with its length; past spillBytes it is
+// sent as it grows, each chunk with a write deadline of its own.
+type document struct {
+	c         *call
+	mediaType string
+	buf       *buffer
+	// err is the first failure to write; the rest is then skipped.
+	err error
+}
+
+func (c *call) newDocument(mediaType string) *document {
+	return &document{c: c, mediaType: mediaType, buf: takeBuffer()}
+}
+
+// spill is called between pieces. It reports whether it is worth going on.
+func (d *document) spill() bool {
+	if len(d.buf.b) >= spillBytes {
+		d.flush()
+	}
+	return d.err == nil
+}
+
+func (d *document) flush() {
+	if d.err != nil {
+		return
+	}
+	if !d.c.started {
+		d.c.header()
+		d.c.set("Content-Type", d.mediaType)
+		d.c.writeHead(http.StatusOK)
+	}
+	d.c.setWriteDeadline(time.Now().Add(d.c.srv.cfg.WriteTimeout))
+	d.err = d.c.write(d.buf.b)
+	d.buf.b = d.buf.b[:0]
+}
+
+// end sends what is left and gives the buffer back.
+func (d *document) end() {
+	if d.c.started {
+		d.flush()
+	} else {
+		d.c.answer(http.StatusOK, d.mediaType, d.buf.b)
+	}
+	d.buf.release()
+	d.buf = nil
+}

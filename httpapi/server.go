@@ -1,0 +1,227 @@
+package httpapi
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"runtime/debug"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/gorilla/mux"
+
+	"trivet/raftnode"
+	"trivet/store"
+	"trivet/trivetpb"
+)
+
+// Node is what the door needs of a member; *raftnode.Node is one.
+type Node interface {
+	// Propose has the commands committed and applied, and returns a result for
+	// each. It keeps what the commands point to.
+	Propose(ctx context.Context, commands []*trivetpb.Command) ([]*trivetpb.Result, error)
+	// AwaitRead returns once Store is as fresh as asked.
+	AwaitRead(ctx context.Context, o raftnode.ReadOptions) (raftnode.Proof, error)
+	// Store is the local state.
+	Store() *store.Store
+	ID() string
+	ClusterID() string
+	Status() raftnode.Status
+	Cluster(ctx context.Context) (raftnode.ClusterStatus, error)
+	// Ready returns the reasons why the node cannot serve; none: it can.
+	Ready(maxLag uint64) []string
+}
+
+var _ Node = (*raftnode.Node)(nil)
+
+// Server answers the HTTP API of one node. It is an http.Handler, for callers
+// in the same process, and serves listeners with every limit of its Config. All
+// methods may be called by any number of goroutines.
+type Server struct {
+	node        Node
+	cfg         Config
+	limits      store.Limits
+	router      *mux.Router
+	crossOrigin *http.CrossOriginProtection
+	http        *http.Server
+	// held counts the bytes of bodies, underWay the requests.
+	held     gauge
+	underWay gauge
+	// connSlots has room for every connection that may be open, those included
+	// that are only told that there are too many; conns counts them.
+	connSlots chan struct{}
+	conns     atomic.Int64
+	// draining is set once and for all by Drain.
+	draining atomic.Bool
+	// stopping is closed by Shutdown: streams end there.
+	stopping chan struct{}
+	stopOnce sync.Once
+}
+
+// New returns the server of a node. It fails only where cfg makes no sense.
+func New(node Node, cfg Config) (*Server, error) {
+	cfg, err := cfg.withDefaults()
+	if err != nil {
+		return nil, err
+	}
+	s := &Server{
+		node:        node,
+		cfg:         cfg,
+		limits:      cfg.storeLimits(),
+		crossOrigin: http.NewCrossOriginProtection(),
+		held:        gauge{most: cfg.MaxHeldBytes},
+		underWay:    gauge{most: int64(cfg.MaxRequests)},
+		connSlots:   make(chan struct{}, cfg.MaxConns+max(cfg.MaxConns/8, 1)),
+		stopping:    make(chan struct{}),
+	}
+	s.router = newRouter(s.resources())
+	s.http = &http.Server{
+		Handler:           s,
+		ReadHeaderTimeout: cfg.HeaderTimeout,
+		// ReadTimeout stays off: net/http takes its passing for the caller's
+		// going away, while the caller may have been waiting for the cluster
+		// for long. Bodies have a deadline of their own, see ServeHTTP.
+		//
+		// WriteTimeout runs from the end of the headers, so it has to leave room
+		// for all that comes before the writing.
+		WriteTimeout:   cfg.BodyTimeout + maxTimeout + cfg.WriteTimeout,
+		IdleTimeout:    cfg.IdleTimeout,
+		MaxHeaderBytes: cfg.MaxHeaderBytes,
+		// OPTIONS * would be answered without our headers.
+		DisableGeneralOptionsHandler: true,
+		ErrorLog:                     slog.NewLogLogger(cfg.Logger.Handler(), slog.LevelDebug),
+		ConnContext:                  withConn,
+		ConnState:                    connState,
+	}
+	return s, nil
+}
+
+// Serve answers on the listener until Shutdown or Close, and closes it. It
+// returns nil after those, else why it could not go on. Several listeners may be
+// served at once.
+func (s *Server) Serve(l net.Listener) error {
+	err := s.http.Serve(newListener(l, s))
+	if errors.Is(err, http.ErrServerClosed) {
+		return nil
+	}
+	return fmt.Errorf("httpapi: serve %v: %w", l.Addr(), err)
+}
+
+// Drain makes every new request but those about the node itself a 503 draining,
+// and /readyz say so. Requests under way go on. There is no way back.
+func (s *Server) Drain() { s.draining.Store(true) }
+
+// Shutdown drains, ends streams with a last line that says so, waits for the
+// requests under way until ctx ends, and then cuts off what is left, returning
+// ctx's error.
+func (s *Server) Shutdown(ctx context.Context) error {
+	s.Drain()
+	s.stopOnce.Do(func() { close(s.stopping) })
+	if err := s.http.Shutdown(ctx); err != nil {
+		return errors.Join(err, s.http.Close())
+	}
+	return nil
+}
+
+// Close cuts off every connection at once.
+func (s *Server) Close() error {
+	s.Drain()
+	s.stopOnce.Do(func() { close(s.stopping) })
+	return s.http.Close()
+}
+
+// ServeHTTP answers one request.
+func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	c := &call{srv: s, w: w, r: r, query: query{timeout: defaultTimeout}}
+	defer c.end()
+	defer c.recoverPanic()
+	conn := connOf(r)
+	if conn != nil {
+		conn.answering = true
+	}
+	if r.ContentLength != 0 {
+		// Also for those who do not read the body: net/http reads what is left
+		// of it before it answers, however slowly it comes.
+		c.setReadDeadline(time.Now().Add(s.cfg.BodyTimeout))
+	}
+	if p := s.serve(c, conn); p != nil {
+		c.writeProblem(p)
+	}
+}
+
+// serve finds what to call, admits the request and calls it.
+func (s *Server) serve(c *call, conn *conn) (p *trivetpb.Problem) {
+	rs, p := s.find(c.r)
+	if p != nil {
+		return p
+	}
+	m, allow, p := rs.lookUp(c.r.Method)
+	if p != nil {
+		c.set("Allow", allow)
+		return p
+	}
+	if c.query, p = parseQuery(c.r.URL.RawQuery, m.params); p != nil {
+		return p
+	}
+	if !rs.always {
+		switch {
+		case s.draining.Load():
+			return &trivetpb.Problem{Code: trivetpb.Code_DRAINING}
+		case conn != nil && conn.surplus:
+			c.set("Connection", "close")
+			return overloaded("the node has all the connections that it takes")
+		case !s.underWay.take(1):
+			return overloaded("the node has all the requests that it takes at one time")
+		}
+		defer s.underWay.give(1)
+	}
+	// A page of another origin must not write through the browser of somebody
+	// who can reach the node: on loopback nothing else would stop it.
+	if err := s.crossOrigin.Check(c.r); err != nil {
+		return &trivetpb.Problem{Code: trivetpb.Code_PERMISSION_DENIED, Detail: "writes from web pages of another origin are refused"}
+	}
+	if !c.safe() {
+		if p := refusePromises(c.r.Header); p != nil {
+			return p
+		}
+	}
+	return m.handle(c)
+}
+
+// refusePromises refuses a write that carries a header of the API that this
+// version does not keep. To pass over it would be to write without the guard, or
+// twice where the caller was promised once.
+func refusePromises(h http.Header) *trivetpb.Problem {
+	for _, name := range []string{"Trivet-Guard", "Trivet-Session", "Idempotency-Key"} {
+		if len(h[name]) > 0 {
+			return badRequest("%s is not supported by this version", name)
+		}
+	}
+	return nil
+}
+
+// recoverPanic makes of a panic a problem, where the answer has not begun. Where
+// it has, the connection is cut, so that nobody takes half an answer for one.
+func (c *call) recoverPanic() {
+	cause := recover()
+	if cause == nil {
+		return
+	}
+	if cause == http.ErrAbortHandler {
+		panic(cause)
+	}
+	c.srv.cfg.Logger.Error("httpapi: a handler panicked",
+		"method", c.r.Method, "path", c.r.URL.Path, "panic", cause, "stack", string(debug.Stack()))
+	if c.started {
+		panic(http.ErrAbortHandler)
+	}
+	c.writeProblem(&trivetpb.Problem{
+		Code:    trivetpb.Code_INTERNAL,
+		Detail:  "the log of the node says why",
+		Unknown: !c.safe(),
+	})
+}
