@@ -287,8 +287,9 @@ func (c *peerClient) call(ctx context.Context, req *trivetpb.PeerRequest) (*triv
 	case <-ctx.Done():
 		s.mu.Lock()
 		delete(s.pending, id)
-		if s.heard.Before(start) && time.Since(start) >= silence {
-			s.conn.Close() // the reading side ends the stream
+		if !s.heard.After(start) && time.Since(start) >= silence {
+			s.ended = true
+			s.conn.Close() // the reading side does the rest
 		}
 		s.mu.Unlock()
 		return nil, ctx.Err()

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math/rand"
 	"net"
+	"os"
 	"strconv"
 	"sync"
 	"testing"
@@ -372,17 +373,20 @@ func TestSimWriteAndReadEverywhere(t *testing.T) {
 // The members' state survives whatever the seed's nemesis does, and clients see
 // one linearizable history.
 func TestSimNemesis(t *testing.T) {
-	seeds := 12
-	if testing.Short() {
-		seeds = 3
+	first, seeds := 0, 8
+	if env := os.Getenv("TRIVET_SIM_SEEDS"); env != "" { // FIRST+COUNT, for `make sim`
+		_, err := fmt.Sscanf(env, "%d+%d", &first, &seeds)
+		require.NoError(t, err, "TRIVET_SIM_SEEDS is FIRST+COUNT")
 	}
-	for seed := range seeds {
+	for seed := first; seed < first+seeds; seed++ {
 		t.Run(fmt.Sprint("seed=", seed), func(t *testing.T) {
 			members := 3
 			if seed%4 == 3 {
 				members = 5
 			}
-			runSim(t, members, func(c *Config) { c.SnapshotBytes = 16 << 10 }, func(s *sim) {
+			// Snapshots all the time, some keeping hardly any log behind them.
+			snapshotBytes := int64(4<<10) << (seed % 5)
+			runSim(t, members, func(c *Config) { c.SnapshotBytes = snapshotBytes }, func(s *sim) {
 				rnd := rand.New(rand.NewSource(int64(seed)))
 				s.net.latency = func(string, string) time.Duration { return time.Duration(50+rnd.Intn(300)) * time.Microsecond }
 				s.leader()

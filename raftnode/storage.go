@@ -1,10 +1,8 @@
 package raftnode
 
 import (
-	"errors"
 	"fmt"
 	"os"
-	"runtime/debug"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -119,7 +117,10 @@ func openBolt(path string, fresh bool) (*boltstore.BoltStore, error) {
 	b, err := boltstore.New(boltstore.Options{
 		Path: path,
 		// The folder is locked already; bolt's own lock must not be waited for.
-		BoltOptions: &bbolt.Options{Timeout: time.Second, NoFreelistSync: true, FreelistType: bbolt.FreelistMapType},
+		// The free list stays on disk: without it bolt looks for free pages at
+		// every start, in a goroutine of its own, where a damaged page is a
+		// panic that nobody can recover.
+		BoltOptions: &bbolt.Options{Timeout: time.Second, FreelistType: bbolt.FreelistMapType},
 		// Known to every version of this program: times are of no interest here.
 		MsgpackUseNewTimeFormat: true,
 	})
@@ -127,55 +128,4 @@ func openBolt(path string, fresh bool) (*boltstore.BoltStore, error) {
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}
 	return b, nil
-}
-
-// checkBoltFile reads a whole bolt file and checks its structure. bolt maps the
-// file: where it was truncated, the first access beyond its end is a SIGBUS,
-// which would end the process without a word about the file.
-func checkBoltFile(path string) (err error) {
-	if _, err := os.Stat(path); err != nil {
-		return fmt.Errorf("%w: a file of this data folder is missing", err)
-	}
-	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
-	defer func() {
-		if r := recover(); r != nil {
-			err = fmt.Errorf("%s is damaged: %v", path, r)
-		}
-	}()
-	db, err := bbolt.Open(path, 0o600, &bbolt.Options{ReadOnly: true, Timeout: time.Second, PreLoadFreelist: true})
-	if err != nil {
-		return fmt.Errorf("%s is damaged: %w", path, err)
-	}
-	defer db.Close()
-	return db.View(func(tx *bbolt.Tx) error {
-		if info, err := os.Stat(path); err == nil && tx.Size() > info.Size() {
-			return fmt.Errorf("%s is damaged: %d bytes long, and %d are in use", path, info.Size(), tx.Size())
-		}
-		var all []error
-		walk(tx, &all)
-		if err := errors.Join(all...); err != nil {
-			return fmt.Errorf("%s is damaged: %w", path, err)
-		}
-		return nil
-	})
-}
-
-// walk touches every page that holds data, in this goroutine, where a fault is
-// a panic that can be recovered (bolt's own Check does it in another one).
-func walk(tx *bbolt.Tx, all *[]error) {
-	err := tx.ForEach(func(name []byte, b *bbolt.Bucket) error {
-		if b == nil {
-			return fmt.Errorf("bucket %q cannot be read", name)
-		}
-		return b.ForEach(func(k, v []byte) error {
-			if len(v) > 0 {
-				_ = v[0]
-				_ = v[len(v)-1]
-			}
-			return nil
-		})
-	})
-	if err != nil {
-		*all = append(*all, err)
-	}
 }

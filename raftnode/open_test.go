@@ -1,0 +1,330 @@
+package raftnode
+
+import (
+	"context"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"trivet/trivetpb"
+)
+
+// alone is the configuration of a cluster of one on a real disk.
+func alone(t *testing.T, dir string) Config {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	return Config{
+		ID: "n1", DataDir: dir, PeerListener: ln, AdvertisePeer: "127.0.0.1:7171",
+		InitialCluster: []Peer{{"n1", "127.0.0.1:7171"}}, Logger: testLog(t),
+	}
+}
+
+func openAlone(t *testing.T, dir string, change func(*Config)) (*Node, error) {
+	t.Helper()
+	c := alone(t, dir)
+	if change != nil {
+		change(&c)
+	}
+	return Open(c)
+}
+
+// written makes a data folder with some writes in it and returns it closed.
+func written(t *testing.T, writes int, change func(*Config)) string {
+	t.Helper()
+	dir := filepath.Join(t.TempDir(), "data")
+	n, err := openAlone(t, dir, change)
+	require.NoError(t, err)
+	write(t, n, writes)
+	closeNode(t, n)
+	return dir
+}
+
+func write(t *testing.T, n *Node, writes int) {
+	t.Helper()
+	ctx, cancel := within(30 * time.Second)
+	defer cancel()
+	for i := range writes {
+		rs, err := n.Propose(ctx, []*trivetpb.Command{put("key", strings.Repeat("x", 100+i))})
+		require.NoError(t, err)
+		require.Nil(t, rs[0].Problem)
+	}
+}
+
+func closeNode(t *testing.T, n *Node) {
+	t.Helper()
+	ctx, cancel := within(30 * time.Second)
+	defer cancel()
+	require.NoError(t, n.Close(ctx))
+}
+
+// flip changes bytes of a file in place.
+func flip(t *testing.T, path string, at int64, with ...byte) {
+	t.Helper()
+	f, err := os.OpenFile(path, os.O_RDWR, 0)
+	require.NoError(t, err)
+	b := make([]byte, len(with))
+	_, err = f.ReadAt(b, at)
+	require.NoError(t, err)
+	for i := range b {
+		b[i] ^= with[i]
+	}
+	_, err = f.WriteAt(b, at)
+	require.NoError(t, err)
+	require.NoError(t, f.Close())
+}
+
+func tailSegment(t *testing.T, dir string) string {
+	t.Helper()
+	path, _, err := newestSegment(filepath.Join(dir, "raft", "wal"))
+	require.NoError(t, err)
+	return path
+}
+
+func TestOpenGoesOnWithWhatWasWritten(t *testing.T) {
+	for _, kind := range []string{LogStoreWAL, LogStoreBoltDB} {
+		t.Run(kind, func(t *testing.T) {
+			use := func(c *Config) { c.LogStore = kind }
+			dir := written(t, 20, use)
+			info, err := os.Stat(dir)
+			require.NoError(t, err)
+			require.EqualValues(t, 0o700, info.Mode().Perm())
+			n, err := openAlone(t, dir, func(c *Config) {
+				use(c)
+				c.InitialCluster = nil // known from here on
+			})
+			require.NoError(t, err)
+			defer closeNode(t, n)
+			ctx, cancel := within(10 * time.Second)
+			defer cancel()
+			_, err = n.AwaitRead(ctx, ReadOptions{})
+			require.NoError(t, err)
+			item, ok, _ := n.Store().Get([]byte("key"))
+			require.True(t, ok)
+			require.Len(t, item.Value, 119)
+		})
+	}
+}
+
+func TestOpenNamesWhatIsWrong(t *testing.T) {
+	ready := func(t *testing.T) string { return written(t, 1, nil) }
+	empty := func(t *testing.T) string { return filepath.Join(t.TempDir(), "data") }
+	for _, c := range []struct {
+		name   string
+		dir    func(*testing.T) string
+		change func(*Config)
+		err    string
+	}{
+		{"no id", empty, func(c *Config) { c.ID = "" }, `"" is no member id`},
+		{"an id that is none", empty, func(c *Config) { c.ID = "n 1" }, `"n 1" is no member id`},
+		{"no cluster", empty, func(c *Config) { c.InitialCluster = nil }, "knows no cluster yet: give the initial cluster"},
+		{"a cluster without itself", empty, func(c *Config) { c.InitialCluster[0].ID = "n2" }, "this member, n1, is not in the list"},
+		{"a cluster with itself elsewhere", empty, func(c *Config) { c.InitialCluster[0].Addr = "127.0.0.1:9" }, "listed at 127.0.0.1:9, but goes by 127.0.0.1:7171"},
+		{"a member twice", empty, func(c *Config) { c.InitialCluster = append(c.InitialCluster, Peer{"n1", "127.0.0.1:2"}) }, "member n1 is listed twice"},
+		{"an address twice", empty, func(c *Config) { c.InitialCluster = append(c.InitialCluster, Peer{"n2", "127.0.0.1:7171"}) }, "127.0.0.1:7171 is listed twice"},
+		{"an address that is none", empty, func(c *Config) { c.InitialCluster = append(c.InitialCluster, Peer{"n2", "host"}) }, `"host" of member n2 is not HOST:PORT`},
+		{"an unknown log store", empty, func(c *Config) { c.LogStore = "mem" }, `log store "mem"`},
+		{"a timing without sense", empty, func(c *Config) { c.Timing = Timing{Heartbeat: time.Second} }, "timing"},
+		{"the folder of another member", ready, func(c *Config) { c.ID = "n2" }, "belongs to member n1"},
+		{"the folder of another log store", ready, func(c *Config) { c.LogStore = LogStoreBoltDB }, `has a log of kind "wal", not "boltdb"`},
+		{"a folder of something else", func(t *testing.T) string {
+			dir := t.TempDir()
+			require.NoError(t, os.WriteFile(filepath.Join(dir, "thesis.tex"), []byte("x"), 0o600))
+			return dir
+		}, nil, "holds thesis.tex but no member.json"},
+		{"a folder that is a file", func(t *testing.T) string {
+			path := filepath.Join(t.TempDir(), "file")
+			require.NoError(t, os.WriteFile(path, nil, 0o600))
+			return path
+		}, nil, "not a directory"},
+		{"a folder of a later version", func(t *testing.T) string {
+			dir := ready(t)
+			require.NoError(t, os.WriteFile(filepath.Join(dir, "member.json"), []byte(`{"format":2}`), 0o600))
+			return dir
+		}, nil, "has format 2; this version knows 1"},
+		{"a member.json cut short", func(t *testing.T) string {
+			dir := ready(t)
+			require.NoError(t, os.Truncate(filepath.Join(dir, "member.json"), 20))
+			return dir
+		}, nil, "member.json"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			dir := c.dir(t)
+			_, err := openAlone(t, dir, c.change)
+			require.ErrorContains(t, err, c.err)
+			require.NotContains(t, err.Error(), "\n")
+		})
+	}
+}
+
+func TestOpenRefusesAFolderInUse(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "data")
+	n, err := openAlone(t, dir, nil)
+	require.NoError(t, err)
+	defer closeNode(t, n)
+	_, err = openAlone(t, dir, nil)
+	require.ErrorContains(t, err, "is in use by another process")
+}
+
+func TestOpenRefusesAPortInUse(t *testing.T) {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer ln.Close()
+	dir := filepath.Join(t.TempDir(), "data")
+	_, err = openAlone(t, dir, func(c *Config) {
+		c.PeerListener.Close()
+		c.PeerListener, c.PeerAddr = nil, ln.Addr().String()
+	})
+	require.ErrorContains(t, err, "peer port: listen tcp "+ln.Addr().String())
+	require.NoDirExists(t, dir, "nothing was touched")
+}
+
+// A crash while a folder is made leaves one that is made again.
+func TestOpenMakesAnUnfinishedFolderAgain(t *testing.T) {
+	dir := written(t, 1, nil)
+	path := filepath.Join(dir, "member.json")
+	b, err := os.ReadFile(path)
+	require.NoError(t, err)
+	require.NoError(t, os.WriteFile(path, []byte(strings.Replace(string(b), `"ready"`, `"new"`, 1)), 0o600))
+	n, err := openAlone(t, dir, nil)
+	require.NoError(t, err)
+	defer closeNode(t, n)
+	write(t, n, 1)
+}
+
+// Damage of any file is found at the start, and the file is named.
+func TestOpenNamesADamagedFile(t *testing.T) {
+	wal, bolt := func(*Config) {}, func(c *Config) { c.LogStore = LogStoreBoltDB }
+	small := func(c *Config) { c.SnapshotBytes = 10 << 10 }
+	snapshotDir := func(t *testing.T, dir string) string {
+		entries, err := os.ReadDir(filepath.Join(dir, "snapshots"))
+		require.NoError(t, err)
+		require.NotEmpty(t, entries, "the scenario: a snapshot was taken")
+		return filepath.Join(dir, "snapshots", entries[len(entries)-1].Name())
+	}
+	for _, c := range []struct {
+		name   string
+		use    func(*Config)
+		writes int
+		damage func(t *testing.T, dir string)
+		err    string
+	}{
+		{"a bit of an entry in the wal", wal, 50, func(t *testing.T, dir string) {
+			flip(t, tailSegment(t, dir), 1500, 1)
+		}, "raft/wal: does not match its checksum"},
+		{"a frame header in the wal", wal, 50, func(t *testing.T, dir string) {
+			b, err := os.ReadFile(tailSegment(t, dir))
+			require.NoError(t, err)
+			flip(t, tailSegment(t, dir), int64(walEnd(b, 1, 5)), 0xff)
+		}, ".wal is damaged at offset"},
+		{"the wal's first frame", wal, 50, func(t *testing.T, dir string) {
+			flip(t, tailSegment(t, dir), 32, 0xff)
+		}, ".wal is damaged at offset 32, after entry 0"},
+		{"the wal cut short", wal, 50, func(t *testing.T, dir string) {
+			require.NoError(t, os.Truncate(tailSegment(t, dir), 32))
+		}, "raft/wal is empty and there is no snapshot"},
+		{"the wal gone", wal, 50, func(t *testing.T, dir string) {
+			require.NoError(t, os.RemoveAll(filepath.Join(dir, "raft", "wal")))
+		}, "wal-meta.db"},
+		{"the wal's index cut short", wal, 5, func(t *testing.T, dir string) {
+			require.NoError(t, os.Truncate(filepath.Join(dir, "raft", "wal", "wal-meta.db"), 5000))
+		}, "wal-meta.db is damaged"},
+		{"a bit of an entry in bolt", bolt, 50, func(t *testing.T, dir string) {
+			path := filepath.Join(dir, "raft", "log.db")
+			b, err := os.ReadFile(path)
+			require.NoError(t, err)
+			for at := range b { // in every copy that old pages hold
+				if strings.HasPrefix(string(b[at:]), strings.Repeat("x", 120)) {
+					flip(t, path, int64(at)+50, 2)
+				}
+			}
+		}, "raft/log.db: does not match its checksum"},
+		{"bolt cut short", bolt, 50, func(t *testing.T, dir string) {
+			require.NoError(t, os.Truncate(filepath.Join(dir, "raft", "log.db"), 9000))
+		}, "log.db is damaged"},
+		{"bolt gone", bolt, 5, func(t *testing.T, dir string) {
+			require.NoError(t, os.Remove(filepath.Join(dir, "raft", "log.db")))
+		}, "log.db: no such file or directory: a file of this data folder is missing"},
+		{"term and vote cut short", wal, 5, func(t *testing.T, dir string) {
+			require.NoError(t, os.Truncate(filepath.Join(dir, "raft", "stable.db"), 9000))
+		}, "stable.db is damaged"},
+		{"term and vote gone", wal, 5, func(t *testing.T, dir string) {
+			require.NoError(t, os.Remove(filepath.Join(dir, "raft", "stable.db")))
+		}, "stable.db: no such file or directory"},
+		{"a bit of a snapshot", small, 300, func(t *testing.T, dir string) {
+			flip(t, filepath.Join(snapshotDir(t, dir), "state.bin"), 60, 1)
+		}, "snapshots/"},
+		{"a snapshot's description", small, 300, func(t *testing.T, dir string) {
+			require.NoError(t, os.Truncate(filepath.Join(snapshotDir(t, dir), "meta.json"), 10))
+		}, "its meta.json cannot be read"},
+		{"the snapshots gone", small, 300, func(t *testing.T, dir string) {
+			require.NoError(t, os.RemoveAll(filepath.Join(dir, "snapshots")))
+		}, "entries are missing"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			dir := written(t, c.writes, c.use)
+			c.damage(t, dir)
+			_, err := openAlone(t, dir, c.use)
+			require.ErrorContains(t, err, c.err)
+			require.Contains(t, err.Error(), dir)
+		})
+	}
+}
+
+// What a crash leaves of a snapshot that was being written is removed, and the
+// member starts.
+func TestOpenRemovesUnfinishedSnapshots(t *testing.T) {
+	dir := written(t, 300, func(c *Config) { c.SnapshotBytes = 10 << 10 })
+	tmp := filepath.Join(dir, "snapshots", "2-99-1790000000000.tmp")
+	require.NoError(t, os.MkdirAll(tmp, 0o700))
+	require.NoError(t, os.WriteFile(filepath.Join(tmp, "state.bin"), []byte("half"), 0o600))
+	n, err := openAlone(t, dir, nil)
+	require.NoError(t, err)
+	closeNode(t, n)
+	require.NoDirExists(t, tmp)
+}
+
+// A torn last write is what a crash leaves, and no damage.
+func TestOpenTakesATornLastWrite(t *testing.T) {
+	dir := written(t, 20, nil)
+	path := tailSegment(t, dir)
+	b, err := os.ReadFile(path)
+	require.NoError(t, err)
+	_, base, err := newestSegment(filepath.Dir(path))
+	require.NoError(t, err)
+	end := walEnd(b, base, 1<<62)
+	flip(t, path, int64(end)-8-40, 0xff) // within the last batch
+	n, err := openAlone(t, dir, nil)
+	require.NoError(t, err)
+	defer closeNode(t, n)
+	write(t, n, 1)
+}
+
+// Close leaves no connection open, though raft's transport pools some.
+func TestCloseLeavesNothingOpen(t *testing.T) {
+	nodes := realCluster(t, 3, nil)
+	ctx, cancel := within(20 * time.Second)
+	defer cancel()
+	_, err := nodes[0].Propose(ctx, []*trivetpb.Command{put("k", "v")})
+	require.NoError(t, err)
+	open := func(n *Node) int {
+		n.port.mu.Lock()
+		defer n.port.mu.Unlock()
+		return len(n.port.conns)
+	}
+	for _, n := range nodes {
+		require.NotZero(t, open(n), "the scenario: members are connected")
+	}
+	for _, n := range nodes {
+		stopped, done := context.WithCancel(ctx)
+		done()
+		n.Close(stopped)
+		require.Zero(t, open(n))
+		_, err := net.DialTimeout("tcp", n.PeerAddr(), time.Second)
+		require.Error(t, err)
+	}
+}

@@ -1,0 +1,273 @@
+package raftnode
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/binary"
+	"io"
+	"net"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"go.uber.org/goleak"
+
+	"trivet/trivetpb"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// portPair is a peer port of member n1 in a network in memory, and a way to
+// reach it as somebody else.
+func portPair(t *testing.T, sn *simNet) (*peerPort, func(cluster, id string) *peerPort) {
+	port := func(cluster, id string) *peerPort {
+		p := newPeerPort(sn.listen(id), cluster, id, testLog(t))
+		p.address = func(to string) (string, error) { return simAddr(to), nil }
+		p.dialTo = func(ctx context.Context, address string) (net.Conn, error) { return sn.dial(ctx, id, address) }
+		return p
+	}
+	n1 := port("c1", "n1")
+	n1.serve = func(_ string, c net.Conn) { io.Copy(io.Discard, c) }
+	n1.start()
+	t.Cleanup(n1.close)
+	return n1, port
+}
+
+func TestHandshakeRefusesStrangers(t *testing.T) {
+	for _, c := range []struct{ name, cluster, id, to, reason string }{
+		{"another cluster", "c2", "n2", "n1", "belongs to cluster c1, not c2"},
+		{"a member that meant another", "c1", "n2", "n3", "this is member n1, not n3"},
+		{"itself", "c1", "n1", "n1", `"n1" is no other member's id`},
+		{"no id", "c1", "", "n1", `"" is no other member's id`},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				sn := newSimNet()
+				n1, other := portPair(t, sn)
+				p := other(c.cluster, c.id)
+				p.address = func(string) (string, error) { return simAddr("n1"), nil }
+				sn.mu.Lock()
+				sn.listeners[simAddr("n1")] = n1.ln.(*simListener)
+				sn.mu.Unlock()
+				for _, kind := range []byte{streamRaft, streamPeer} {
+					_, err := p.dial(t.Context(), kind, c.to)
+					require.ErrorIs(t, err, errRefused)
+					require.ErrorContains(t, err, c.reason)
+				}
+				p.close()
+			})
+		})
+	}
+}
+
+func TestHandshakeLetsMembersIn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n1, other := portPair(t, newSimNet())
+		n2 := other("c1", "n2")
+		defer n2.close()
+		c, err := n2.dial(t.Context(), streamRaft, "n1")
+		require.NoError(t, err)
+		accepted, err := raftStreams{n1}.Accept()
+		require.NoError(t, err)
+		_, err = c.Write([]byte("raft"))
+		require.NoError(t, err)
+		b := make([]byte, 4)
+		_, err = io.ReadFull(accepted, b)
+		require.NoError(t, err)
+		require.Equal(t, "raft", string(b))
+		accepted.Close()
+	})
+}
+
+// Random bytes, half a handshake and silence hold nothing for long, and nobody
+// else up.
+func TestHandshakeBoundsStrangers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		sn := newSimNet()
+		n1, other := portPair(t, sn)
+		var conns []net.Conn
+		for i := range 1000 {
+			c, err := sn.dial(t.Context(), "stranger", simAddr("n1"))
+			require.NoError(t, err)
+			switch i % 4 {
+			case 0: // silence
+			case 1:
+				c.Write([]byte("GET / HTTP/1.1\r\n\r\n"))
+			case 2:
+				c.Write([]byte{streamRaft, 0x0f})
+			case 3:
+				c.Write([]byte{streamPeer, 0xff, 0xff, 1, 2, 3})
+			}
+			conns = append(conns, c)
+			n1.mu.Lock()
+			held := len(n1.conns)
+			n1.mu.Unlock()
+			require.LessOrEqual(t, held, maxHandshakes+1)
+		}
+		time.Sleep(2 * helloTimeout) // virtual
+		n1.mu.Lock()
+		require.Empty(t, n1.conns)
+		n1.mu.Unlock()
+		n2 := other("c1", "n2")
+		defer n2.close()
+		_, err := n2.dial(t.Context(), streamPeer, "n1")
+		require.NoError(t, err)
+		for _, c := range conns {
+			c.Close()
+		}
+	})
+}
+
+func TestPortBoundsTheConnectionsOfOneMember(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		_, other := portPair(t, newSimNet())
+		n2 := other("c1", "n2")
+		defer n2.close()
+		for range maxConnsPerPeer {
+			_, err := n2.dial(t.Context(), streamPeer, "n1")
+			require.NoError(t, err)
+		}
+		_, err := n2.dial(t.Context(), streamPeer, "n1")
+		require.ErrorContains(t, err, "too many connections")
+	})
+}
+
+// echoServer answers peer requests from memory; forwards wait for release.
+type echoServer struct {
+	release chan struct{}
+	peerServer
+}
+
+func (s echoServer) serveForward(ctx context.Context, _ string, r *trivetpb.ForwardRequest) *trivetpb.ForwardReply {
+	select {
+	case <-s.release:
+	case <-ctx.Done():
+	}
+	return &trivetpb.ForwardReply{Results: make([]*trivetpb.Result, 0)}
+}
+
+func (s echoServer) serveConfirm(r *trivetpb.ConfirmRequest) *trivetpb.ConfirmReply {
+	return &trivetpb.ConfirmReply{Term: r.Term}
+}
+
+// Requests overtake each other, each gets its own reply, and what is under way
+// when the connection ends is lost, while what was never sent is known not to
+// be.
+func TestPeerRequests(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n1, other := portPair(t, newSimNet())
+		release := make(chan struct{})
+		n1.serve = func(from string, c net.Conn) { servePeer(t.Context(), echoServer{release: release}, from, c) }
+		n2 := other("c1", "n2")
+		defer n2.close()
+		ps := newPeers(n2)
+		forward := func() *trivetpb.PeerRequest {
+			return &trivetpb.PeerRequest{Request: &trivetpb.PeerRequest_Forward{Forward: &trivetpb.ForwardRequest{}}}
+		}
+		var wg sync.WaitGroup
+		for range 3 {
+			wg.Go(func() {
+				_, err := ps.call(t.Context(), "n1", forward())
+				if err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		for term := range uint64(100) {
+			wg.Go(func() {
+				r, err := ps.call(t.Context(), "n1", &trivetpb.PeerRequest{
+					Request: &trivetpb.PeerRequest_Confirm{Confirm: &trivetpb.ConfirmRequest{Term: term}},
+				})
+				if err != nil || r.GetConfirm().Term != term {
+					t.Error(term, r, err)
+				}
+			})
+		}
+		synctest.Wait()
+		time.Sleep(time.Second) // virtual: the confirmations have overtaken the forwards
+		release <- struct{}{}
+		release <- struct{}{}
+		release <- struct{}{}
+		wg.Wait()
+
+		wg.Go(func() {
+			_, err := ps.call(t.Context(), "n1", forward())
+			if err == nil || !bytes.Contains([]byte(err.Error()), []byte("was lost")) {
+				t.Error(err)
+			}
+		})
+		time.Sleep(time.Second) // virtual
+		n1.cut()
+		wg.Wait()
+		_, err := ps.call(t.Context(), "n1", forward())
+		require.ErrorIs(t, err, errNotSent)
+	})
+}
+
+// A connection that has gone silent under a request is given up, so that the
+// next request dials anew.
+func TestPeerRequestsLeaveASilentConnection(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		sn := newSimNet()
+		n1, other := portPair(t, sn)
+		n1.serve = func(from string, c net.Conn) { servePeer(t.Context(), echoServer{}, from, c) }
+		n2 := other("c1", "n2")
+		defer n2.close()
+		ps := newPeers(n2)
+		confirm := func() error {
+			ctx, cancel := within(time.Second)
+			defer cancel()
+			_, err := ps.call(ctx, "n1", &trivetpb.PeerRequest{
+				Request: &trivetpb.PeerRequest_Confirm{Confirm: &trivetpb.ConfirmRequest{Term: 1}},
+			})
+			return err
+		}
+		require.NoError(t, confirm())
+		before := ps.clients["n1"].current()
+		sn.set([]string{"n1", "n2"}, func(string, string) bool { return true })
+		require.ErrorIs(t, confirm(), context.DeadlineExceeded)
+		sn.set([]string{"n1", "n2"}, func(string, string) bool { return false })
+		synctest.Wait()
+		require.NoError(t, confirm())
+		require.NotSame(t, before, ps.clients["n1"].current())
+	})
+}
+
+func TestFramesAreReadAsTheyArrive(t *testing.T) {
+	frame := func(n int, body []byte) *bufio.Reader {
+		return bufio.NewReader(bytes.NewReader(append(binary.BigEndian.AppendUint32(nil, uint32(n)), body...)))
+	}
+	big := bytes.Repeat([]byte("0123456789"), 300_000)
+	got, err := readFrame(frame(len(big), big), nil)
+	require.NoError(t, err)
+	require.Equal(t, big, got)
+	buf, err := readFrame(frame(maxFrame, big[:100]), nil)
+	require.Error(t, err, "announced, and not sent")
+	require.LessOrEqual(t, cap(buf), 2<<20)
+	_, err = readFrame(frame(maxFrame+1, nil), nil)
+	require.ErrorContains(t, err, "a frame of")
+}
+
+func FuzzPeerPort(f *testing.F) {
+	f.Add([]byte{streamPeer, 0, 0})
+	hello, _ := (&trivetpb.Hello{Protocol: 1, ClusterId: "c1", From: "n2", To: "n1"}).MarshalVT()
+	f.Add(append([]byte{streamPeer, 0, byte(len(hello))}, hello...))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		a, c := net.Pipe()
+		p := newPeerPort(nil, "c1", "n1", testLog(t))
+		p.conns[c] = ""
+		go io.Copy(io.Discard, a)
+		go func() {
+			a.Write(b)
+			a.Close()
+		}()
+		kind, from, err := p.answer(c)
+		if err == nil && (from != "n2" && !idPattern.MatchString(from) || kind != streamRaft && kind != streamPeer) {
+			t.Errorf("let in %q as %q", b, from)
+		}
+		c.Close()
+	})
+}
