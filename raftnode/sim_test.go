@@ -195,7 +195,21 @@ func within(d time.Duration) (context.Context, context.CancelFunc) {
 	return context.WithTimeout(context.Background(), d)
 }
 
-// put writes through a node and returns the problem, nil for none.
+// random is a seeded source for any number of goroutines.
+type random struct {
+	mu sync.Mutex
+	r  *rand.Rand
+}
+
+func newRandom(seed int64) *random { return &random{r: rand.New(rand.NewSource(seed))} }
+
+func (r *random) Intn(n int) int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.r.Intn(n)
+}
+
+// simPut writes through a node and returns the problem, nil for none.
 func simPut(n *Node, key, value string, d time.Duration) *trivetpb.Problem {
 	ctx, cancel := within(d)
 	defer cancel()
@@ -208,7 +222,7 @@ func simPut(n *Node, key, value string, d time.Duration) *trivetpb.Problem {
 	return rs[0].Problem
 }
 
-// get reads through a node, linearizably.
+// simGet reads through a node, linearizably.
 func simGet(n *Node, key string, d time.Duration) (string, error) {
 	ctx, cancel := within(d)
 	defer cancel()
@@ -254,7 +268,7 @@ var registerModel = porcupine.Model{
 func (s *sim) load(ctx context.Context, seed int64, clients, keys int) *sync.WaitGroup {
 	var wg sync.WaitGroup
 	for c := range clients {
-		rnd := rand.New(rand.NewSource(seed*1000 + int64(c)))
+		rnd := newRandom(seed*1000 + int64(c))
 		wg.Go(func() {
 			for i := 0; ctx.Err() == nil; i++ {
 				time.Sleep(time.Duration(rnd.Intn(20)) * time.Millisecond) // virtual
@@ -387,8 +401,10 @@ func TestSimNemesis(t *testing.T) {
 			// Snapshots all the time, some keeping hardly any log behind them.
 			snapshotBytes := int64(4<<10) << (seed % 5)
 			runSim(t, members, func(c *Config) { c.SnapshotBytes = snapshotBytes }, func(s *sim) {
-				rnd := rand.New(rand.NewSource(int64(seed)))
-				s.net.latency = func(string, string) time.Duration { return time.Duration(50+rnd.Intn(300)) * time.Microsecond }
+				rnd := newRandom(int64(seed))
+				s.net.mu.Lock()
+				s.net.latency = func() time.Duration { return time.Duration(50+rnd.Intn(300)) * time.Microsecond }
+				s.net.mu.Unlock()
 				s.leader()
 				ctx, cancel := within(30 * time.Second)
 				defer cancel()
@@ -413,7 +429,7 @@ func TestSimNemesis(t *testing.T) {
 }
 
 // nemesis does one bad thing for a while, and ends it.
-func (s *sim) nemesis(rnd *rand.Rand) {
+func (s *sim) nemesis(rnd *random) {
 	pick := func() string { return s.ids[rnd.Intn(len(s.ids))] }
 	hold := func() { time.Sleep(time.Duration(200+rnd.Intn(2000)) * time.Millisecond) } // virtual
 	switch rnd.Intn(6) {

@@ -18,8 +18,8 @@ type simNet struct {
 	mu        sync.Mutex
 	listeners map[string]*simListener // by address, which is the member's id
 	cut       map[[2]string]bool      // by direction: from, to
-	latency   func(from, to string) time.Duration
-	changed   chan struct{} // closed at each change of cut
+	latency   func() time.Duration    // of one way; called under mu
+	changed   chan struct{}           // closed at each change of cut
 	conns     map[*simConn]bool
 }
 
@@ -27,7 +27,7 @@ func newSimNet() *simNet {
 	return &simNet{
 		listeners: map[string]*simListener{},
 		cut:       map[[2]string]bool{},
-		latency:   func(string, string) time.Duration { return 100 * time.Microsecond },
+		latency:   func() time.Duration { return 100 * time.Microsecond },
 		changed:   make(chan struct{}),
 		conns:     map[*simConn]bool{},
 	}
@@ -88,7 +88,7 @@ func (n *simNet) dial(ctx context.Context, from, address string) (net.Conn, erro
 		l := n.listeners[address]
 		to := address[:len(address)-2]
 		blocked := n.cut[[2]string{from, to}] || n.cut[[2]string{to, from}]
-		rtt := 2 * n.latency(from, to)
+		rtt := 2 * n.latency()
 		n.mu.Unlock()
 		if blocked {
 			select { // the SYN is sent again and again
@@ -262,7 +262,9 @@ func (c *simConn) Write(b []byte) (int, error) {
 	if closed {
 		return 0, net.ErrClosed
 	}
-	latency := c.net.latency(c.w.from, c.w.to)
+	c.net.mu.Lock()
+	latency := c.net.latency()
+	c.net.mu.Unlock()
 	c.w.mu.Lock()
 	defer c.w.mu.Unlock()
 	if c.w.closed {
