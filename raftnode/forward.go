@@ -29,7 +29,7 @@ func (n *Node) forward(leader string, g *group) {
 				results[i] = unknown
 			}
 		}
-		n.proposer.forwarded(leader, g, results, func(i int) bool {
+		n.proposer.forwarded(g, results, func(i int) bool {
 			if err != nil {
 				return errors.Is(err, errNotSent)
 			}

@@ -83,6 +83,8 @@ type group struct {
 	term   uint64
 	index  uint64 // where it was stored; 0 until then
 	marker bool   // the term's marker, which has no segments
+	// Of a forward: whose slots it holds.
+	epoch uint64
 }
 
 // leadership is what the leader knows of its term once its marker is applied.
@@ -123,8 +125,9 @@ type proposer struct {
 	entries map[uint64]*group
 	lastSeq uint64
 
-	forwards  int    // under way to forwardee
+	forwards  int    // under way to forwardee, in this epoch
 	forwardee string // the leader that they go to
+	epoch     uint64 // counts the changes of forwardee
 	holdUntil time.Time
 
 	closed *trivetpb.Problem // why nothing new is taken any more
@@ -298,6 +301,7 @@ func (q *proposer) dispatchAll() time.Duration {
 			// Forwards to another leader may hang with it; they have no claim
 			// on this one's slots.
 			q.forwardee, q.forwards, q.holdUntil = leader, 0, time.Time{}
+			q.epoch++
 		}
 		if hold := time.Until(q.holdUntil); hold > 0 {
 			q.mu.Unlock()
@@ -313,6 +317,7 @@ func (q *proposer) dispatchAll() time.Duration {
 			continue
 		}
 		q.forwards++
+		g.epoch = q.epoch
 		q.stats.Forwards++
 		q.stats.Forwarded += uint64(g.count)
 		q.mu.Unlock()
@@ -577,10 +582,10 @@ func (q *proposer) stepDown() {
 // forwarded concludes a forward. retry has true for each command, in the order
 // of the group, that was certainly not applied and shall go out again; the
 // others get their result.
-func (q *proposer) forwarded(leader string, g *group, results []*trivetpb.Result, retry func(i int) bool) {
+func (q *proposer) forwarded(g *group, results []*trivetpb.Result, retry func(i int) bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if leader == q.forwardee {
+	if g.epoch == q.epoch {
 		q.forwards--
 	}
 	back := &group{}
@@ -596,7 +601,7 @@ func (q *proposer) forwarded(leader string, g *group, results []*trivetpb.Result
 		}
 	}
 	if len(back.segments) > 0 {
-		if leader == q.forwardee {
+		if g.epoch == q.epoch {
 			q.holdUntil = time.Now().Add(retryPause)
 		}
 		q.putBack(back)

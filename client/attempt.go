@@ -1,0 +1,256 @@
+package client
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"mime"
+	"net"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// request is a call as it goes to any node.
+type request struct {
+	// op is the call and what it is about, for errors: `put "carts/7"`.
+	op     string
+	method string
+	// path is percent-encoded.
+	path   string
+	query  queryOf
+	header http.Header
+	// contentType goes with body, which the caller owns.
+	contentType string
+	body        []byte
+	// write says that the request may change something.
+	write bool
+	// decode takes a success apart. It may be called once for each attempt; what
+	// it fails with is the detail of a bad_response.
+	decode func(*answer) error
+}
+
+// answer is a whole response.
+type answer struct {
+	status int
+	header http.Header
+	// mediaType is the Content-Type without parameters.
+	mediaType string
+	body      []byte
+}
+
+var (
+	errAnswerTooLarge = errors.New("the answer is larger than MaxResponseBytes")
+	// errSlow ends an attempt at a read whose node does not begin to answer.
+	errSlow = errors.New("the node did not begin to answer in time")
+)
+
+const (
+	jsonType    = "application/json"
+	octetStream = "application/octet-stream"
+	problemType = "application/problem+json"
+
+	// maxServerTimeout is the most that ?timeout= may say.
+	maxServerTimeout = 60 * time.Second
+)
+
+// attempt sends the request to one node and has the whole answer decoded. A
+// read is given up where the answer does not begin within patience; a write has
+// as long as ctx, which has a deadline. It returns nil or why it failed.
+func (c *Client) attempt(ctx context.Context, n *node, r *request, patience time.Duration) *Error {
+	deadline, _ := ctx.Deadline()
+	left := time.Until(deadline)
+	if ctx.Err() != nil || left <= 0 {
+		// Also where a Transport would not look.
+		return r.unanswered(n, true, context.DeadlineExceeded)
+	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	if !r.write && patience < left {
+		left = patience
+		defer time.AfterFunc(patience, func() { cancel(errSlow) }).Stop()
+	}
+	watched := &sending{}
+	if c.own != nil {
+		ctx = watched.watch(ctx)
+	}
+	body := newBody(r.body)
+	resp, err := c.transport.RoundTrip(c.httpRequest(ctx, n, r, body, left))
+	body.detach()
+	if err == nil && resp == nil {
+		err = errors.New("the Transport returned neither an answer nor an error")
+	}
+	if err != nil {
+		certain := isDialError(err)
+		if c.own != nil {
+			certain = watched.nothingSent()
+		}
+		if cause := context.Cause(ctx); cause == errSlow {
+			err = errSlow
+		}
+		return r.unanswered(n, certain, err)
+	}
+	defer resp.Body.Close()
+	return c.receive(r, n, resp)
+}
+
+// httpRequest makes the request for one node.
+func (c *Client) httpRequest(ctx context.Context, n *node, r *request, body *sendBody, left time.Duration) *http.Request {
+	u := *n.base
+	// Path and RawPath together: net/url sends RawPath as it is, and so nothing
+	// is cleaned, as long as it is an encoding of Path.
+	u.RawPath = n.base.EscapedPath() + r.path
+	u.Path, _ = url.PathUnescape(u.RawPath)
+	q := append(r.query[:len(r.query):len(r.query)], "timeout="+serverTimeout(left))
+	u.RawQuery = q.String()
+
+	req := &http.Request{
+		Method: r.method, URL: &u, Host: u.Host,
+		Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
+		Header: http.Header{"User-Agent": {"trivet-client-go"}},
+	}
+	for name, values := range r.header {
+		req.Header[name] = values
+	}
+	if c.cfg.Token != "" {
+		req.Header["Authorization"] = []string{"Bearer " + c.cfg.Token}
+	}
+	if r.contentType != "" {
+		req.Header["Content-Type"] = []string{r.contentType}
+	}
+	if len(r.body) > 0 {
+		// GetBody stays nil: see newBody.
+		req.Body, req.ContentLength = body, int64(len(r.body))
+	} else if r.write {
+		req.Body = http.NoBody // sent with its length, 0
+	}
+	return req.WithContext(ctx)
+}
+
+// serverTimeout is how long the node may take, of what time is left: somewhat
+// less, so that its own word on what became of a write arrives before the
+// caller gives up and it can only be called unknown.
+func serverTimeout(left time.Duration) string {
+	d := min(left-min(left/10, 100*time.Millisecond), maxServerTimeout)
+	return strconv.FormatInt(max(d.Milliseconds(), 1), 10) + "ms"
+}
+
+// receive reads the response to its end, so that its connection can be used
+// again, and takes it apart.
+func (c *Client) receive(r *request, n *node, resp *http.Response) *Error {
+	a := &answer{status: resp.StatusCode, header: resp.Header}
+	a.mediaType, _, _ = mime.ParseMediaType(resp.Header.Get("Content-Type"))
+	var err error
+	if a.body, err = readAtMost(resp.Body, resp.ContentLength, c.cfg.MaxResponseBytes); err != nil {
+		e := r.badResponse(n, a, err)
+		e.Retryable = !errors.Is(err, errAnswerTooLarge)
+		return e
+	}
+	if enc := resp.Header.Get("Content-Encoding"); enc != "" && enc != "identity" {
+		return r.badResponse(n, a, fmt.Errorf("the answer has a Content-Encoding %s that was not asked for", shown(enc)))
+	}
+	if resp.ContentLength < 0 && len(resp.TransferEncoding) == 0 && a.mediaType == octetStream {
+		// It ended where the connection did: half a value would look the same.
+		return r.badResponse(n, a, errors.New("the answer says nothing of its length"))
+	}
+	switch {
+	case a.status >= 400:
+		if e := r.problem(n, a); e != nil {
+			c.sawAnswer(a)
+			return e
+		}
+		return r.badResponse(n, a, nil)
+	case a.status >= 300 || a.status < 200:
+		return r.badResponse(n, a, nil)
+	}
+	if err := r.decode(a); err != nil {
+		return r.badResponse(n, a, err)
+	}
+	c.sawAnswer(a)
+	return nil
+}
+
+func (c *Client) sawAnswer(a *answer) {
+	if revision, err := strconv.ParseUint(a.header.Get("Trivet-Revision"), 10, 64); err == nil {
+		c.saw(revision)
+	}
+}
+
+// failed is an Error of this request. certain says that it was not applied,
+// which reads never are.
+func (r *request) failed(certain bool) *Error {
+	e := &Error{op: r.op}
+	if certain || !r.write {
+		e.Outcome = NotApplied
+	}
+	return e
+}
+
+// unanswered is an attempt without an answer.
+func (r *request) unanswered(n *node, certain bool, err error) *Error {
+	e := r.failed(certain)
+	e.Code, e.Node, e.Retryable = codeUnavailable, n.url, true
+	e.Detail = "no answer: " + err.Error()
+	e.causes = []error{err}
+	return e
+}
+
+// badResponse is an answer that no node gives, or that is not whole. Whatever
+// gave it may stand in front of a node that did apply the write. err may be nil.
+func (r *request) badResponse(n *node, a *answer, err error) *Error {
+	e := r.failed(false)
+	e.Code, e.Status = codeBadResponse, a.status
+	if e.Node = a.header.Get("Trivet-Node"); e.Node == "" {
+		e.Node = n.url
+	}
+	mediaType := a.mediaType
+	if mediaType == "" {
+		mediaType = "without a Content-Type"
+	}
+	e.Detail = fmt.Sprintf("the answer is none of Trivet's: status %d, %s", a.status, mediaType)
+	if err != nil {
+		e.Detail += ": " + err.Error()
+		e.causes = []error{err}
+	}
+	if text := excerpt(a.body); text != "" && err != errAnswerTooLarge {
+		e.Detail += ", beginning with " + text
+	}
+	// What proxies answer while nodes behind them come and go.
+	switch a.status {
+	case http.StatusTooManyRequests, http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout:
+		e.Retryable = true
+		e.retryAfter = retryAfter(a.header)
+	}
+	return e
+}
+
+// excerpt is the start of a body, for an error.
+func excerpt(body []byte) string {
+	const most = 80
+	text := strings.TrimSpace(strings.ToValidUTF8(string(body[:min(len(body), most)]), ""))
+	if text == "" {
+		return ""
+	}
+	if len(body) > most {
+		return strconv.Quote(text) + "…"
+	}
+	return strconv.Quote(text)
+}
+
+// isDialError says that err is of a connection that did not come about.
+func isDialError(err error) bool {
+	var op *net.OpError
+	return errors.As(err, &op) && op.Op == "dial"
+}
+
+// retryAfter parses the header of that name, in seconds; 0 where there is none
+// or it is no number of them.
+func retryAfter(h http.Header) time.Duration {
+	seconds, err := strconv.ParseUint(h.Get("Retry-After"), 10, 16)
+	if err != nil {
+		return 0
+	}
+	return time.Duration(seconds) * time.Second
+}

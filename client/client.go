@@ -1,0 +1,122 @@
+package client
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"sync"
+	"sync/atomic"
+)
+
+// Client is a connection to a cluster, or rather as many as it takes. All
+// methods may be called by any number of goroutines.
+type Client struct {
+	cfg     Config
+	members *members
+	// transport carries the requests; own is the same where it is the client's.
+	transport http.RoundTripper
+	own       *http.Transport
+
+	// revision is the highest that any answer told.
+	revision atomic.Uint64
+
+	// ctx ends with Close; all that runs ends with it.
+	ctx    context.Context
+	cancel context.CancelCauseFunc
+	// learn asks the discoverer for a round; one that is asked for twice is one.
+	learn chan struct{}
+
+	// running counts calls and the discoverer; nobody is added once closed.
+	running sync.WaitGroup
+	mu      sync.Mutex
+	closed  bool
+}
+
+// Open returns a Client. It checks the configuration and contacts nobody: a
+// cluster that is down when a service starts is a matter of the first call, and
+// of that call's context, not of Open. To know that a cluster is there, call
+// Cluster.
+//
+// ctx bounds Open alone and is not kept. The error says what is wrong with the
+// configuration, or is ctx's.
+func Open(ctx context.Context, cfg Config) (*Client, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, fmt.Errorf("trivet: open: %w", err)
+	}
+	cfg, endpoints, err := cfg.withDefaults()
+	if err != nil {
+		return nil, fmt.Errorf("trivet: open: %w", err)
+	}
+	c := &Client{
+		cfg:     cfg,
+		members: newMembers(endpoints),
+		learn:   make(chan struct{}, 1),
+	}
+	c.ctx, c.cancel = context.WithCancelCause(context.Background())
+	c.transport = cfg.Transport
+	if c.transport == nil {
+		c.own = newTransport(c.ctx, cfg)
+		c.transport = c.own
+	}
+	if !cfg.DisableDiscovery {
+		c.running.Go(c.discover)
+	}
+	return c, nil
+}
+
+// Close ends the calls under way, which fail with ErrClosed (and ErrUnknown,
+// where a write had been sent), waits for them, and closes all connections.
+// Later calls fail with ErrClosed. Calling Close again does no harm. The error
+// is always nil; it is there so that a Client is an io.Closer.
+func (c *Client) Close() error {
+	c.mu.Lock()
+	c.closed = true
+	c.mu.Unlock()
+	c.cancel(ErrClosed)
+	c.running.Wait()
+	if c.own != nil {
+		c.own.CloseIdleConnections()
+	}
+	return nil
+}
+
+// Revision returns the highest revision of the cluster that any answer to this
+// Client has told, 0 before the first. A read with MinRevision(c.Revision())
+// sees all that the Client has seen or written, whatever node answers it.
+func (c *Client) Revision() uint64 { return c.revision.Load() }
+
+// saw notes the revision of an answer.
+func (c *Client) saw(revision uint64) {
+	for {
+		old := c.revision.Load()
+		if revision <= old || c.revision.CompareAndSwap(old, revision) {
+			return
+		}
+	}
+}
+
+// begin starts a call: its context ends with the caller's, with Close, and
+// after Config.Timeout where the caller's has no deadline. Each begin that
+// succeeds is followed by one end.
+func (c *Client) begin(ctx context.Context) (_ context.Context, end func(), err error) {
+	c.mu.Lock()
+	if c.closed {
+		c.mu.Unlock()
+		return nil, nil, ErrClosed
+	}
+	c.running.Add(1)
+	c.mu.Unlock()
+
+	ctx, cancel := context.WithCancelCause(ctx)
+	stop := context.AfterFunc(c.ctx, func() { cancel(ErrClosed) })
+	release := func() {}
+	if _, ok := ctx.Deadline(); !ok {
+		ctx, release = context.WithTimeout(ctx, c.cfg.Timeout)
+	}
+	return ctx, func() {
+		stop()
+		release()
+		cancel(nil)
+		c.running.Done()
+	}, nil
+}

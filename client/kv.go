@@ -1,0 +1,255 @@
+package client
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"strconv"
+	"strings"
+
+	"trivet/trivetpb"
+)
+
+// Item is a key as it stands at some revision. The words are etcd's.
+type Item struct {
+	// Key may hold any bytes.
+	Key string
+	// Value is the caller's to keep and change. Nil where it was not asked for
+	// (KeysOnly), else not nil.
+	Value []byte
+	// CreateRevision is the revision of the write that created the key, after
+	// its last deletion.
+	CreateRevision uint64
+	// ModRevision is the revision of the last write to the key.
+	ModRevision uint64
+	// Version counts the writes since creation; 1 at creation.
+	Version uint64
+	// Lease is the id of the lease that the key is attached to; 0 for none.
+	Lease uint64
+}
+
+// PutResult is what a put did.
+type PutResult struct {
+	// Revision is the one that the write made: the key's ModRevision now.
+	Revision uint64
+	// Version is the key's now.
+	Version uint64
+	// Created says that the key was not there before.
+	Created bool
+	// Prev is the item before, with WithPrev; nil where there was none.
+	Prev *Item
+}
+
+// DeleteResult is what a deletion did.
+type DeleteResult struct {
+	// Revision is the one that the write made or, where there was nothing to
+	// delete, the present one.
+	Revision uint64
+	// Deleted is how many keys were.
+	Deleted uint64
+	// Prev is what they held, with WithPrev.
+	Prev []Item
+}
+
+// Get returns the item at a key. The error is ErrNotFound where there is none;
+// with AtRevision also ErrCompacted or ErrFutureRevision.
+func (c *Client) Get(ctx context.Context, key string, opts ...GetOption) (Item, error) {
+	op := "get " + shown(key)
+	var p params
+	for _, o := range opts {
+		o.toGet(&p)
+	}
+	r := &request{op: op, method: http.MethodGet, path: keyPath(key), header: http.Header{"Accept": {octetStream}}}
+	if e := firstOf(checkKey(op, key), p.addRead(op, &r.query)); e != nil {
+		return Item{}, e
+	}
+	var item Item
+	r.decode = func(a *answer) (err error) {
+		item, err = itemOfHeaders(key, a)
+		return err
+	}
+	if err := c.do(ctx, r); err != nil {
+		return Item{}, err
+	}
+	return item, nil
+}
+
+// itemOfHeaders makes an item of a raw value and the headers that go with it.
+func itemOfHeaders(key string, a *answer) (Item, error) {
+	if a.status != http.StatusOK || a.mediaType != octetStream {
+		return Item{}, errors.New("it is no value")
+	}
+	it := Item{Key: key, Value: a.body}
+	if it.Value == nil {
+		it.Value = []byte{}
+	}
+	tag := strings.TrimSuffix(strings.TrimPrefix(a.header.Get("ETag"), `"`), `"`)
+	for _, f := range []struct {
+		name, text string
+		into       *uint64
+	}{
+		{"ETag", tag, &it.ModRevision},
+		{"Trivet-Create-Revision", a.header.Get("Trivet-Create-Revision"), &it.CreateRevision},
+		{"Trivet-Version", a.header.Get("Trivet-Version"), &it.Version},
+		{"Trivet-Lease", a.header.Get("Trivet-Lease"), &it.Lease},
+	} {
+		var err error
+		if *f.into, err = strconv.ParseUint(f.text, 10, 64); err != nil {
+			return Item{}, fmt.Errorf("the header %s is missing or malformed", f.name)
+		}
+	}
+	return it, nil
+}
+
+// Put writes a value. The value is not changed, and not used once Put has
+// returned. The error is ErrConflict where the condition of an option does not
+// hold, ErrTooLarge where the value is longer than the cluster takes, ErrQuota
+// where the store is full.
+func (c *Client) Put(ctx context.Context, key string, value []byte, opts ...PutOption) (PutResult, error) {
+	op := "put " + shown(key)
+	var p params
+	for _, o := range opts {
+		o.toPut(&p)
+	}
+	r := &request{
+		op: op, method: http.MethodPut, path: keyPath(key), header: http.Header{},
+		contentType: octetStream, body: value, write: true,
+	}
+	if e := checkKey(op, key); e != nil {
+		return PutResult{}, e
+	}
+	p.condition.addTo(r.header)
+	if p.prev {
+		r.query.add("prev", "true")
+	}
+	var result PutResult
+	r.decode = func(a *answer) (err error) {
+		var doc struct {
+			Revision uint64 `json:"revision"`
+			putJSON
+		}
+		if err := decodeJSON(a, &doc); err != nil {
+			return err
+		}
+		if doc.Revision == 0 {
+			return missing("revision")
+		}
+		result, err = doc.result(doc.Revision)
+		return err
+	}
+	if err := c.do(ctx, r); err != nil {
+		return PutResult{}, err
+	}
+	return result, nil
+}
+
+// Delete deletes a key. One that is not there is deleted 0 times, which is no
+// error unless a condition says so (ErrConflict).
+func (c *Client) Delete(ctx context.Context, key string, opts ...DeleteOption) (DeleteResult, error) {
+	op := "delete " + shown(key)
+	var p params
+	for _, o := range opts {
+		o.toDelete(&p)
+	}
+	r := &request{op: op, method: http.MethodDelete, path: keyPath(key), header: http.Header{}, write: true}
+	if e := checkKey(op, key); e != nil {
+		return DeleteResult{}, e
+	}
+	if p.condition == (condition{kind: ifRevision}) {
+		return DeleteResult{}, refusal(op, trivetpb.Code_BAD_REQUEST, "IfRevision(0) asks to delete a key that is not there")
+	}
+	p.condition.addTo(r.header)
+	if p.prev {
+		r.query.add("prev", "true")
+	}
+	return c.deletion(ctx, r, false)
+}
+
+// DeleteRange deletes all keys of a range at one revision.
+func (c *Client) DeleteRange(ctx context.Context, keys KeyRange) (DeleteResult, error) {
+	op := "delete " + keys.String()
+	r := &request{op: op, method: http.MethodDelete, path: kvPath, write: true}
+	if e := keys.check(op, true); e != nil {
+		return DeleteResult{}, e
+	}
+	keys.addTo(&r.query)
+	if keys.kind == rangeAll {
+		r.query.add("all", "true")
+	}
+	return c.deletion(ctx, r, true)
+}
+
+func (c *Client) deletion(ctx context.Context, r *request, ofRange bool) (result DeleteResult, err error) {
+	r.decode = func(a *answer) (err error) {
+		var doc struct {
+			Revision uint64 `json:"revision"`
+			deleteJSON
+		}
+		if err := decodeJSON(a, &doc); err != nil {
+			return err
+		}
+		if doc.Revision == 0 {
+			return missing("revision")
+		}
+		result, err = doc.result(doc.Revision, ofRange)
+		return err
+	}
+	if err := c.do(ctx, r); err != nil {
+		return DeleteResult{}, err
+	}
+	return result, nil
+}
+
+// Add adds delta to the number at a key and returns the sum. A missing key
+// counts from 0; the value is decimal text, which Get returns and Put may set.
+// The error is ErrNotANumber or ErrOverflow where there is no sum.
+//
+// A sum that was lost with its answer (ErrUnknown) cannot be told from that of
+// another caller. Where that matters, write the number by Txn, beside a key that
+// names the change.
+func (c *Client) Add(ctx context.Context, key string, delta int64) (int64, error) {
+	op := "add to " + shown(key)
+	r := &request{op: op, method: http.MethodPost, path: keyPath(key), write: true}
+	if e := checkKey(op, key); e != nil {
+		return 0, e
+	}
+	r.query.add("add", strconv.FormatInt(delta, 10))
+	var sum int64
+	r.decode = func(a *answer) error {
+		var doc addJSON
+		if err := decodeJSON(a, &doc); err != nil {
+			return err
+		}
+		if doc.Value == nil {
+			return missing("value")
+		}
+		sum = *doc.Value
+		return nil
+	}
+	if err := c.do(ctx, r); err != nil {
+		return 0, err
+	}
+	return sum, nil
+}
+
+// checkKey refuses what no server takes, without asking one.
+func checkKey(op, key string) *Error {
+	switch {
+	case key == "":
+		return refusal(op, trivetpb.Code_BAD_KEY, "the key is empty")
+	case len(key) > maxKeyBytes:
+		return refusal(op, trivetpb.Code_BAD_KEY, "the key has %d bytes, the most is %d", len(key), maxKeyBytes)
+	}
+	return nil
+}
+
+// firstOf returns the first that is not nil.
+func firstOf(errs ...*Error) *Error {
+	for _, e := range errs {
+		if e != nil {
+			return e
+		}
+	}
+	return nil
+}

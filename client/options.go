@@ -1,0 +1,226 @@
+package client
+
+import (
+	"net/http"
+	"strconv"
+	"time"
+
+	"trivet/trivetpb"
+)
+
+// Each call takes the options that mean something to it, and the compiler
+// refuses the others. Where two options of a call set the same thing, the later
+// one counts.
+type (
+	// GetOption is a Freshness or AtRevision.
+	GetOption interface{ toGet(*params) }
+	// ListOption is a Freshness, AtRevision, Limit, KeysOnly or Reverse.
+	ListOption interface{ toList(*params) }
+	// CountOption is a Freshness or AtRevision.
+	CountOption interface{ toCount(*params) }
+	// TxnOption is a Freshness, for a Txn that only reads.
+	TxnOption interface{ toTxn(*params) }
+	// PutOption is IfRevision, IfAbsent, IfExists or WithPrev.
+	PutOption interface{ toPut(*params) }
+	// DeleteOption is IfRevision, IfExists or WithPrev.
+	DeleteOption interface{ toDelete(*params) }
+	// OpWriteOption is WithPrev.
+	OpWriteOption interface{ toOpWrite(*params) }
+	// OpRangeOption is Limit or KeysOnly.
+	OpRangeOption interface{ toOpRange(*params) }
+)
+
+// What the options are made of: one type for each set of calls.
+type (
+	// Freshness is how fresh a read must be.
+	Freshness struct{ set func(*params) }
+	// ReadOption goes with Get, List and Count.
+	ReadOption struct{ set func(*params) }
+	// RangeOption goes with List and OpRange.
+	RangeOption struct{ set func(*params) }
+	// OrderOption goes with List.
+	OrderOption struct{ set func(*params) }
+	// ConditionOption goes with Put and Delete.
+	ConditionOption struct{ set func(*params) }
+	// CreateOption goes with Put.
+	CreateOption struct{ set func(*params) }
+	// PrevOption goes with Put, Delete, OpPut, OpDelete and OpDeleteRange.
+	PrevOption struct{ set func(*params) }
+)
+
+func (o Freshness) toGet(p *params)          { o.set(p) }
+func (o Freshness) toList(p *params)         { o.set(p) }
+func (o Freshness) toCount(p *params)        { o.set(p) }
+func (o Freshness) toTxn(p *params)          { o.set(p) }
+func (o ReadOption) toGet(p *params)         { o.set(p) }
+func (o ReadOption) toList(p *params)        { o.set(p) }
+func (o ReadOption) toCount(p *params)       { o.set(p) }
+func (o RangeOption) toList(p *params)       { o.set(p) }
+func (o RangeOption) toOpRange(p *params)    { o.set(p) }
+func (o OrderOption) toList(p *params)       { o.set(p) }
+func (o ConditionOption) toPut(p *params)    { o.set(p) }
+func (o ConditionOption) toDelete(p *params) { o.set(p) }
+func (o CreateOption) toPut(p *params)       { o.set(p) }
+func (o PrevOption) toPut(p *params)         { o.set(p) }
+func (o PrevOption) toDelete(p *params)      { o.set(p) }
+func (o PrevOption) toOpWrite(p *params)     { o.set(p) }
+
+// Linearizable sees every write acknowledged anywhere before the read began. It
+// is the default.
+func Linearizable() Freshness {
+	return Freshness{func(p *params) { p.linearizable = true }}
+}
+
+// MaxStaleness sees every write acknowledged more than d before the read began,
+// and costs nothing where the node can prove that by itself. It may be combined
+// with MinRevision. d must be above zero.
+func MaxStaleness(d time.Duration) Freshness {
+	return Freshness{func(p *params) { p.bounded, p.maxStaleness = true, d }}
+}
+
+// MinRevision sees the given revision and all before it; the node waits for it
+// to arrive. With the highest revision that a caller has seen (Client.Revision,
+// or one that was handed on from elsewhere) a caller reads its own writes and
+// never goes back in time. The error is ErrNotFresh where the revision did not
+// arrive in the call's time.
+func MinRevision(revision uint64) Freshness {
+	return Freshness{func(p *params) { p.session, p.minRevision = true, revision }}
+}
+
+// Stale sees some past state, and is served without a leader too. Two stale
+// reads may be answered by two nodes, the second by the one that lags more.
+func Stale() Freshness {
+	return Freshness{func(p *params) { p.stale = true }}
+}
+
+// AtRevision reads the state as of an old revision. The error is ErrCompacted
+// below the retained history, ErrFutureRevision above the present revision.
+func AtRevision(revision uint64) ReadOption {
+	return ReadOption{func(p *params) { p.revision, p.hasRevision = revision, true }}
+}
+
+// Limit ends a range after n items; n is at least 1.
+func Limit(n int) RangeOption {
+	return RangeOption{func(p *params) { p.limit, p.hasLimit = n, true }}
+}
+
+// KeysOnly leaves the values out: Item.Value is nil.
+func KeysOnly() RangeOption {
+	return RangeOption{func(p *params) { p.keysOnly = true }}
+}
+
+// Reverse lists from the last key to the first.
+func Reverse() OrderOption {
+	return OrderOption{func(p *params) { p.reverse = true }}
+}
+
+// IfRevision lets the write through only if the key's ModRevision is still the
+// given one; else it fails with ErrConflict. With Put, 0 is the revision of a
+// key that is not there: Item.ModRevision of the zero Item creates. With Delete
+// 0 is refused.
+func IfRevision(modRevision uint64) ConditionOption {
+	return ConditionOption{func(p *params) {
+		p.condition = condition{kind: ifRevision, revision: modRevision}
+	}}
+}
+
+// IfExists lets the write through only if the key is there.
+func IfExists() ConditionOption {
+	return ConditionOption{func(p *params) { p.condition = condition{kind: ifExists} }}
+}
+
+// IfAbsent lets the Put through only if the key is not there.
+func IfAbsent() CreateOption {
+	return CreateOption{func(p *params) { p.condition = condition{kind: ifAbsent} }}
+}
+
+// WithPrev has the item as it was before in the result.
+func WithPrev() PrevOption {
+	return PrevOption{func(p *params) { p.prev = true }}
+}
+
+// params is what the options of one call come to.
+type params struct {
+	linearizable, bounded, session, stale bool
+	maxStaleness                          time.Duration
+	minRevision                           uint64
+
+	hasRevision, hasLimit bool
+	revision              uint64
+	limit                 int
+	keysOnly, reverse     bool
+
+	condition condition
+	prev      bool
+}
+
+type condition struct {
+	kind     conditionKind
+	revision uint64
+}
+
+type conditionKind int
+
+const (
+	noCondition conditionKind = iota
+	ifRevision
+	ifExists
+	ifAbsent
+)
+
+// addFreshness adds how fresh the read must be. The default is left to the
+// server, which is the same and lets a cursor decide for itself.
+func (p *params) addFreshness(op string, q *queryOf) *Error {
+	switch {
+	case p.linearizable && (p.bounded || p.stale):
+		return refusal(op, trivetpb.Code_BAD_REQUEST, "Linearizable excludes MaxStaleness and Stale")
+	case p.stale && (p.bounded || p.session):
+		return refusal(op, trivetpb.Code_BAD_REQUEST, "Stale excludes MaxStaleness and MinRevision")
+	case p.bounded && p.maxStaleness <= 0:
+		return refusal(op, trivetpb.Code_BAD_REQUEST, "MaxStaleness must be above zero")
+	}
+	switch {
+	case p.stale:
+		q.add("consistency", "stale")
+	case p.bounded:
+		q.add("consistency", "bounded")
+		q.add("max_staleness", p.maxStaleness.String())
+	case p.session && !p.linearizable:
+		q.add("consistency", "session")
+	}
+	if p.session {
+		q.add("min_revision", strconv.FormatUint(p.minRevision, 10))
+	}
+	return nil
+}
+
+// addRead adds freshness and revision.
+func (p *params) addRead(op string, q *queryOf) *Error {
+	if p.hasRevision {
+		if p.revision == 0 {
+			return refusal(op, trivetpb.Code_BAD_REQUEST, "AtRevision takes a revision from 1 on")
+		}
+		q.add("revision", strconv.FormatUint(p.revision, 10))
+	}
+	return p.addFreshness(op, q)
+}
+
+// checkLimit refuses a limit that cannot be meant.
+func (p *params) checkLimit(op string) *Error {
+	if p.hasLimit && p.limit < 1 {
+		return refusal(op, trivetpb.Code_BAD_REQUEST, "Limit must be at least 1")
+	}
+	return nil
+}
+
+// addTo adds the header that holds the write to its condition.
+func (c condition) addTo(h http.Header) {
+	switch {
+	case c.kind == ifExists:
+		h["If-Match"] = []string{"*"}
+	case c.kind == ifAbsent, c.kind == ifRevision && c.revision == 0:
+		h["If-None-Match"] = []string{"*"}
+	case c.kind == ifRevision:
+		h["If-Match"] = []string{`"` + strconv.FormatUint(c.revision, 10) + `"`}
+	}
+}

@@ -1,0 +1,31 @@
+// Command trivet is the one binary of Trivet: it runs nodes, and it talks to
+// them.
+//
+// # Rules
+//
+//  1. A command is one file, named after it: its flags, its help, what it does.
+//  2. What a command does is done by the packages below (raftnode, httpapi,
+//     client); here are flags, output and exit statuses.
+//  3. Standard output has what was asked for and nothing else. An error is one
+//     line on standard error, and the exit status says what it means (exit.go).
+//  4. Nothing is global: run can be called any number of times, by tests too.
+//
+// # Reading order
+//
+// root.go (the commands), env.go (every flag's environment variable), exit.go
+// (errors and exit statuses), size.go and choice.go (kinds of flags). For nodes:
+// serve.go, listen.go and logging.go; dev.go with devdir.go (its folder),
+// devnode.go (a process of it) and devwatch.go (what it sees of the cluster).
+// For callers: endpoints.go and rawhttp.go (the ways to a cluster), item.go
+// (how items are printed), then get.go, put.go, delete.go, list.go, add.go,
+// txn.go, status.go, and bench.go with histogram.go.
+package main
+
+import (
+	"context"
+	"os"
+)
+
+func main() {
+	os.Exit(run(context.Background(), os.Args[1:], os.Stdin, os.Stdout, os.Stderr))
+}

@@ -1,0 +1,350 @@
+package raftnode
+
+import (
+	"context"
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/raft"
+	"github.com/stretchr/testify/require"
+
+	"trivet/trivetpb"
+)
+
+// desk is a proposer whose raft and whose way to the leader are lists.
+type desk struct {
+	*proposer
+	entries  []raft.Log
+	sent     []*group
+	sentTo   []string
+	leaderIs string
+}
+
+func newDesk() *desk {
+	d := &desk{}
+	d.proposer = &proposer{
+		boot: 7, maxBytes: 1 << 20, self: "n1",
+		apply:   func(l raft.Log) { d.entries = append(d.entries, l) },
+		forward: func(to string, g *group) { d.sent, d.sentTo = append(d.sent, g), append(d.sentTo, to) },
+		leader:  func() string { return d.leaderIs },
+		wake:    make(chan struct{}, 1),
+	}
+	d.proposer.entries = map[uint64]*group{}
+	return d
+}
+
+func (d *desk) lead(term uint64) {
+	d.leaderIs = "n1"
+	d.serve(&leadership{term: term, start: 5, clockMS: 1000, since: time.Now()})
+}
+
+func commandsOf(n, size int) [][]byte {
+	out := make([][]byte, n)
+	for i := range out {
+		out[i] = make([]byte, size)
+		copy(out[i], fmt.Sprint(i))
+	}
+	return out
+}
+
+func okResults(n int) []*trivetpb.Result {
+	out := make([]*trivetpb.Result, n)
+	for i := range out {
+		out[i] = &trivetpb.Result{Revision: uint64(i + 1)}
+	}
+	return out
+}
+
+// stored and applied, as raft would.
+func (d *desk) commit(t *testing.T, i int, index uint64, n int) {
+	l := d.entries[i]
+	l.Index = index
+	d.stored([]*raft.Log{&l})
+	d.applied(&l, okResults(n))
+}
+
+func TestGroupsHaveBounds(t *testing.T) {
+	for _, c := range []struct {
+		name           string
+		commands, size int
+		groups         []int // commands in each
+	}{
+		{"one alone", 1, 10, []int{1}},
+		{"what fits goes together", 1024, 10, []int{1024}},
+		{"too many", 2500, 10, []int{1024, 1024, 452}},
+		{"too large", 600, 1000, []int{262, 262, 76}},
+		{"one larger than a group goes alone", 2, 300 << 10, []int{1, 1}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			d := newDesk()
+			d.lead(3)
+			p, problem := d.submit(commandsOf(c.commands, c.size), false)
+			require.Nil(t, problem)
+			d.dispatchAll()
+			require.Len(t, d.entries, len(c.groups))
+			for i, n := range c.groups {
+				var e trivetpb.Entry
+				l := d.entries[i]
+				l.Term = 3
+				m, err := decodeEntryMeta(&l)
+				require.NoError(t, err)
+				require.Equal(t, entryMeta{term: 3, proposer: 7, seq: uint64(i + 1)}, m)
+				// The commands are no Commands here; count them on the wire.
+				require.NoError(t, countCommands(l.Data, &e))
+				require.Len(t, e.Commands, n)
+				d.commit(t, i, uint64(10+i), n)
+			}
+			<-p.done
+			require.True(t, d.idle())
+			require.Zero(t, d.bytes)
+		})
+	}
+}
+
+// countCommands reads an entry's shape without reading its commands.
+func countCommands(data []byte, e *trivetpb.Entry) error {
+	for i := 0; i < len(data); {
+		switch data[i] {
+		case 1 << 3:
+			for i++; data[i] >= 0x80; i++ {
+			}
+			i++
+		case 2<<3 | 2:
+			n, shift := 0, 0
+			for i++; ; i++ {
+				n |= int(data[i]&0x7f) << shift
+				shift += 7
+				if data[i] < 0x80 {
+					break
+				}
+			}
+			i += 1 + n
+			e.Commands = append(e.Commands, nil)
+		default:
+			return fmt.Errorf("tag %d at %d", data[i], i)
+		}
+	}
+	return nil
+}
+
+func TestEntryIsTheProtobufOfItsCommands(t *testing.T) {
+	d := newDesk()
+	d.lead(3)
+	a, b := put("a", "1"), put("b", "2")
+	var encoded [][]byte
+	for _, c := range []*trivetpb.Command{a, b} {
+		e, err := c.MarshalVT()
+		require.NoError(t, err)
+		encoded = append(encoded, e)
+	}
+	_, problem := d.submit(encoded, false)
+	require.Nil(t, problem)
+	d.dispatchAll()
+	var e trivetpb.Entry
+	require.NoError(t, e.UnmarshalVT(d.entries[0].Data))
+	require.GreaterOrEqual(t, e.ClockMs, uint64(1000))
+	want, err := (&trivetpb.Entry{ClockMs: e.ClockMs, Commands: []*trivetpb.Command{a, b}}).MarshalVT()
+	require.NoError(t, err)
+	require.Equal(t, want, d.entries[0].Data)
+}
+
+func TestNoMoreThanSomeEntriesAreUnderWay(t *testing.T) {
+	d := newDesk()
+	d.lead(3)
+	for range 10 {
+		_, problem := d.submit(commandsOf(1, maxGroupBytes), false)
+		require.Nil(t, problem, "bytes are not what is bounded here")
+		d.dispatchAll()
+		d.bytes = 0
+	}
+	require.Len(t, d.entries, maxInFlight)
+	d.bytes = 1 << 30
+	d.commit(t, 0, 10, 1)
+	d.dispatchAll()
+	require.Len(t, d.entries, maxInFlight+1)
+}
+
+func TestQueueIsBoundedByBytes(t *testing.T) {
+	d := newDesk()
+	_, problem := d.submit(commandsOf(1, 2<<20), false)
+	require.Nil(t, problem, "one alone is always taken")
+	_, problem = d.submit(commandsOf(1, 1), false)
+	require.Equal(t, trivetpb.Code_OVERLOADED, problem.GetCode())
+	require.False(t, problem.Unknown)
+}
+
+func TestWhoGivesUpIsToldWhatIsKnown(t *testing.T) {
+	d := newDesk()
+	d.lead(3)
+	under, _ := d.submit(commandsOf(1, 10), false)
+	d.dispatchAll()
+	d.lead(3)
+	waits, _ := d.submit(commandsOf(1, 10), false)
+	over, cancel := context.WithCancel(t.Context())
+	cancel()
+	require.True(t, d.wait(over, under)[0].Problem.Unknown)
+	p := d.wait(over, waits)[0].Problem
+	require.Equal(t, trivetpb.Code_TIMEOUT, p.Code)
+	require.False(t, p.Unknown)
+	d.dispatchAll()
+	require.Len(t, d.entries, 1, "what was withdrawn is not proposed")
+	d.commit(t, 0, 10, 1)
+	require.True(t, d.idle())
+	require.Zero(t, d.bytes)
+}
+
+func TestWhatBecomesOfAnEntryOfADeposedLeader(t *testing.T) {
+	for _, c := range []struct {
+		name    string
+		happens func(d *desk, l raft.Log)
+		result  string // "ok", "again" or "open"
+	}{
+		{"never stored", func(d *desk, l raft.Log) { d.stepDown() }, "again"},
+		{"stored, then open", func(d *desk, l raft.Log) {
+			l.Index = 10
+			d.stored([]*raft.Log{&l})
+			d.stepDown()
+		}, "open"},
+		{"stored, then committed by another leader", func(d *desk, l raft.Log) {
+			l.Index = 10
+			d.stored([]*raft.Log{&l})
+			d.stepDown()
+			d.applied(&l, okResults(1))
+		}, "ok"},
+		{"stored, then something else in its place", func(d *desk, l raft.Log) {
+			l.Index = 10
+			d.stored([]*raft.Log{&l})
+			d.stepDown()
+			d.applied(&raft.Log{Index: 10, Type: raft.LogConfiguration}, nil)
+		}, "again"},
+		{"stored, then a no-op in its place, which is not seen", func(d *desk, l raft.Log) {
+			l.Index = 10
+			d.stored([]*raft.Log{&l})
+			d.stepDown()
+			d.applied(&raft.Log{Index: 9, Type: raft.LogConfiguration}, nil)
+			d.applied(&raft.Log{Index: 11, Type: raft.LogConfiguration}, nil)
+		}, "again"},
+		{"stored, then something applied before it", func(d *desk, l raft.Log) {
+			l.Index = 10
+			d.stored([]*raft.Log{&l})
+			d.stepDown()
+			d.applied(&raft.Log{Index: 9, Type: raft.LogConfiguration}, nil)
+		}, "open"},
+		{"stored, then a snapshot over it", func(d *desk, l raft.Log) {
+			l.Index = 10
+			d.stored([]*raft.Log{&l})
+			d.stepDown()
+			d.skipped(10)
+		}, "unknown"},
+		{"another process's entry with the same number", func(d *desk, l raft.Log) {
+			l.Index = 10
+			d.stored([]*raft.Log{&l})
+			l.Extensions = entryMeta{term: 3, proposer: 8, seq: 1}.encode(l.Data)
+			d.applied(&l, okResults(1))
+		}, "again"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			d := newDesk()
+			d.lead(3)
+			p, _ := d.submit(commandsOf(1, 10), false)
+			d.dispatchAll()
+			c.happens(d, d.entries[0])
+			over, cancel := context.WithCancel(t.Context())
+			cancel()
+			switch c.result {
+			case "ok":
+				require.Nil(t, d.wait(over, p)[0].Problem)
+			case "unknown", "open":
+				require.Empty(t, d.queue)
+				require.True(t, d.wait(over, p)[0].Problem.Unknown)
+			case "again":
+				d.lead(4)
+				d.dispatchAll()
+				require.Len(t, d.entries, 2)
+				d.commit(t, 1, 20, 1)
+				require.Nil(t, d.wait(over, p)[0].Problem)
+				require.EqualValues(t, 1, d.stats.Retried)
+			}
+		})
+	}
+}
+
+func TestForwardsHopOnce(t *testing.T) {
+	d := newDesk()
+	d.leaderIs = "n2"
+	_, problem := d.submit(commandsOf(1, 10), true)
+	require.Equal(t, trivetpb.Code_NO_LEADER, problem.GetCode())
+
+	d.lead(3)
+	p, problem := d.submit(commandsOf(1, 10), true)
+	require.Nil(t, problem)
+	d.leaderIs = ""
+	d.stepDown()
+	d.leaderIs = "n2"
+	d.dispatchAll()
+	require.Empty(t, d.sent)
+	<-p.done
+	require.Equal(t, trivetpb.Code_NO_LEADER, p.results[0].Problem.Code)
+	require.False(t, p.results[0].Problem.Unknown)
+}
+
+func TestForwardsGoOutAgainOnlyIfCertainlyNotApplied(t *testing.T) {
+	d := newDesk()
+	d.leaderIs = "n2"
+	p, _ := d.submit(commandsOf(3, 10), false)
+	d.dispatchAll()
+	require.Equal(t, []string{"n2"}, d.sentTo)
+	results := []*trivetpb.Result{{Revision: 9}, notLeading, unknownResult("lost")}
+	d.forwarded(d.sent[0], results, func(i int) bool { return i == 1 })
+	require.Positive(t, d.dispatchAll(), "not at once to the same leader")
+	d.leaderIs = "n3"
+	d.dispatchAll()
+	require.Equal(t, []string{"n2", "n3"}, d.sentTo)
+	require.Equal(t, 1, d.sent[1].segments[0].to-d.sent[1].segments[0].from)
+	d.forwarded(d.sent[1], okResults(1), func(int) bool { return false })
+	<-p.done
+	require.EqualValues(t, 9, p.results[0].Revision)
+	require.EqualValues(t, 1, p.results[1].Revision)
+	require.True(t, p.results[2].Problem.Unknown)
+	require.True(t, d.idle())
+}
+
+// A leader that hangs holds the forwards that it got, and no others.
+func TestAHangingLeaderDoesNotHoldUpTheNext(t *testing.T) {
+	d := newDesk()
+	d.leaderIs = "n2"
+	d.maxBytes = 1 << 30
+	for range maxInFlight + 2 {
+		d.submit(commandsOf(1, maxGroupBytes), false)
+	}
+	d.dispatchAll()
+	require.Len(t, d.sent, maxInFlight)
+	d.leaderIs = "n3"
+	d.dispatchAll()
+	require.Len(t, d.sent, maxInFlight+2)
+	// What the first one still answers does not free the second one's slots.
+	d.forwarded(d.sent[0], okResults(1), func(int) bool { return false })
+	require.Equal(t, 2, d.forwards)
+	d.leaderIs = "n2" // again
+	d.submit(commandsOf(1, 10), false)
+	d.dispatchAll()
+	d.forwarded(d.sent[1], okResults(1), func(int) bool { return false })
+	require.Equal(t, 1, d.forwards)
+}
+
+func TestTheEndAnswersEverybody(t *testing.T) {
+	d := newDesk()
+	d.lead(3)
+	under, _ := d.submit(commandsOf(1, 10), false)
+	d.dispatchAll()
+	waits, _ := d.submit(commandsOf(1, 10), false)
+	why := &trivetpb.Problem{Code: trivetpb.Code_DRAINING}
+	d.abandon(why)
+	<-under.done
+	<-waits.done
+	require.True(t, under.results[0].Problem.Unknown)
+	require.Equal(t, why, waits.results[0].Problem)
+	_, problem := d.submit(commandsOf(1, 10), false)
+	require.Equal(t, why, problem)
+}
