@@ -2,6 +2,7 @@ package client
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"mime"
@@ -191,7 +192,7 @@ func (r *request) failed(certain bool) *Error {
 // unanswered is an attempt without an answer.
 func (r *request) unanswered(n *node, certain bool, err error) *Error {
 	e := r.failed(certain)
-	e.Code, e.Node, e.Retryable = codeUnavailable, n.url, true
+	e.Code, e.Node, e.Retryable = codeUnavailable, n.url, !isMisconfigured(err)
 	e.Detail = "no answer: " + err.Error()
 	e.causes = []error{err}
 	return e
@@ -243,6 +244,15 @@ func excerpt(body []byte) string {
 func isDialError(err error) bool {
 	var op *net.OpError
 	return errors.As(err, &op) && op.Op == "dial"
+}
+
+// isMisconfigured says that err is no passing one: a certificate that is not
+// trusted, https where http is spoken. To go on trying would only hide it until
+// the call's time is up.
+func isMisconfigured(err error) bool {
+	var untrusted *tls.CertificateVerificationError
+	var noTLS tls.RecordHeaderError
+	return errors.As(err, &untrusted) || errors.As(err, &noTLS)
 }
 
 // retryAfter parses the header of that name, in seconds; 0 where there is none

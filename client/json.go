@@ -18,7 +18,12 @@ func decodeJSON(a *answer, v any) error {
 	if a.mediaType != jsonType {
 		return errNotJSON
 	}
-	if err := json.Unmarshal(a.body, v); err != nil {
+	err := json.Unmarshal(a.body, v)
+	var mismatch *json.UnmarshalTypeError
+	if errors.As(err, &mismatch) { // in words that do not name our types
+		return fmt.Errorf("the document has a JSON %s at byte %d that does not belong there", mismatch.Value, mismatch.Offset)
+	}
+	if err != nil {
 		return fmt.Errorf("the document is malformed: %w", err)
 	}
 	return nil

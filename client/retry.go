@@ -51,8 +51,14 @@ func (c *Client) do(ctx context.Context, r *request) error {
 			if e == nil {
 				return nil
 			}
-			last = e
-			asked = max(asked, e.retryAfter)
+			// What a node says tells more than that another is not there, and that
+			// more than that the context has ended.
+			if last == nil || e.Status != 0 || (last.Status == 0 && ctx.Err() == nil) {
+				last = e
+			}
+			if e.Code == "overloaded" {
+				asked = max(asked, e.retryAfter)
+			}
 			v := r.verdict(e)
 			if v == final {
 				return r.failure(ctx, e, attempts)
@@ -70,7 +76,7 @@ func (c *Client) do(ctx context.Context, r *request) error {
 			// No node can do it, and none will.
 			return r.failure(ctx, last, attempts)
 		}
-		if !c.pause(ctx, round, last, asked) {
+		if !c.pause(ctx, round, asked) {
 			if ctx.Err() != nil {
 				return r.ended(context.Cause(ctx), last, attempts)
 			}
@@ -107,6 +113,8 @@ func (r *request) verdict(e *Error) verdict {
 		return laterOnly
 	case e.Retryable:
 		return anywhere
+	case e.Code == codeUnavailable:
+		return otherNode
 	case !r.write && (e.Code == "internal" || e.Code == codeBadResponse):
 		return otherNode
 	}
@@ -138,14 +146,22 @@ func (r *request) ended(cause error, last *Error, attempts int) error {
 			e.causes = append(e.causes, context.Canceled)
 		}
 	}
-	if last != nil {
-		e.causes = append(e.causes, last)
-		e.Status, e.Node = last.Status, last.Node
-		what := last.Code
-		if last.Detail != "" {
-			what += ": " + last.Detail
-		}
-		e.Detail += fmt.Sprintf("; attempt %d ended with %s", attempts, what)
+	if last == nil {
+		return e
+	}
+	e.causes = append(e.causes, last)
+	e.Status, e.Node = last.Status, last.Node
+	what := last.Code
+	if last.Detail != "" {
+		what += ": " + last.Detail
+	}
+	switch {
+	case last.Status == 0 && errors.Is(last, cause):
+		e.Detail += fmt.Sprintf("; attempt %d was not answered yet", attempts)
+	case attempts == 1:
+		e.Detail += "; before that: " + what
+	default:
+		e.Detail += fmt.Sprintf("; before that, in %d attempts: %s", attempts, what)
 	}
 	return e
 }
@@ -155,15 +171,16 @@ func (r *request) ended(cause error, last *Error, attempts int) error {
 // that is overloaded and asked for a time gets that, and up to half of it again.
 // It returns false where the call should give up instead: its context has
 // ended, or would before the time that was asked for.
-func (c *Client) pause(ctx context.Context, round int, last *Error, asked time.Duration) bool {
+func (c *Client) pause(ctx context.Context, round int, asked time.Duration) bool {
 	deadline, _ := ctx.Deadline()
 	left := time.Until(deadline)
 	span := min(minPause<<min(round, 10), maxPause)
 	d := span/2 + rand.N(span/2)
-	if asked > 0 && last.Code == "overloaded" {
-		if d = asked + rand.N(asked/2); asked >= left {
+	if asked > 0 {
+		if asked >= left {
 			return false
 		}
+		d = asked + rand.N(asked/2)
 	}
 	// Leave time for one more attempt.
 	d = max(min(d, max(left/2, asked)), time.Millisecond)

@@ -21,6 +21,8 @@ func alone(t *testing.T, dir string) Config {
 	return Config{
 		ID: "n1", DataDir: dir, PeerListener: ln, AdvertisePeer: "127.0.0.1:7171",
 		InitialCluster: []Peer{{"n1", "127.0.0.1:7171"}}, Logger: testLog(t),
+		// Alone, it waits for nobody but its own election timeout.
+		Timing: Timing{Heartbeat: 20 * time.Millisecond, Election: 20 * time.Millisecond, Lease: 10 * time.Millisecond, RPC: time.Second},
 	}
 }
 

@@ -1,9 +1,11 @@
 package raftnode
 
 import (
+	"bytes"
 	"encoding/binary"
 	"fmt"
 	"hash/crc32"
+	"io"
 	"os"
 	"path/filepath"
 
@@ -37,7 +39,7 @@ func checkWALTail(dir string, log raft.LogStore) error {
 	if err != nil {
 		return err
 	}
-	b, err := os.ReadFile(path)
+	b, err := readUntilZeros(path)
 	if err != nil {
 		return err
 	}
@@ -54,6 +56,37 @@ func checkWALTail(dir string, log raft.LogStore) error {
 		previous = at
 	}
 	return nil
+}
+
+// zeros is how long a run of zeros ends what was written of a segment file,
+// which is made at its full length of 64 MiB: longer than the longest value.
+const zeros = 8 << 20
+
+// readUntilZeros reads a segment file as far as it was written.
+func readUntilZeros(path string) ([]byte, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	const chunk = 1 << 20
+	none := make([]byte, chunk)
+	var b []byte
+	for run := 0; run < zeros; {
+		b = append(b, none...)
+		read := b[len(b)-chunk:]
+		n, err := io.ReadFull(f, read)
+		if err == io.EOF || err == io.ErrUnexpectedEOF {
+			return b[:len(b)-chunk+n], nil
+		}
+		if err != nil {
+			return nil, err
+		}
+		if run += chunk; !bytes.Equal(read, none) {
+			run = 0
+		}
+	}
+	return b, nil
 }
 
 // newestSegment finds the segment file that is being written, "" for none. Its

@@ -11,7 +11,8 @@ import (
 // add changes the value only.
 func (a *applier) add(op *trivetpb.AddOp, result *trivetpb.Result) *trivetpb.Problem {
 	key := keyString(op.Key)
-	old := a.head(key)
+	c := a.table.find(key)
+	old := c.newest()
 	var n int64
 	var lease uint64
 	if old.live() {
@@ -25,7 +26,7 @@ func (a *applier) add(op *trivetpb.AddOp, result *trivetpb.Result) *trivetpb.Pro
 	if (op.Delta > 0 && sum < n) || (op.Delta < 0 && sum > n) {
 		return problemf(trivetpb.Code_OVERFLOW, "%d%+d is out of the range of a 64-bit integer", n, op.Delta)
 	}
-	a.write(key, strconv.AppendInt(nil, sum, 10), lease)
+	a.write(key, c, strconv.AppendInt(nil, sum, 10), lease)
 	answer := a.adds.next(a.left)
 	answer.add.Value = sum
 	answer.oneof.Add = &answer.add

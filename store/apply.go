@@ -110,76 +110,74 @@ func (a *applier) seen() uint64 {
 
 // reading reads the state as it is now, in the midst of a command.
 func (a *applier) reading() reading {
-	return reading{tree: &a.tree, tombstones: &a.tombstones, revision: a.revision + 1}
+	return reading{tree: &a.tree, table: &a.table, tombstones: &a.tombstones, revision: a.revision + 1}
 }
 
-// head is the key's newest version, nil or a tombstone where it is missing.
-func (a *applier) head(key string) *version {
-	v, _ := a.tree.Get(key)
-	return v
-}
-
-// write gives the key a new value, which the store keeps as it is. The version
-// before is the result's prev. A command writes a key once at most.
-func (a *applier) write(key string, value []byte, lease uint64) *version {
+// write gives the key a new value, which the store keeps as it is. c is the
+// key's chain, nil where there is none; the key itself is kept only then. The
+// version before is the result's prev. A command writes a key once at most.
+func (a *applier) write(key string, c *chain, value []byte, lease uint64) *version {
+	old := c.newest()
 	v := &version{
+		prev:  old,
 		mod:   a.revision + 1,
 		sub:   uint32(len(a.history.changes) - a.mark),
 		lease: lease,
 	}
 	v.setValue(value)
-	// One descent sets the version and finds the one before. Nobody sees it
-	// half made: readers wait for the lock, and Views have trees of their own.
-	v.prev, _ = a.tree.Set(key, v)
-	if old := v.prev; old.live() {
+	if old.live() {
 		v.create, v.number = old.create, old.number+1
 		a.totals.bytes -= itemBytes(key, old)
 		a.totals.sum -= old.hash
 	} else {
-		if old != nil {
-			a.tombstones.Delete(key)
-		}
 		v.create, v.number = v.mod, 1
 		a.totals.keys++
+		if c == nil {
+			c = &chain{key: key}
+			a.enter(c)
+		} else {
+			a.unbury(c)
+		}
 	}
 	v.hash = itemHash(key, v)
-	a.totals.bytes += itemBytes(key, v)
+	bytes := itemBytes(key, v)
+	a.totals.bytes += bytes
 	a.totals.sum += v.hash
-	a.history.changes = append(a.history.changes, change{key, v})
+	c.head.Store(v) // v is complete: Views may load it from now on
+	a.history.changes = append(a.history.changes, change{c, v, uint32(bytes)})
 	return v
 }
 
-// erase puts a tombstone in the place of old, the key's live head.
-func (a *applier) erase(key string, old *version) {
+// erase puts a tombstone in the place of old, the chain's live head.
+func (a *applier) erase(c *chain, old *version) {
 	v := &version{
 		prev: old,
 		mod:  a.revision + 1,
 		sub:  uint32(len(a.history.changes) - a.mark),
 	}
-	a.tree.Set(key, v)
-	a.tombstones.Set(key, struct{}{})
 	a.totals.keys--
-	a.totals.bytes -= itemBytes(key, old)
+	a.totals.bytes -= itemBytes(c.key, old)
 	a.totals.sum -= old.hash
-	a.history.changes = append(a.history.changes, change{key, v})
+	c.head.Store(v)
+	a.bury(c)
+	a.history.changes = append(a.history.changes, change{c, v, uint32(itemBytes(c.key, v))})
 }
 
 // undo takes back all that the present command changed, the last change first.
 func (a *applier) undo() {
 	changes := a.history.changes
 	for i := len(changes) - 1; i >= a.mark; i-- {
-		key, v := changes[i].key, changes[i].v
-		if v.prev == nil {
-			a.tree.Delete(key)
-		} else {
-			a.tree.Set(key, v.prev)
-		}
+		c, v := changes[i].chain, changes[i].v
 		switch {
+		case v.prev == nil:
+			a.leave(c)
+			continue
 		case !v.live():
-			a.tombstones.Delete(key)
-		case v.prev != nil && !v.prev.live():
-			a.tombstones.Set(key, struct{}{})
+			a.unbury(c)
+		case !v.prev.live():
+			a.bury(c)
 		}
+		c.head.Store(v.prev)
 	}
 	clear(changes[a.mark:])
 	a.history.changes = changes[:a.mark]

@@ -19,7 +19,7 @@ const countWalk = 4096
 // that was created, -1 for one that was deleted).
 func (r *reading) count(keys *trivetpb.KeyRange) uint64 {
 	var n uint64
-	r.scan(keys, false, func(string, *version) bool {
+	r.scan(keys, false, func(*chain, *version) bool {
 		n++
 		return n <= countWalk
 	})
@@ -33,7 +33,7 @@ func (r *reading) countByRank(keys *trivetpb.KeyRange) uint64 {
 	start, end := keyString(keys.GetStart()), keyString(keys.GetEnd())
 	total := ranks(r.tree, start, end) - ranks(r.tombstones, start, end)
 	for _, c := range r.newer {
-		if c.key < start || (end != "" && c.key >= end) {
+		if key := c.chain.key; key < start || (end != "" && key >= end) {
 			continue
 		}
 		switch {

@@ -10,28 +10,28 @@ func (a *applier) delete(op *trivetpb.DeleteOp, result *trivetpb.Result) *trivet
 	if op.Range != nil {
 		return a.deleteRange(op, answer)
 	}
-	key := keyString(op.Key)
-	old := a.head(key)
+	c := a.table.find(keyString(op.Key))
+	old := c.newest()
 	if p := holds(op.Precondition, old); p != nil {
 		return p
 	}
 	if !old.live() {
 		return nil
 	}
-	return a.deleteOne(op, answer, key, old)
+	return a.deleteOne(op, answer, c, old)
 }
 
-func (a *applier) deleteOne(op *trivetpb.DeleteOp, answer *trivetpb.DeleteResult, key string, old *version) *trivetpb.Problem {
-	a.erase(key, old)
+func (a *applier) deleteOne(op *trivetpb.DeleteOp, answer *trivetpb.DeleteResult, c *chain, old *version) *trivetpb.Problem {
+	a.erase(c, old)
 	answer.Deleted++
 	if !op.Prev {
 		return nil
 	}
-	if p := a.budget.item(key, old); p != nil {
+	if p := a.budget.item(c.key, old); p != nil {
 		return p
 	}
 	item := &trivetpb.Item{}
-	old.fill(item, key)
+	old.fill(item, c.key)
 	answer.Prev = append(answer.Prev, item)
 	return nil
 }
@@ -42,15 +42,15 @@ func (a *applier) deleteRange(op *trivetpb.DeleteOp, answer *trivetpb.DeleteResu
 	const step = 1024
 	r := a.reading()
 	rest := trivetpb.KeyRange{Start: op.Range.Start, End: op.Range.End}
-	found := make([]change, 0, 16)
+	found := make([]hit, 0, 16)
 	for {
 		found = found[:0]
-		r.scan(&rest, false, func(key string, v *version) bool {
-			found = append(found, change{key, v})
+		r.scan(&rest, false, func(c *chain, v *version) bool {
+			found = append(found, hit{c, v})
 			return len(found) < step
 		})
-		for _, c := range found {
-			if p := a.deleteOne(op, answer, c.key, c.v); p != nil {
+		for _, h := range found {
+			if p := a.deleteOne(op, answer, h.chain, h.v); p != nil {
 				return p
 			}
 		}
@@ -59,7 +59,7 @@ func (a *applier) deleteRange(op *trivetpb.DeleteOp, answer *trivetpb.DeleteResu
 		}
 		// The next step starts right after the last key: what was deleted so
 		// far is tombstones, which a scan from the start would walk again.
-		last := found[len(found)-1].key
+		last := found[len(found)-1].chain.key
 		rest.Start = append(append(make([]byte, 0, len(last)+1), last...), 0)
 	}
 }

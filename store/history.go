@@ -44,31 +44,30 @@ type history struct {
 	// runs[i].revision up to the next run's have runs[i].clockMS. Clocks rise
 	// strictly. The first run may begin before C+1. Elements are never changed.
 	runs []clockRun
-	// bytes is the sum of changeBytes of changes[done:].
+	// bytes is the sum of the bytes of changes[done:].
 	bytes uint64
 }
 
-// change is one version with its key.
+// change is one version with its chain.
 type change struct {
-	key string
-	v   *version
+	chain *chain
+	v     *version
+	// bytes is what it counts: as an item, a tombstone as one without a value.
+	bytes uint32
 }
 
 type clockRun struct{ revision, clockMS uint64 }
-
-func changeBytes(c change) uint64 { return itemBytes(c.key, c.v) }
 
 // commit makes the changes from mark on the next revision.
 func (st *state) commit(mark int) {
 	st.revision++
 	h := &st.history
 	for _, c := range h.changes[mark:] {
-		h.bytes += changeBytes(c)
+		h.bytes += uint64(c.bytes)
 	}
 	if n := len(h.runs); n == 0 || h.runs[n-1].clockMS != st.clockMS {
 		h.runs = append(h.runs, clockRun{st.revision, st.clockMS})
 	}
-	st.frozenTree, st.frozenTombstones = nil, nil
 }
 
 // compact moves the compact revision to where the settings put it, and cuts
@@ -90,7 +89,7 @@ func (st *state) compact(added int) {
 			}
 			to = c.v.mod
 		}
-		h.bytes -= changeBytes(c)
+		h.bytes -= uint64(c.bytes)
 		h.done++
 	}
 	st.compactRevision = to
@@ -144,9 +143,9 @@ func (st *state) cut(most int) {
 		if c.v.live() {
 			continue
 		}
-		if head, _ := st.tree.Get(c.key); head == c.v {
-			st.tree.Delete(c.key)
-			st.tombstones.Delete(c.key)
+		if c.chain.newest() == c.v {
+			st.unbury(c.chain)
+			st.leave(c.chain)
 		}
 	}
 }

@@ -215,8 +215,11 @@ func requireSound(t require.TestingT, s *Store, applied bool) {
 		limit = st.pins.oldest(st.compactRevision)
 	}
 	heads := map[string]*version{}
-	st.tree.Scan(func(key string, head *version) bool {
+	st.tree.Scan(func(key string, c *chain) bool {
+		head := c.newest()
 		heads[key] = head
+		require.Equal(t, key, c.key)
+		require.Same(t, c, st.table.find(key), "the tree's and the table's %q", key)
 		_, marked := st.tombstones.Get(key)
 		require.Equal(t, !head.live(), marked, "%q", key)
 		require.True(t, head.live() || head.mod > limit, "an uncut tombstone of %q", key)
@@ -227,9 +230,12 @@ func requireSound(t require.TestingT, s *Store, applied bool) {
 		return true
 	})
 	require.Equal(t, st.tree.Len(), len(heads))
+	require.Equal(t, st.tree.Len(), st.table.len())
 	done := 0
 	for _, c := range st.history.changes {
-		require.Contains(t, heads, c.key)
+		require.Contains(t, heads, c.chain.key)
+		require.Same(t, c.chain, st.table.find(c.chain.key))
+		require.EqualValues(t, itemBytes(c.chain.key, c.v), c.bytes)
 		if c.v.mod <= st.compactRevision {
 			done++
 		}

@@ -9,12 +9,13 @@ func (a *applier) put(op *trivetpb.PutOp, result *trivetpb.Result) *trivetpb.Pro
 		return problemf(trivetpb.Code_LEASE_NOT_FOUND, "there is no lease %d", op.Lease)
 	}
 	key := keyString(op.Key)
+	c := a.table.find(key)
 	if op.Precondition != nil {
-		if p := holds(op.Precondition, a.head(key)); p != nil {
+		if p := holds(op.Precondition, c.newest()); p != nil {
 			return p
 		}
 	}
-	v := a.write(key, op.Value, op.Lease)
+	v := a.write(key, c, op.Value, op.Lease)
 	answer := a.puts.next(a.left)
 	answer.put.Version = v.number
 	answer.put.Created = v.number == 1

@@ -9,52 +9,61 @@ import (
 type reading struct {
 	tree       *tree
 	tombstones *keySet
-	// revision is the one to read at; newer versions are looked through.
+	// table is nil in a View: it knows the present keys only.
+	table *table
+	// revision is the one to read at; newer versions are passed by.
 	revision uint64
-	// newer is the changes after revision that the tree has, oldest first.
+	// newer is the changes after revision that the trees have, oldest first.
 	newer []change
 }
 
-// at is the version that a key had at the revision, nil where it was missing.
-func (r *reading) at(head *version) *version {
-	for head != nil && head.mod > r.revision {
-		head = head.prev
+// hit is a version with its chain.
+type hit struct {
+	chain *chain
+	v     *version
+}
+
+// at is the live version that a key had at the revision, nil where it was
+// missing.
+func (r *reading) at(c *chain) *version {
+	if v := c.at(r.revision); v.live() {
+		return v
 	}
-	if !head.live() {
-		return nil
-	}
-	return head
+	return nil
 }
 
 func (r *reading) get(key string) *version {
-	head, _ := r.tree.Get(key)
-	return r.at(head)
+	if r.table != nil {
+		return r.at(r.table.find(key))
+	}
+	c, _ := r.tree.Get(key)
+	return r.at(c)
 }
 
 // scan calls visit for the live keys of the range, in byte order or against it,
 // until it returns false. A nil range is the whole key space. The tree must not
 // change meanwhile.
-func (r *reading) scan(keys *trivetpb.KeyRange, reverse bool, visit func(key string, v *version) bool) {
+func (r *reading) scan(keys *trivetpb.KeyRange, reverse bool, visit func(c *chain, v *version) bool) {
 	start, end := keyString(keys.GetStart()), keyString(keys.GetEnd())
 	if !reverse {
-		r.tree.Ascend(start, func(key string, head *version) bool {
+		r.tree.Ascend(start, func(key string, c *chain) bool {
 			if end != "" && key >= end {
 				return false
 			}
-			v := r.at(head)
-			return v == nil || visit(key, v)
+			v := r.at(c)
+			return v == nil || visit(c, v)
 		})
 		return
 	}
-	down := func(key string, head *version) bool {
+	down := func(key string, c *chain) bool {
 		if key < start {
 			return false
 		}
 		if end != "" && key >= end { // the end itself, where the descent begins
 			return true
 		}
-		v := r.at(head)
-		return v == nil || visit(key, v)
+		v := r.at(c)
+		return v == nil || visit(c, v)
 	}
 	if end == "" {
 		r.tree.Reverse(down)
@@ -99,18 +108,18 @@ func (r *reading) rangeOp(result *trivetpb.Result, op *trivetpb.RangeOp, b *budg
 		limit = DefaultRangeItems
 	}
 	var problem *trivetpb.Problem
-	found := make([]change, 0, 16)
-	r.scan(op.Range, false, func(key string, v *version) bool {
+	found := make([]hit, 0, 16)
+	r.scan(op.Range, false, func(c *chain, v *version) bool {
 		if len(found) == limit {
 			answer.More = true
 			return false
 		}
 		if op.KeysOnly {
-			problem = b.spend(key, 0)
+			problem = b.spend(c.key, 0)
 		} else {
-			problem = b.item(key, v)
+			problem = b.item(c.key, v)
 		}
-		found = append(found, change{key, v})
+		found = append(found, hit{c, v})
 		return problem == nil
 	})
 	if problem != nil {
@@ -118,8 +127,8 @@ func (r *reading) rangeOp(result *trivetpb.Result, op *trivetpb.RangeOp, b *budg
 	}
 	slab := make([]trivetpb.Item, len(found))
 	answer.Items = make([]*trivetpb.Item, len(found))
-	for i, c := range found {
-		c.v.fill(&slab[i], c.key)
+	for i, h := range found {
+		h.v.fill(&slab[i], h.chain.key)
 		if op.KeysOnly {
 			slab[i].Value = nil
 		}

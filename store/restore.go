@@ -72,28 +72,29 @@ func readState(r io.Reader) (*state, error) {
 	}
 	defer in.close()
 	st := newState()
-	var lastKey string
-	var last *version
+	c := &chain{} // of the last key; keys are not empty
 	finishKey := func() {
+		last := c.newest()
 		if last == nil {
 			return
 		}
-		st.tree.Load(lastKey, last)
+		st.tree.Load(c.key, c)
+		st.table.add(c)
 		if !last.live() {
-			st.tombstones.Load(lastKey, struct{}{})
+			st.tombstones.Load(c.key, struct{}{})
 		}
-		last = nil
 	}
 	err = in.readAll(func(key string, v *version) {
-		if key != lastKey {
+		if key != c.key {
 			finishKey()
+			c = &chain{key: key}
 		}
-		lastKey, v.prev = key, last
-		last = v
+		v.prev = c.newest()
+		c.head.Store(v)
 		if v.mod > in.header.CompactRevision {
-			c := change{key, v}
-			st.history.changes = append(st.history.changes, c)
-			st.history.bytes += changeBytes(c)
+			bytes := itemBytes(key, v)
+			st.history.changes = append(st.history.changes, change{c, v, uint32(bytes)})
+			st.history.bytes += bytes
 		}
 	})
 	if err != nil {

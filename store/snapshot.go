@@ -102,11 +102,11 @@ func (v *View) writeRecords(w io.Writer) error {
 	record := &trivetpb.SnapshotRecord{}
 	oneof := &trivetpb.SnapshotRecord_Version{Version: &trivetpb.SnapshotVersion{}}
 	record.Record = oneof
-	var chain []*version // newest first
-	v.tree.Scan(func(key string, head *version) bool {
-		chain = v.retained(head, chain[:0])
-		for i := len(chain) - 1; i >= 0; i-- {
-			fillSnapshotVersion(oneof.Version, key, chain[i])
+	var versions []*version // of a key, newest first
+	v.tree.Scan(func(key string, c *chain) bool {
+		versions = v.retained(c, versions[:0])
+		for i := len(versions) - 1; i >= 0; i-- {
+			fillSnapshotVersion(oneof.Version, key, versions[i])
 			out.write(record)
 		}
 		return out.err == nil
@@ -138,17 +138,19 @@ func (v *View) snapshotHeader() *trivetpb.SnapshotHeader {
 	}
 }
 
-// retained appends the versions of a key that the logical history holds, newest
-// first: those after the compact revision, then the one that it saw. There may
-// be more physically; their prev may be cut at any time and is not looked at.
-func (v *View) retained(head *version, chain []*version) []*version {
-	for ; head != nil && head.mod > v.stats.CompactRevision; head = head.prev {
-		chain = append(chain, head)
+// retained appends the versions of a key that the logical history held when the
+// View was opened, newest first: those after the compact revision, then the one
+// that it saw. There may be newer ones, and older ones physically; the prev of
+// those may be cut at any time and is not looked at.
+func (v *View) retained(c *chain, versions []*version) []*version {
+	at := c.at(v.stats.Revision)
+	for ; at != nil && at.mod > v.stats.CompactRevision; at = at.prev {
+		versions = append(versions, at)
 	}
-	if head.live() {
-		chain = append(chain, head)
+	if at.live() {
+		versions = append(versions, at)
 	}
-	return chain
+	return versions
 }
 
 // fillSnapshotVersion sets every field of m.

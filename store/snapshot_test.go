@@ -272,7 +272,8 @@ func TestSnapshotHoldsEveryField(t *testing.T) {
 		"tree": "versions",
 	}
 	derived := map[string]string{
-		"tombstones":       "heads of the tree that are tombstones",
+		"table":            "the chains of tree, by hash",
+		"tombstones":       "keys whose head is a tombstone",
 		"totals":           "sums over the live items",
 		"frozenTree":       "a copy of tree",
 		"frozenTombstones": "a copy of tombstones",

@@ -76,9 +76,10 @@ type Store struct {
 	state *state
 }
 
-// tree is the keys with their newest versions, tombstones included until they
-// are cut. A Copy is O(1); a write after it copies only the nodes it touches.
-type tree = btree.Map[string, *version]
+// tree is the chains of all keys, tombstones included until they are cut, in
+// byte order. A Copy is O(1); after it, a write that adds or removes a key
+// copies the nodes it touches.
+type tree = btree.Map[string, *chain]
 
 // keySet is an ordered set of keys.
 type keySet = btree.Map[string, struct{}]
@@ -92,19 +93,50 @@ type state struct {
 	clockMS         uint64
 	settings        Settings
 
-	tree tree
-	// tombstones is the keys whose head in tree is a tombstone, for counting.
+	// tree and table hold the same chains. Both change only when a key comes
+	// or goes; other writes replace the head of a chain.
+	tree  tree
+	table table
+	// tombstones is the keys whose head is a tombstone, for counting.
 	tombstones keySet
 	totals     totals
 	history    history
 
-	// frozenTree and frozenTombstones are copies of the two trees as of the
-	// present revision, shared by all Views opened at it; nil until one is.
+	// frozenTree and frozenTombstones are copies of the two trees, shared by all
+	// Views opened until either changes (thaw); nil until one is opened.
 	frozenTree       *tree
 	frozenTombstones *keySet
 	// pins is the revisions that open Views of this state hold on to.
 	pins *pins
 }
+
+// enter adds the chain of a key that has none.
+func (st *state) enter(c *chain) {
+	st.tree.Set(c.key, c)
+	st.table.add(c)
+	st.thaw()
+}
+
+// leave removes a chain, to which nothing may be written any more.
+func (st *state) leave(c *chain) {
+	st.tree.Delete(c.key)
+	st.table.remove(c)
+	st.thaw()
+}
+
+// bury notes that the head of c is a tombstone, unbury that it is none.
+func (st *state) bury(c *chain) {
+	st.tombstones.Set(c.key, struct{}{})
+	st.thaw()
+}
+
+func (st *state) unbury(c *chain) {
+	st.tombstones.Delete(c.key)
+	st.thaw()
+}
+
+// thaw makes the next View take new copies.
+func (st *state) thaw() { st.frozenTree, st.frozenTombstones = nil, nil }
 
 // totals is what is kept up to date as items change.
 type totals struct {
@@ -226,7 +258,7 @@ func (s *Store) Index() uint64 { return s.index.Load() }
 // not kept.
 func (s *Store) Get(key []byte) (Item, bool, uint64) {
 	s.mu.RLock()
-	v, _ := s.state.tree.Get(keyString(key))
+	v := s.state.table.find(keyString(key)).newest()
 	revision := s.state.revision
 	s.mu.RUnlock()
 	// The version is immutable in all that is read below.

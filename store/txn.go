@@ -71,7 +71,7 @@ func (r *reading) compare(all []*trivetpb.Compare) bool {
 		}
 		// For every key there: true where there is none.
 		ok := true
-		r.scan(c.Range, false, func(_ string, v *version) bool {
+		r.scan(c.Range, false, func(_ *chain, v *version) bool {
 			ok = compareOne(c, v)
 			return ok
 		})

@@ -120,8 +120,8 @@ func (v *View) Range(r *trivetpb.KeyRange, o RangeOptions) iter.Seq[Item] {
 	}
 	return func(yield func(Item) bool) {
 		v.mustBeOpen()
-		v.scan(keys, o.Reverse, func(key string, found *version) bool {
-			return yield(found.item(key))
+		v.scan(keys, o.Reverse, func(c *chain, found *version) bool {
+			return yield(found.item(c.key))
 		})
 	}
 }

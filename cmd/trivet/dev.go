@@ -99,7 +99,7 @@ type devCluster struct {
 	seen     chan observation
 	restarts chan *devNode
 
-	leader    string    // as last reported
+	leader     string    // as last reported
 	leaderless time.Time // since when nobody leads; zero: somebody does
 }
 

@@ -66,6 +66,9 @@ func (f *clusterFlags) open(cmd *cobra.Command, discover bool) (*client.Client, 
 	if err := f.check(); err != nil {
 		return nil, nil, nil, err
 	}
+	if _, err := f.urls(); err != nil {
+		return nil, nil, nil, err
+	}
 	c, err := client.Open(cmd.Context(), client.Config{
 		Endpoints:        f.endpoints,
 		Token:            f.token,
@@ -73,7 +76,7 @@ func (f *clusterFlags) open(cmd *cobra.Command, discover bool) (*client.Client, 
 		DisableDiscovery: !discover,
 	})
 	if err != nil {
-		return nil, nil, nil, failf(exitUsage, "--endpoints, --token: %w", err)
+		return nil, nil, nil, failf(exitUsage, "%s", strings.TrimPrefix(err.Error(), "trivet: open: "))
 	}
 	ctx, stop := interruptible(cmd.Context())
 	return c, ctx, func() {

@@ -22,7 +22,7 @@ func listen(ctx context.Context, flag, address string, insecure bool) (net.Liste
 	}
 	if !insecure {
 		if err := onlyLoopback(ctx, host); err != nil {
-			return nil, fmt.Errorf("--%s: %s %w; --insecure listens there all the same", flag, address, err)
+			return nil, fmt.Errorf("--%s: %s %w", flag, address, err)
 		}
 	}
 	ln, err := new(net.ListenConfig).Listen(ctx, "tcp", address)
@@ -36,15 +36,17 @@ func listen(ctx context.Context, flag, address string, insecure bool) (net.Liste
 	// second time.
 	if !insecure && !isLoopback(ln.Addr()) {
 		ln.Close()
-		return nil, fmt.Errorf("--%s: %s is beyond loopback (%s); --insecure listens there all the same", flag, address, ln.Addr())
+		return nil, fmt.Errorf("--%s: %s is beyond loopback (%s), which takes --insecure", flag, address, ln.Addr())
 	}
 	return ln, nil
 }
 
+var errEverywhere = errors.New("is beyond loopback (every address of this machine), which takes --insecure")
+
 // onlyLoopback returns why a host is not this machine alone.
 func onlyLoopback(ctx context.Context, host string) error {
 	if host == "" {
-		return errors.New("is beyond loopback (every address of this machine)")
+		return errEverywhere
 	}
 	ctx, cancel := context.WithTimeout(ctx, lookupTimeout)
 	defer cancel()
@@ -55,9 +57,9 @@ func onlyLoopback(ctx context.Context, host string) error {
 	for _, a := range addrs {
 		switch {
 		case a.IP.IsUnspecified():
-			return errors.New("is beyond loopback (every address of this machine)")
+			return errEverywhere
 		case !a.IP.IsLoopback():
-			return fmt.Errorf("is beyond loopback (%s)", a)
+			return fmt.Errorf("is beyond loopback (%s), which takes --insecure", a)
 		}
 	}
 	return nil

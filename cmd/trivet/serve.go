@@ -12,6 +12,8 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"slices"
+	"strings"
 	"syscall"
 	"time"
 
@@ -105,7 +107,11 @@ func (f *serveFlags) serve(ctx context.Context, stderr io.Writer) error {
 	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM)
 	defer signal.Stop(signals)
 
-	log := newLogger(stderr, f.logLevel.value, f.logFormat.value)
+	held := &holdBack{out: stderr}
+	log := newLogger(held, f.logLevel.value, f.logFormat.value)
+	if f.logLevel.value == "debug" {
+		held.release() // who looks for the reason wants it all
+	}
 	cfg, err := f.config()
 	if err != nil {
 		return err
@@ -149,6 +155,7 @@ func (f *serveFlags) serve(ctx context.Context, stderr io.Writer) error {
 		if node, err = o.node, o.err; err != nil {
 			return err
 		}
+		held.release()
 	case <-signals:
 		return nil
 	case <-ctx.Done():
@@ -239,15 +246,22 @@ func (f *serveFlags) config() (raftnode.Config, error) {
 		return cfg, errors.New("--history must be more than zero")
 	}
 	if f.initialCluster != "" {
-		peers, err := raftnode.ParseInitialCluster(f.initialCluster)
-		if err != nil {
-			return cfg, fmt.Errorf("--initial-cluster: %w", err)
+		var err error
+		if cfg.InitialCluster, err = raftnode.ParseInitialCluster(f.initialCluster); err != nil {
+			return cfg, fmt.Errorf("--initial-cluster: %s", strings.TrimPrefix(err.Error(), "initial cluster: "))
 		}
-		cfg.InitialCluster = peers
-	} else if _, err := os.Stat(filepath.Join(f.data, "member.json")); errors.Is(err, fs.ErrNotExist) {
-		// Said here, where the flag has a name, and before a folder is made for
-		// nothing.
-		return cfg, fmt.Errorf("--initial-cluster is missing, and data folder %s knows no cluster yet", f.data)
+	}
+	// A folder that knows no cluster is to be made. What is wrong about that is
+	// said here, by the names of the flags, and before a folder is made for
+	// nothing.
+	if _, err := os.Stat(filepath.Join(f.data, "member.json")); errors.Is(err, fs.ErrNotExist) {
+		listed := slices.ContainsFunc(cfg.InitialCluster, func(p raftnode.Peer) bool { return p.ID == f.id })
+		switch {
+		case f.initialCluster == "":
+			return cfg, fmt.Errorf("--initial-cluster is missing, and data folder %s knows no cluster yet", f.data)
+		case !listed:
+			return cfg, fmt.Errorf("--initial-cluster: this member, %s, is not in the list", f.id)
+		}
 	}
 	return cfg, nil
 }

@@ -49,14 +49,14 @@ func parseSize(text string) (size, error) {
 	return 0, errSize
 }
 
-// String is the size in the largest binary unit that it is a multiple of.
+// String is the size in the largest unit that it is a multiple of.
 func (s size) String() string {
 	for _, u := range sizeUnits {
-		if binary := strings.HasSuffix(u.name, "iB"); s != 0 && binary && int64(s)%u.bytes == 0 {
+		if s != 0 && int64(s)%u.bytes == 0 {
 			return strconv.FormatInt(int64(s)/u.bytes, 10) + u.name
 		}
 	}
-	return strconv.FormatInt(int64(s), 10)
+	return "0"
 }
 
 // Set is for flags.
