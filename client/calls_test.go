@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"fmt"
 	"math"
+	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
 	"time"
@@ -224,8 +226,8 @@ func TestTxnOfComparisonsAlone(t *testing.T) {
 }
 
 func TestFreshness(t *testing.T) {
-	c, ctx := open(t, client.Config{Endpoints: endpoints(t)}), within(t)
-	other := open(t, client.Config{Endpoints: endpoints(t)})
+	urls, ctx := endpoints(t), within(t)
+	c, other := open(t, client.Config{Endpoints: urls}), open(t, client.Config{Endpoints: urls})
 	for i := range 20 {
 		value := fmt.Append(nil, i)
 		put, err := c.Put(ctx, "fresh", value)
@@ -249,7 +251,8 @@ func TestFreshness(t *testing.T) {
 }
 
 func TestWhatIsTooLarge(t *testing.T) {
-	c, ctx := open(t, client.Config{Endpoints: endpoints(t)}), within(t)
+	urls, ctx := endpoints(t), within(t)
+	c := open(t, client.Config{Endpoints: urls})
 	_, err := c.Put(ctx, "large", bytes.Repeat([]byte("x"), 1<<20))
 	require.NoError(t, err)
 	for range 5 {
@@ -261,7 +264,7 @@ func TestWhatIsTooLarge(t *testing.T) {
 	_, err = c.Put(ctx, "", nil)
 	requireError(t, err, client.NotApplied, client.ErrBadRequest)
 
-	small := open(t, client.Config{Endpoints: endpoints(t), MaxResponseBytes: 1000})
+	small := open(t, client.Config{Endpoints: urls, MaxResponseBytes: 1000})
 	_, err = small.Get(ctx, "large")
 	require.ErrorContains(t, err, "MaxResponseBytes")
 	requireError(t, err, client.NotApplied)
@@ -304,4 +307,32 @@ func TestClusterAndStatus(t *testing.T) {
 	requireError(t, err, client.NotApplied, client.ErrUnavailable)
 	_, err = c.Status(ctx, "ftp://127.0.0.1")
 	requireError(t, err, client.NotApplied, client.ErrBadRequest)
+}
+
+// inProcess calls a handler in place of a network.
+type inProcess struct{ http.Handler }
+
+func (h inProcess) RoundTrip(r *http.Request) (*http.Response, error) {
+	if r.Body == nil {
+		r.Body = http.NoBody
+	}
+	w := httptest.NewRecorder()
+	h.ServeHTTP(w, r)
+	return w.Result(), nil
+}
+
+// The client runs over a node in its own process, without a connection.
+func TestOverAnEmbeddedNode(t *testing.T) {
+	endpoints(t)
+	cluster, err := shared()
+	require.NoError(t, err)
+	c, ctx := open(t, client.Config{Transport: inProcess{cluster.Handler(0)}}), within(t)
+	_, err = c.Put(ctx, "a//b", []byte("v"))
+	require.NoError(t, err)
+	it, err := c.Get(ctx, "a//b")
+	require.NoError(t, err)
+	require.Equal(t, "v", string(it.Value))
+	res, err := c.Txn().Then(client.OpRange(client.All())).Commit(ctx)
+	require.NoError(t, err)
+	require.Equal(t, []client.Item{it}, res.Results[0].Range.Items)
 }

@@ -2,6 +2,7 @@ package client_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"sync"
@@ -16,7 +17,7 @@ import (
 )
 
 // shared is one cluster for all tests and examples that do it no harm; each
-// uses keys of its own.
+// starts with it empty (emptied).
 var shared = sync.OnceValues(func() (*testcluster.Cluster, error) {
 	sharedStarted = true
 	return testcluster.Open(3)
@@ -42,12 +43,25 @@ func (c closingShared) Run() int {
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(closingShared{m}) }
 
-// endpoints are those of the shared cluster.
+// emptied returns the endpoints of the shared cluster, which holds no key then.
+func emptied() ([]string, error) {
+	cluster, err := shared()
+	if err != nil {
+		return nil, err
+	}
+	c, err := client.Open(context.Background(), client.Config{Endpoints: cluster.Endpoints()})
+	if err != nil {
+		return nil, err
+	}
+	_, err = c.DeleteRange(context.Background(), client.All())
+	return cluster.Endpoints(), errors.Join(err, c.Close())
+}
+
 func endpoints(t testing.TB) []string {
 	t.Helper()
-	cluster, err := shared()
+	urls, err := emptied()
 	require.NoError(t, err)
-	return cluster.Endpoints()
+	return urls
 }
 
 // open opens a client until the end of the test.

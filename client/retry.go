@@ -52,8 +52,8 @@ func (c *Client) do(ctx context.Context, r *request) error {
 				return nil
 			}
 			// What a node says tells more than that another is not there, and that
-			// more than that the context has ended.
-			if last == nil || e.Status != 0 || (last.Status == 0 && ctx.Err() == nil) {
+			// more than that time ran out.
+			if last == nil || e.Status != 0 || (last.Status == 0 && !errors.Is(e, context.DeadlineExceeded)) {
 				last = e
 			}
 			if e.Code == "overloaded" {

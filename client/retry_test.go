@@ -332,3 +332,23 @@ func TestLearning(t *testing.T) {
 		require.Equal(t, "PUT seed", put())
 	})
 }
+
+// What a Transport still reads when it has answered is not the caller's value,
+// which may be another's by then.
+func TestAValueIsNotReadOnceItsPutHasReturned(t *testing.T) {
+	var body io.Reader
+	s := transportFunc(func(r *http.Request) (*http.Response, error) {
+		body = r.Body
+		return done(r)
+	})
+	c := open(t, client.Config{Transport: s, DisableDiscovery: true})
+	_, err := c.Put(t.Context(), "k", []byte("mine"))
+	require.NoError(t, err)
+	rest, err := io.ReadAll(body)
+	require.NoError(t, err)
+	require.Empty(t, rest)
+}
+
+type transportFunc func(*http.Request) (*http.Response, error)
+
+func (f transportFunc) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }

@@ -152,7 +152,7 @@ func (g *guardedLog) GetLog(index uint64, l *raft.Log) error {
 	broken, cached := g.broken, g.cache.get(index)
 	atSnapshot, term := index == g.snapshotIndex, g.snapshotTerm
 	g.mu.Unlock()
-	if atSnapshot && index > 1 {
+	if atSnapshot && index > 1 && !mutant.On("snapshot-in-log") {
 		if cached == nil || cached.Term != term {
 			err := g.read(index, l)
 			if err == nil && l.Term == term {
@@ -223,10 +223,16 @@ func (g *guardedLog) StoreLogs(logs []*raft.Log) error {
 		return err
 	}
 	watch := time.AfterFunc(g.limit, func() {
+		if mutant.On("no-watch") {
+			return
+		}
 		g.poison(fmt.Errorf("log in %s: writing %d entries takes longer than %v", g.where, len(logs), g.limit))
 	})
 	err := g.inner.StoreLogs(logs)
 	watch.Stop()
+	if err != nil && mutant.On("retry-sync") {
+		return err
+	}
 	if err != nil {
 		err = fmt.Errorf("log in %s: %w", g.where, err)
 		g.poison(err)
@@ -295,7 +301,7 @@ func (g *guardedLog) DeleteRange(from, to uint64) error {
 }
 
 // IsMonotonic says no: see above. raft-wal itself takes no gaps.
-func (g *guardedLog) IsMonotonic() bool { return false }
+func (g *guardedLog) IsMonotonic() bool { return mutant.On("snapshot-in-log") }
 
 // verify reads every entry from after on and checks it, so that Open refuses a
 // damaged log before raft sees it. It returns the log's first and last index.

@@ -15,6 +15,7 @@ import (
 
 	"github.com/hashicorp/raft"
 
+	"trivet/internal/mutant"
 	"trivet/store"
 	"trivet/trivetpb"
 )
@@ -190,7 +191,7 @@ func (n *Node) openRaft(ln net.Listener) error {
 		MaxPool: 3,
 		// No pipelining: it can wedge on a follower's log error (raft issues
 		// 611, 612), and leaves the end of a burst waiting for CommitTimeout.
-		MaxRPCsInFlight:         1,
+		MaxRPCsInFlight:         rpcsInFlight(),
 		Timeout:                 cfg.Timing.RPC,
 		Logger:                  newRaftLog(n.log),
 		MsgpackUseNewTimeFormat: true,
@@ -243,6 +244,13 @@ func (n *Node) openRaft(ln net.Listener) error {
 	n.transport.setState(n.raft.State)
 	n.spawn(func() { n.followLeadership(notices) })
 	return nil
+}
+
+func rpcsInFlight() int {
+	if mutant.On("pipeline") {
+		return 2
+	}
+	return 1
 }
 
 // newRaft is raft.NewRaft, with the panics that it answers bad stores with made

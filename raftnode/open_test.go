@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/hashicorp/raft"
 	"github.com/stretchr/testify/require"
 
 	"trivet/trivetpb"
@@ -42,6 +43,22 @@ func written(t *testing.T, writes int, change func(*Config)) string {
 	n, err := openAlone(t, dir, change)
 	require.NoError(t, err)
 	write(t, n, writes)
+	closeNode(t, n)
+	return dir
+}
+
+// snapshotted makes a data folder with two snapshots, and hardly any log before
+// the newer one.
+func snapshotted(t *testing.T) string {
+	t.Helper()
+	dir := filepath.Join(t.TempDir(), "data")
+	n, err := openAlone(t, dir, func(c *Config) { c.SnapshotBytes = 4 })
+	require.NoError(t, err)
+	for range 2 {
+		write(t, n, 20)
+		require.NoError(t, n.snapshot())
+	}
+	write(t, n, 20)
 	closeNode(t, n)
 	return dir
 }
@@ -201,12 +218,13 @@ func TestOpenMakesAnUnfinishedFolderAgain(t *testing.T) {
 // Damage of any file is found at the start, and the file is named.
 func TestOpenNamesADamagedFile(t *testing.T) {
 	wal, bolt := func(*Config) {}, func(c *Config) { c.LogStore = LogStoreBoltDB }
-	small := func(c *Config) { c.SnapshotBytes = 10 << 10 }
 	snapshotDir := func(t *testing.T, dir string) string {
-		entries, err := os.ReadDir(filepath.Join(dir, "snapshots"))
+		inner, err := raft.NewFileSnapshotStoreWithLogger(dir, retainSnapshots, newRaftLog(testLog(t)))
 		require.NoError(t, err)
-		require.NotEmpty(t, entries, "the scenario: a snapshot was taken")
-		return filepath.Join(dir, "snapshots", entries[len(entries)-1].Name())
+		metas, err := inner.List()
+		require.NoError(t, err)
+		require.Len(t, metas, 2, "the scenario: there is an older one")
+		return filepath.Join(dir, "snapshots", metas[0].ID)
 	}
 	for _, c := range []struct {
 		name   string
@@ -257,18 +275,23 @@ func TestOpenNamesADamagedFile(t *testing.T) {
 		{"term and vote gone", wal, 5, func(t *testing.T, dir string) {
 			require.NoError(t, os.Remove(filepath.Join(dir, "raft", "stable.db")))
 		}, "stable.db: no such file or directory"},
-		{"a bit of a snapshot", small, 300, func(t *testing.T, dir string) {
+		{"a bit of a snapshot", wal, 0, func(t *testing.T, dir string) {
 			flip(t, filepath.Join(snapshotDir(t, dir), "state.bin"), 60, 1)
 		}, "snapshots/"},
-		{"a snapshot's description", small, 300, func(t *testing.T, dir string) {
+		{"a snapshot's description", wal, 0, func(t *testing.T, dir string) {
 			require.NoError(t, os.Truncate(filepath.Join(snapshotDir(t, dir), "meta.json"), 10))
 		}, "its meta.json cannot be read"},
-		{"the snapshots gone", small, 300, func(t *testing.T, dir string) {
+		{"the snapshots gone", wal, 0, func(t *testing.T, dir string) {
 			require.NoError(t, os.RemoveAll(filepath.Join(dir, "snapshots")))
 		}, "entries are missing"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			dir := written(t, c.writes, c.use)
+			var dir string
+			if c.writes > 0 {
+				dir = written(t, c.writes, c.use)
+			} else {
+				dir = snapshotted(t)
+			}
 			c.damage(t, dir)
 			_, err := openAlone(t, dir, c.use)
 			require.ErrorContains(t, err, c.err)
@@ -280,7 +303,7 @@ func TestOpenNamesADamagedFile(t *testing.T) {
 // What a crash leaves of a snapshot that was being written is removed, and the
 // member starts.
 func TestOpenRemovesUnfinishedSnapshots(t *testing.T) {
-	dir := written(t, 300, func(c *Config) { c.SnapshotBytes = 10 << 10 })
+	dir := snapshotted(t)
 	tmp := filepath.Join(dir, "snapshots", "2-99-1790000000000.tmp")
 	require.NoError(t, os.MkdirAll(tmp, 0o700))
 	require.NoError(t, os.WriteFile(filepath.Join(tmp, "state.bin"), []byte("half"), 0o600))
@@ -313,6 +336,10 @@ func TestCloseLeavesNothingOpen(t *testing.T) {
 	defer cancel()
 	_, err := nodes[0].Propose(ctx, []*trivetpb.Command{put("k", "v")})
 	require.NoError(t, err)
+	for _, n := range nodes {
+		_, err := n.AwaitRead(ctx, ReadOptions{})
+		require.NoError(t, err)
+	}
 	open := func(n *Node) int {
 		n.port.mu.Lock()
 		defer n.port.mu.Unlock()

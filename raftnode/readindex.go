@@ -208,7 +208,7 @@ func (n *Node) confirm(ctx context.Context) (readIndex, error) {
 	yes, voters := 0, 0
 	answers := make(chan bool, len(n.configuration().Servers))
 	for _, s := range n.configuration().Servers {
-		if s.Suffrage != raft.Voter {
+		if s.Suffrage != raft.Voter && !mutant.On("count-nonvoters") {
 			continue // a nonvoter elects nobody, so its word proves nothing
 		}
 		voters++
@@ -262,6 +262,9 @@ func (n *Node) ask(ctx context.Context) (readIndex, error) {
 	r := reply.GetReadIndex()
 	if r.GetProblem() != nil {
 		return readIndex{}, r.Problem
+	}
+	if mutant.On("no-commit-news") {
+		return readIndex{term: r.GetTerm(), index: r.GetIndex(), asked: asked}, nil
 	}
 	n.commits.learn(leader, r.GetTerm(), r.GetIndex())
 	return readIndex{term: r.GetTerm(), index: r.GetIndex(), asked: asked}, nil

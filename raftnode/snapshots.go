@@ -10,6 +10,8 @@ import (
 	"sync"
 
 	"github.com/hashicorp/raft"
+
+	"trivet/internal/mutant"
 )
 
 // snapshotStore is raft's file snapshot store with three differences: what is
@@ -84,7 +86,7 @@ func openSnapshots(dir string, log *slog.Logger) (raft.SnapshotStore, error) {
 // List returns the newest snapshot.
 func (s *snapshotStore) List() ([]*raft.SnapshotMeta, error) {
 	metas, err := s.SnapshotStore.List()
-	if len(metas) > 1 {
+	if len(metas) > 1 && !mutant.On("older-snapshot") {
 		metas = metas[:1]
 	}
 	return metas, err

@@ -15,13 +15,13 @@ func (st *state) apply(index uint64, entry *trivetpb.Entry) []*trivetpb.Result {
 	results := make([]*trivetpb.Result, len(entry.Commands))
 	slab := make([]trivetpb.Result, len(entry.Commands))
 	a := applier{state: st}
-	first := len(st.history.changes)
+	first := st.history.changes.n
 	for i, c := range entry.Commands {
 		results[i] = &slab[i]
 		a.left = len(entry.Commands) - i
 		a.command(c, results[i])
 	}
-	st.compact(len(st.history.changes) - first)
+	st.compact(st.history.changes.n - first)
 	return results
 }
 
@@ -36,6 +36,8 @@ type applier struct {
 	before totals
 	// budget is what the answer to the present command may still hold.
 	budget budget
+	// ranged is how many keys its delete ranges have found.
+	ranged uint64
 
 	puts slab[putAnswer]
 	adds slab[addAnswer]
@@ -54,7 +56,7 @@ type addAnswer struct {
 
 // command applies one command and writes its result: all of it or nothing.
 func (a *applier) command(c *trivetpb.Command, result *trivetpb.Result) {
-	a.mark, a.before, a.budget = len(a.history.changes), a.totals, budget{}
+	a.mark, a.before, a.budget, a.ranged = a.history.changes.n, a.totals, budget{}, 0
 	var problem *trivetpb.Problem
 	switch c := c.Command.(type) {
 	case *trivetpb.Command_Op:
@@ -74,7 +76,7 @@ func (a *applier) command(c *trivetpb.Command, result *trivetpb.Result) {
 	if problem != nil {
 		a.undo()
 		result.Result, result.Problem = nil, problem
-	} else if len(a.history.changes) > a.mark {
+	} else if a.history.changes.n > a.mark {
 		a.commit(a.mark)
 	}
 	result.Revision = a.revision
@@ -102,7 +104,7 @@ func (a *applier) op(op *trivetpb.Op, result *trivetpb.Result) (problem *trivetp
 // seen is the revision of the state as the present command sees it: the one
 // that it makes, once it has changed something.
 func (a *applier) seen() uint64 {
-	if len(a.history.changes) > a.mark {
+	if a.history.changes.n > a.mark {
 		return a.revision + 1
 	}
 	return a.revision
@@ -121,7 +123,7 @@ func (a *applier) write(key string, c *chain, value []byte, lease uint64) *versi
 	v := &version{
 		prev:  old,
 		mod:   a.revision + 1,
-		sub:   uint32(len(a.history.changes) - a.mark),
+		sub:   uint32(a.history.changes.n - a.mark),
 		lease: lease,
 	}
 	v.setValue(value)
@@ -144,7 +146,7 @@ func (a *applier) write(key string, c *chain, value []byte, lease uint64) *versi
 	a.totals.bytes += bytes
 	a.totals.sum += v.hash
 	c.head.Store(v) // v is complete: Views may load it from now on
-	a.history.changes = append(a.history.changes, change{c, v, uint32(bytes)})
+	a.history.changes.push(change{c, v, uint32(bytes)})
 	return v
 }
 
@@ -153,21 +155,21 @@ func (a *applier) erase(c *chain, old *version) {
 	v := &version{
 		prev: old,
 		mod:  a.revision + 1,
-		sub:  uint32(len(a.history.changes) - a.mark),
+		sub:  uint32(a.history.changes.n - a.mark),
 	}
 	a.totals.keys--
 	a.totals.bytes -= itemBytes(c.key, old)
 	a.totals.sum -= old.hash
 	c.head.Store(v)
 	a.bury(c)
-	a.history.changes = append(a.history.changes, change{c, v, uint32(itemBytes(c.key, v))})
+	a.history.changes.push(change{c, v, uint32(itemBytes(c.key, v))})
 }
 
 // undo takes back all that the present command changed, the last change first.
 func (a *applier) undo() {
-	changes := a.history.changes
-	for i := len(changes) - 1; i >= a.mark; i-- {
-		c, v := changes[i].chain, changes[i].v
+	changes := &a.history.changes
+	for i := changes.n - 1; i >= a.mark; i-- {
+		c, v := changes.at(i).chain, changes.at(i).v
 		switch {
 		case v.prev == nil:
 			a.leave(c)
@@ -179,8 +181,7 @@ func (a *applier) undo() {
 		}
 		c.head.Store(v.prev)
 	}
-	clear(changes[a.mark:])
-	a.history.changes = changes[:a.mark]
+	changes.truncate(a.mark)
 	a.totals = a.before
 }
 

@@ -32,7 +32,8 @@ func (r *reading) count(keys *trivetpb.KeyRange) uint64 {
 func (r *reading) countByRank(keys *trivetpb.KeyRange) uint64 {
 	start, end := keyString(keys.GetStart()), keyString(keys.GetEnd())
 	total := ranks(r.tree, start, end) - ranks(r.tombstones, start, end)
-	for _, c := range r.newer {
+	for i := range r.newer.n {
+		c := r.newer.at(i)
 		if key := c.chain.key; key < start || (end != "" && key >= end) {
 			continue
 		}

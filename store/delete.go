@@ -36,11 +36,19 @@ func (a *applier) deleteOne(op *trivetpb.DeleteOp, answer *trivetpb.DeleteResult
 	return nil
 }
 
-// deleteRange works in steps, because the tree must not change under a scan,
-// and a list of all keys of a large range would be large itself.
+// deleteRange works in steps, because the tree must not change under a scan, and
+// a list of all keys of a large range would be large itself.
 func (a *applier) deleteRange(op *trivetpb.DeleteOp, answer *trivetpb.DeleteResult) *trivetpb.Problem {
 	const step = 1024
 	r := a.reading()
+	// Counted beforehand: a range that is refused costs next to nothing.
+	a.ranged += r.count(op.Range)
+	if a.ranged > MaxDeleteKeys {
+		p := problemf(trivetpb.Code_TOO_LARGE,
+			"ranges of %d keys are to be deleted at once, and may have %d: delete them in parts, a command each", a.ranged, MaxDeleteKeys)
+		p.Limit = MaxDeleteKeys
+		return p
+	}
 	rest := trivetpb.KeyRange{Start: op.Range.Start, End: op.Range.End}
 	found := make([]hit, 0, 16)
 	for {

@@ -33,10 +33,10 @@ const (
 // see cut.
 type history struct {
 	// changes is in the order they were made: by revision, then sub. It starts
-	// at or before the first change of revision C+1. Slices of it that Views
-	// hold stay good: elements are only appended past them, or cleared where no
-	// View may look (cut).
-	changes []change
+	// at or before the first change of revision C+1. What Views hold of it stays
+	// good: changes are only pushed after that, or popped where no View may look
+	// (cut).
+	changes changeList
 	// done is the number of changes at the front that are of revision C or
 	// older, and wait to be cut.
 	done int
@@ -62,8 +62,8 @@ type clockRun struct{ revision, clockMS uint64 }
 func (st *state) commit(mark int) {
 	st.revision++
 	h := &st.history
-	for _, c := range h.changes[mark:] {
-		h.bytes += uint64(c.bytes)
+	for i := mark; i < h.changes.n; i++ {
+		h.bytes += uint64(h.changes.at(i).bytes)
 	}
 	if n := len(h.runs); n == 0 || h.runs[n-1].clockMS != st.clockMS {
 		h.runs = append(h.runs, clockRun{st.revision, st.clockMS})
@@ -81,8 +81,8 @@ func (st *state) compact(added int) {
 	if st.clockMS >= st.settings.HistoryMS {
 		to = max(to, h.madeBy(st.clockMS-st.settings.HistoryMS, st.revision))
 	}
-	for h.done < len(h.changes) {
-		c := h.changes[h.done]
+	for h.done < h.changes.n {
+		c := h.changes.at(h.done)
 		if c.v.mod > to {
 			if h.bytes <= MaxHistoryBytes {
 				break
@@ -129,15 +129,15 @@ func (h *history) madeBy(clockMS, present uint64) uint64 {
 // a version only where that version's revision is greater than C0. Nothing
 // greater than the least C0 is cut, so the writer's store to prev and the
 // readers' loads never meet at one version, and prev needs no atomic: were the
-// proof wrong, the race detector would say so (TestViewsOutliveCompaction).
-// Views opened from now on read at C or later. The tree of a View is its own.
+// proof wrong, the race detector would say so (TestReadersWhileApplying).
+// Views opened from now on read at C or later. A chain that is dropped may stay
+// in the trees of Views, to which it says that its key is missing: see chain.
 func (st *state) cut(most int) {
 	h := &st.history
 	limit := st.pins.oldest(st.compactRevision)
-	for ; most > 0 && h.done > 0 && h.changes[0].v.mod <= limit; most-- {
-		c := h.changes[0]
-		h.changes[0] = change{} // the array outlives its front: let go of the version
-		h.changes = h.changes[1:]
+	for ; most > 0 && h.done > 0 && h.changes.at(0).v.mod <= limit; most-- {
+		c := *h.changes.at(0)
+		h.changes.pop()
 		h.done--
 		c.v.prev = nil
 		if c.v.live() {

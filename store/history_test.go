@@ -64,14 +64,14 @@ func TestViewsOutliveCompaction(t *testing.T) {
 	require.Equal(t, s.Revision()-1, s.Stats().CompactRevision, "the logical state does not wait")
 	require.Equal(t, map[string]string{"a": "old", "b": "old", "c": "old"}, contents(old))
 	require.Equal(t, raw, rawRecords(t, old))
-	require.Equal(t, 1+writes+1, len(s.state.history.changes))
+	require.Equal(t, 1+writes+1, s.state.history.changes.n)
 	old.Close()
-	held := len(s.state.history.changes)
+	held := s.state.history.changes.n
 	for held > 1 {
 		apply(t, s, entryOf(0))
-		require.Less(t, len(s.state.history.changes), held)
-		require.GreaterOrEqual(t, len(s.state.history.changes), held-cutBase)
-		held = len(s.state.history.changes)
+		require.Less(t, s.state.history.changes.n, held)
+		require.GreaterOrEqual(t, s.state.history.changes.n, held-cutBase)
+		held = s.state.history.changes.n
 	}
 	do(t, s, putOp("a", "last"))
 	require.Equal(t, 2, s.state.tree.Len(), "b's tombstone is gone")

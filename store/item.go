@@ -7,9 +7,10 @@ import (
 )
 
 // ItemOverheadBytes is what each live item counts towards Stats.Bytes and the
-// quota beside its key and value: its version (64 bytes), its place in the tree
-// (24 bytes at a fill of a half to three quarters) and the rounding of
-// allocations. It is part of the state machine: it must never change.
+// quota beside its key and value. What it takes in memory is a version of 64
+// bytes, a chain of 24, a place of 24 in the tree and one of 16 in the table,
+// each fuller than three eighths: some 155 bytes. The number is part of the state
+// machine: it must never change.
 const ItemOverheadBytes = 128
 
 // Item is a key as it stands at some revision. The words are etcd's.
@@ -41,11 +42,11 @@ func (i Item) Proto() *trivetpb.Item {
 
 // version is what one write made of a key: a value, or a tombstone. It is 64
 // bytes, one size class of the allocator, so that ten million keys fit: the key
-// is in the tree and in the history, the value is a pointer and a length
-// instead of a slice, and a tombstone is told by its create revision of 0.
+// is in the chain, the value is a pointer and a length instead of a slice, and a
+// tombstone is told by its create revision of 0.
 //
-// A version is immutable once the command that made it is done, but for prev,
-// which compaction cuts (see history.cut for why that needs no atomic).
+// A version is immutable once it is the head of its chain, but for prev, which
+// compaction cuts (see chain for why that needs no atomic).
 type version struct {
 	prev     *version // the key's version before, nil where none is retained
 	value    *byte

@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+	"github.com/tidwall/btree"
 	"pgregory.net/rapid"
 
 	"trivet/trivetpb"
@@ -231,8 +232,13 @@ func requireSound(t require.TestingT, s *Store, applied bool) {
 	})
 	require.Equal(t, st.tree.Len(), len(heads))
 	require.Equal(t, st.tree.Len(), st.table.len())
+	if st.frozenTree != nil {
+		requireSameKeys(t, &st.tree, st.frozenTree)
+		requireSameKeys(t, &st.tombstones, st.frozenTombstones)
+	}
 	done := 0
-	for _, c := range st.history.changes {
+	for i := range st.history.changes.n {
+		c := st.history.changes.at(i)
 		require.Contains(t, heads, c.chain.key)
 		require.Same(t, c.chain, st.table.find(c.chain.key))
 		require.EqualValues(t, itemBytes(c.chain.key, c.v), c.bytes)
@@ -242,6 +248,11 @@ func requireSound(t require.TestingT, s *Store, applied bool) {
 		require.Greater(t, c.v.mod, limit)
 	}
 	require.Equal(t, st.history.done, done)
+}
+
+func requireSameKeys[V any](t require.TestingT, a, b *btree.Map[string, V]) {
+	require.Equal(t, a.Keys(), b.Keys())
+	require.Equal(t, a.Values(), b.Values())
 }
 
 // recomputedHash is the state hash from nothing but what readers see.

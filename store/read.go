@@ -14,7 +14,7 @@ type reading struct {
 	// revision is the one to read at; newer versions are passed by.
 	revision uint64
 	// newer is the changes after revision that the trees have, oldest first.
-	newer []change
+	newer changeList
 }
 
 // hit is a version with its chain.

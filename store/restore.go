@@ -72,6 +72,7 @@ func readState(r io.Reader) (*state, error) {
 	}
 	defer in.close()
 	st := newState()
+	var changes []change
 	c := &chain{} // of the last key; keys are not empty
 	finishKey := func() {
 		last := c.newest()
@@ -93,7 +94,7 @@ func readState(r io.Reader) (*state, error) {
 		c.head.Store(v)
 		if v.mod > in.header.CompactRevision {
 			bytes := itemBytes(key, v)
-			st.history.changes = append(st.history.changes, change{c, v, uint32(bytes)})
+			changes = append(changes, change{c, v, uint32(bytes)})
 			st.history.bytes += bytes
 		}
 	})
@@ -101,9 +102,12 @@ func readState(r io.Reader) (*state, error) {
 		return nil, in.explain(err)
 	}
 	finishKey()
-	slices.SortFunc(st.history.changes, func(a, b change) int {
+	slices.SortFunc(changes, func(a, b change) int {
 		return cmp.Or(cmp.Compare(a.v.mod, b.v.mod), cmp.Compare(a.v.sub, b.v.sub))
 	})
+	for _, c := range changes {
+		st.history.changes.push(c)
+	}
 	st.history.runs = in.runs
 	st.totals = in.totals
 	st.index, st.revision = in.header.Index, in.header.Revision

@@ -184,6 +184,7 @@ func (s *Store) Apply(index uint64, entry *trivetpb.Entry) ([]*trivetpb.Result, 
 	if err := knownEntry(entry); err != nil {
 		return nil, fmt.Errorf("%w: entry %d: %w", ErrUnknownCommand, index, err)
 	}
+	s.state.table.warm(entry.Commands)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	results := s.state.apply(index, entry)

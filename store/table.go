@@ -74,24 +74,29 @@ func (t *table) add(c *chain) {
 func (t *table) remove(c *chain) {
 	hash := maphash.String(tableSeed, c.key)
 	s := t.shard(hash)
-	mask := uint64(len(s.slots) - 1)
-	free := hash & mask
-	for s.slots[free].chain != c {
-		free = (free + 1) & mask
-	}
-	// What comes after, up to the next free slot, moves up into the gap, unless
-	// that were before the slot that its search begins at.
-	for i := (free + 1) & mask; s.slots[i].chain != nil; i = (i + 1) & mask {
-		if home := s.slots[i].hash & mask; (i-home)&mask >= (i-free)&mask {
-			s.slots[free] = s.slots[i]
-			free = i
-		}
-	}
-	s.slots[free] = tableSlot{}
-	s.used--
+	s.removeSlot(hash, c)
 	if 8*s.used < len(s.slots) && len(s.slots) > tableLeastSize {
 		s.resize(len(s.slots) / 2)
 	}
+}
+
+// removeSlot frees the chain's slot. What comes after, up to the next free one,
+// moves up into the gap, unless that were before the place where its search
+// begins.
+func (s *tableShard) removeSlot(hash uint64, c *chain) {
+	mask := uint64(len(s.slots) - 1)
+	gap := hash & mask
+	for s.slots[gap].chain != c {
+		gap = (gap + 1) & mask
+	}
+	for i := (gap + 1) & mask; s.slots[i].chain != nil; i = (i + 1) & mask {
+		if begin := s.slots[i].hash & mask; (i-begin)&mask >= (i-gap)&mask {
+			s.slots[gap] = s.slots[i]
+			gap = i
+		}
+	}
+	s.slots[gap] = tableSlot{}
+	s.used--
 }
 
 // put puts a slot into the first free place from where its search begins.

@@ -2,7 +2,6 @@ package store
 
 import (
 	"iter"
-	"sort"
 	"sync/atomic"
 
 	"trivet/trivetpb"
@@ -69,8 +68,7 @@ func (st *state) view(revision uint64) (*View, error) {
 		runs:    st.history.runs,
 	}
 	if revision < st.revision {
-		changes := st.history.changes
-		v.newer = changes[sort.Search(len(changes), func(i int) bool { return changes[i].v.mod > revision }):]
+		v.newer = st.history.changes.after(revision)
 	}
 	st.pins.add(st.compactRevision)
 	return v, nil

@@ -42,8 +42,15 @@ func TestViewsShareACopyUntilSomethingChanges(t *testing.T) {
 	require.Same(t, one.tree, two.tree)
 	do(t, s, getOp("a"), deleteOp("none"))
 	require.Same(t, one.tree, view(t, s, 0).tree, "nothing changed")
-	do(t, s, putOp("a", "2"))
-	require.NotSame(t, one.tree, view(t, s, 0).tree)
+	do(t, s, putOp("a", "2"), addOp("n", 1), deleteOp("n"))
+	two = view(t, s, 0)
+	require.NotSame(t, one.tree, two.tree)
+	do(t, s, putOp("a", "3"))
+	three := view(t, s, 0)
+	require.Same(t, two.tree, three.tree, "no key came or went")
+	require.Equal(t, []map[string]string{{"a": "1"}, {"a": "2"}, {"a": "3"}}, []map[string]string{contents(one), contents(two), contents(three)})
+	do(t, s, deleteOp("a"))
+	require.NotSame(t, three.tombstones, view(t, s, 0).tombstones)
 }
 
 func TestRevisionsOutOfReach(t *testing.T) {

@@ -87,6 +87,7 @@ Ctrl-C ends the run early and prints what was measured.`,
 				return err
 			}
 		}
+		fmt.Fprintf(cmd.ErrOrStderr(), "measuring for %v …\n", f.duration)
 		r := b.run(ctx)
 		if f.json {
 			err = newJSON(cmd.OutOrStdout()).Encode(r)
@@ -221,6 +222,9 @@ func (b *bench) load(ctx context.Context, progress io.Writer) error {
 		})
 	}
 	wg.Wait()
+	if failed := (*client.Error)(nil); ctx.Err() != nil && !errors.As(context.Cause(ctx), &failed) {
+		return errors.New("interrupted while the keys were written")
+	}
 	return context.Cause(ctx)
 }
 

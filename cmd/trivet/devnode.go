@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"regexp"
 	"runtime"
 	"slices"
 	"strings"
@@ -105,6 +106,19 @@ func (n *devNode) signal(s syscall.Signal) {
 // why is what the node's process last said.
 func (n *devNode) why() string {
 	return strings.TrimPrefix(lastLine(n.log, n.logOffset), "trivet: ")
+}
+
+var plainWord = regexp.MustCompile(`^[A-Za-z0-9_./:=,@%+-]+$`)
+
+// shellLine is a command line that a shell takes apart again as it was.
+func shellLine(words []string) string {
+	quoted := make([]string, len(words))
+	for i, w := range words {
+		if quoted[i] = w; !plainWord.MatchString(w) {
+			quoted[i] = "'" + strings.ReplaceAll(w, "'", `'\''`) + "'"
+		}
+	}
+	return strings.Join(quoted, " ")
 }
 
 // devEnv is dev's own environment for the nodes, so that TRIVET_QUOTA and the

@@ -14,11 +14,11 @@
 //
 // root.go (the commands), env.go (every flag's environment variable), exit.go
 // (errors and exit statuses), size.go and choice.go (kinds of flags). For nodes:
-// serve.go, listen.go and logging.go; dev.go with devdir.go (its folder),
-// devnode.go (a process of it) and devwatch.go (what it sees of the cluster).
-// For callers: endpoints.go and rawhttp.go (the ways to a cluster), item.go
-// (how items are printed), then get.go, put.go, delete.go, list.go, add.go,
-// txn.go, status.go, and bench.go with histogram.go.
+// serve.go, listen.go, logging.go and hold.go; dev.go with devdir.go (its
+// folder), devnode.go (a process of it) and devwatch.go (what it sees of the
+// cluster). For callers: endpoints.go, freshness.go and rawhttp.go (the ways to a
+// cluster), item.go (how items are printed), then get.go, put.go, delete.go,
+// list.go, add.go, txn.go, status.go, and bench.go with histogram.go.
 package main
 
 import (

@@ -67,7 +67,7 @@ standard error; the line "listening" says that the node takes requests.`,
     --api 127.0.0.1:7071 --peer 127.0.0.1:7171 \
     --initial-cluster n1=127.0.0.1:7171,n2=127.0.0.1:7172,n3=127.0.0.1:7173
 
-  trivet serve --id n1 --data /var/lib/trivet    # later: the folder knows the rest`,
+  trivet serve --id n1 --data /var/lib/trivet    # later`,
 		Args: takes(0, 0),
 	}
 	flags := cmd.Flags()

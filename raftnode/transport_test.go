@@ -1,0 +1,92 @@
+package raftnode
+
+import (
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/hashicorp/raft"
+	"github.com/stretchr/testify/require"
+)
+
+// heartbeatPair is the transport of n1, with stores of term 5, and one of n2 to
+// send from.
+func heartbeatPair(t *testing.T) (n1 *transport, n2 *transport) {
+	sn := newSimNet()
+	p1, other := portPair(t, sn)
+	p2 := other("c1", "n2")
+	t.Cleanup(p2.close)
+	make := func(p *peerPort) *transport {
+		stable, err := newGuardedStable(newSimDisk(), "stable", func(err error) { t.Error(err) })
+		require.NoError(t, err)
+		require.NoError(t, stable.SetUint64(keyTerm, 5))
+		tr := newTransport(raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
+			Stream: raftStreams{p}, MaxPool: 3, MaxRPCsInFlight: 1, Timeout: 500 * time.Millisecond, Logger: newRaftLog(testLog(t)),
+		}), p.id, stable)
+		t.Cleanup(func() {
+			p.cut()
+			tr.close()
+		})
+		return tr
+	}
+	return make(p1), make(p2)
+}
+
+// Only a heartbeat of the present term, met by a follower, may run beside
+// raft's main goroutine; every other waits its turn there.
+func TestHeartbeatsThatMayBypassRaftsMainGoroutine(t *testing.T) {
+	for _, c := range []struct {
+		name   string
+		state  raft.RaftState
+		term   uint64
+		bypass bool
+	}{
+		{"the present term, a follower", raft.Follower, 5, true},
+		{"a new term, a follower", raft.Follower, 6, false},
+		{"an old term, a follower", raft.Follower, 4, false},
+		{"a new term, a leader (raft issue 695)", raft.Leader, 6, false},
+		{"the present term, a candidate", raft.Candidate, 5, false},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				n1, n2 := heartbeatPair(t)
+				n1.setState(func() raft.RaftState { return c.state })
+				answer := func(rpc raft.RPC) { rpc.Respond(&raft.AppendEntriesResponse{Term: 5}, nil) }
+				bypassed := false
+				n1.SetHeartbeatHandler(func(rpc raft.RPC) {
+					bypassed = true
+					answer(rpc)
+				})
+				queued := false
+				ended := make(chan struct{})
+				go func() { // in place of raft's main goroutine
+					defer close(ended)
+					select {
+					case rpc := <-n1.Consumer():
+						queued = true
+						answer(rpc)
+					case <-n1.stop:
+					}
+				}()
+				req := &raft.AppendEntriesRequest{RPCHeader: raft.RPCHeader{Addr: []byte("n2"), ID: []byte("n2")}, Term: c.term, Leader: []byte("n2")}
+				require.NoError(t, n2.AppendEntries("n1", "", req, &raft.AppendEntriesResponse{}))
+				require.Equal(t, c.bypass, bypassed)
+				require.Equal(t, !c.bypass, queued)
+				n1.close()
+				<-ended
+			})
+		})
+	}
+}
+
+// Members go by their ids, so that a vote and a leader stay who they are when
+// an address changes.
+func TestTransportSpeaksOfIDs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n1, _ := heartbeatPair(t)
+		require.EqualValues(t, "n1", n1.LocalAddr())
+		require.EqualValues(t, "n7", n1.EncodePeer("n7", "10.0.0.7:7171"))
+		require.EqualValues(t, "n7", n1.DecodePeer([]byte("n7")))
+		require.Error(t, n1.TimeoutNow("n2", "", nil, nil))
+	})
+}
