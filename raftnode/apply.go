@@ -80,13 +80,17 @@ func (f *fsm) apply(l *raft.Log) {
 // Restore replaces the state by a snapshot, or leaves it as it is.
 func (f *fsm) Restore(r io.ReadCloser) error {
 	defer r.Close()
-	if err := f.n.store.Restore(r); err != nil {
+	err := f.n.store.Restore(r)
+	if at := f.n.store.Index(); err == nil && !f.n.snaps.wasOpened(at) {
+		err = fmt.Errorf("the newest one's state is of entry %d, its meta.json speaks of another", at)
+	}
+	if err != nil {
 		f.n.snapshots.failed(err)
 		if f.n.running() {
 			// The leader's log does not go back far enough for this member, and
 			// its snapshot cannot be read: there is no way on. The snapshot
 			// stays on disk, where the next start names it.
-			f.n.fail(fmt.Errorf("a snapshot from the leader: %w", err))
+			f.n.fail(fmt.Errorf("snapshots in %s, the newest, from the leader: %w", f.n.snaps.where, err))
 			runtime.Goexit()
 		}
 		return err

@@ -48,7 +48,8 @@ type Config struct {
 
 	// Timing is how long members wait for each other. Default TimingLAN.
 	Timing Timing
-	// LogStore is "wal" (raft-wal, the default) or "boltdb".
+	// LogStore is "wal" (raft-wal) or "boltdb". Default: what the data folder
+	// has, "wal" for a new one.
 	LogStore string
 	// SnapshotBytes is how many bytes of log entries are applied between one
 	// snapshot and the next. Default 256 MiB.
@@ -211,9 +212,7 @@ func (c Config) withDefaults() (Config, error) {
 		return c, fmt.Errorf("timing %+v: need 10ms <= heartbeat <= election, 5ms <= lease <= heartbeat <= rpc", t)
 	}
 	switch c.LogStore {
-	case "":
-		c.LogStore = LogStoreWAL
-	case LogStoreWAL, LogStoreBoltDB:
+	case "", LogStoreWAL, LogStoreBoltDB:
 	default:
 		return c, fmt.Errorf("log store %q is neither %q nor %q", c.LogStore, LogStoreWAL, LogStoreBoltDB)
 	}

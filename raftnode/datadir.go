@@ -1,6 +1,7 @@
 package raftnode
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -162,7 +163,7 @@ func (d *dataDir) claim(c *Config) (*identity, bool, error) {
 		return nil, false, fmt.Errorf("data folder %s belongs to member %s of cluster %s, not to %s", d.path, id.ID, id.Cluster, c.ID)
 	}
 	if id != nil && id.State == stateReady {
-		if id.LogStore != c.LogStore {
+		if c.LogStore != "" && id.LogStore != c.LogStore {
 			return nil, false, fmt.Errorf("data folder %s has a log of kind %q, not %q", d.path, id.LogStore, c.LogStore)
 		}
 		return id, false, nil
@@ -190,7 +191,7 @@ func (d *dataDir) claim(c *Config) (*identity, bool, error) {
 		Cluster:  clusterID(c.InitialCluster, c.ClusterToken),
 		ID:       c.ID,
 		State:    stateNew,
-		LogStore: c.LogStore,
+		LogStore: cmp.Or(c.LogStore, LogStoreWAL),
 	}
 	return id, true, d.setIdentity(id)
 }

@@ -370,6 +370,55 @@ func TestSimSnapshotByBytes(t *testing.T) {
 	})
 }
 
+// A member whose log ends in entries of a deposed leader gets a snapshot that
+// ends before they do, and goes on from there.
+func TestSimSnapshotInTheMiddleOfALog(t *testing.T) {
+	// Snapshots after every entry, and no log kept behind them.
+	runSim(t, 3, func(c *Config) { c.SnapshotBytes = 4 }, func(s *sim) {
+		old := s.leader()
+		require.Nil(t, simPut(old, "k", "v", time.Second))
+		s.converge()
+		s.isolate(old.ID())
+		for range maxInFlight { // entries that nobody else will ever have
+			require.True(t, simPut(old, "lost", "x", 5*time.Millisecond).GetUnknown())
+		}
+		last := old.raft.LastIndex()
+		for s.leader() == old {
+			time.Sleep(20 * time.Millisecond) // virtual
+		}
+		next := s.leader()
+		time.Sleep(time.Second)    // virtual: for a snapshot of its no-op and marker
+		for _, n := range s.up() { // from here on, entries must do
+			n.snapshots.mu.Lock()
+			n.snapshots.limit = 1 << 40
+			n.snapshots.mu.Unlock()
+		}
+		d := s.members[next.ID()].disk
+		d.mu.Lock()
+		snapshot := d.snaps[len(d.snaps)-1].meta.Index
+		kept := d.last - d.first + 1
+		d.mu.Unlock()
+		require.Less(t, snapshot, last, "the scenario: it ends within the log")
+		require.LessOrEqual(t, kept, uint64(2), "the scenario: only a snapshot can help")
+		s.heal()
+		time.Sleep(2 * time.Second) // virtual
+		require.NoError(t, old.Err())
+		require.Nil(t, simPut(next, "k", "w", 5*time.Second))
+		v, err := simGet(old, "k", 5*time.Second)
+		require.NoError(t, err)
+		require.Equal(t, "w", v)
+		for i := range 40 { // past where the old entries were
+			require.Nil(t, simPut(old, "k", strconv.Itoa(i), 5*time.Second))
+		}
+		s.converge()
+		_, found, _ := old.store.Get([]byte("lost"))
+		require.False(t, found)
+		s.crash(old.ID())
+		s.start(old.ID())
+		s.converge()
+	})
+}
+
 // Leadership that changes all the time blocks nobody.
 func TestSimManyLeaderChanges(t *testing.T) {
 	runSim(t, 3, nil, func(s *sim) {

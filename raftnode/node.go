@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"math"
 	"net"
+	"path/filepath"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -53,6 +54,7 @@ type Node struct {
 	cancel      context.CancelFunc
 	raftStopped chan struct{} // closed when raft has ended
 	raftRuns    atomic.Bool
+	raftQuiet   atomic.Bool
 
 	signalMu sync.Mutex
 	signal   chan struct{} // closed at the next change of leader
@@ -61,7 +63,7 @@ type Node struct {
 	provenAsOf time.Time
 
 	contactMu sync.Mutex
-	contact   map[string]time.Time // when a member last answered
+	contacts  map[string]contact
 
 	// spawn's goroutines; the mutex orders Add before Wait.
 	spawnMu  sync.Mutex
@@ -96,7 +98,7 @@ func Open(cfg Config) (_ *Node, err error) {
 		commits:     &commits{wake: make(chan struct{}, 1)},
 		raftStopped: make(chan struct{}),
 		signal:      make(chan struct{}),
-		contact:     map[string]time.Time{},
+		contacts:    map[string]contact{},
 		spawning:    true,
 		failed:      make(chan struct{}),
 		closed:      make(chan struct{}),
@@ -132,7 +134,7 @@ func Open(cfg Config) (_ *Node, err error) {
 	if n.cfg.AdvertisePeer == "" {
 		n.cfg.AdvertisePeer = ln.Addr().String()
 	}
-	if n.storage, err = openStorage(&n.cfg); err != nil {
+	if n.storage, err = openStorage(&n.cfg, newRaftLog(n.log, &n.raftQuiet)); err != nil {
 		return nil, err
 	}
 	n.cluster = n.storage.cluster
@@ -172,7 +174,7 @@ func (n *Node) openRaft(ln net.Listener) error {
 	rc.LeaderLeaseTimeout = cfg.Timing.Lease
 	rc.NoLegacyTelemetry = true
 	rc.ShutdownOnRemove = false
-	rc.Logger = newRaftLog(n.log)
+	rc.Logger = newRaftLog(n.log, &n.raftQuiet)
 	// Snapshots are taken by bytes (snapshots.go), never by raft's count.
 	rc.SnapshotInterval = 24 * time.Hour
 	rc.SnapshotThreshold = math.MaxUint64
@@ -193,7 +195,7 @@ func (n *Node) openRaft(ln net.Listener) error {
 		// 611, 612), and leaves the end of a burst waiting for CommitTimeout.
 		MaxRPCsInFlight:         rpcsInFlight(),
 		Timeout:                 cfg.Timing.RPC,
-		Logger:                  newRaftLog(n.log),
+		Logger:                  newRaftLog(n.log, &n.raftQuiet),
 		MsgpackUseNewTimeFormat: true,
 	})
 	n.transport = newTransport(nt, cfg.ID, n.stable)
@@ -225,6 +227,9 @@ func (n *Node) openRaft(ln net.Listener) error {
 		apply:    func(l raft.Log) { n.raft.ApplyLog(l, 0) },
 		wake:     make(chan struct{}, 1),
 		entries:  map[uint64]*group{},
+	}
+	if err := n.checkSnapshot(); err != nil {
+		return err
 	}
 	n.raft, err = newRaft(rc, &fsm{n: n}, n.logs, n.stable, n.snaps, n.transport)
 	if err != nil {
@@ -287,6 +292,24 @@ func (n *Node) checkLog() error {
 		return fmt.Errorf("log in %s is empty and there is no snapshot: this member's data is lost", n.logs.where)
 	case last != 0 && first > snapshot+1:
 		return fmt.Errorf("log in %s begins at entry %d, but the newest snapshot ends at %d: entries are missing", n.logs.where, first, snapshot)
+	}
+	return nil
+}
+
+// checkSnapshot looks whether what raft's meta.json says of the newest snapshot
+// can be true: that file has no checksum. Its index is compared with the one in
+// the state when that is restored (fsm.Restore).
+func (n *Node) checkSnapshot() error {
+	metas, err := n.snaps.List()
+	if err != nil || len(metas) == 0 {
+		return err
+	}
+	meta, where := metas[0], filepath.Join(n.storage.snapWhere, metas[0].ID)
+	switch {
+	case meta.Term == 0 || meta.Term > n.stable.term:
+		return fmt.Errorf("snapshot %s: its meta.json speaks of term %d, and the member has seen no later one than %d", where, meta.Term, n.stable.term)
+	case meta.Version != raft.SnapshotVersionMax || len(meta.Configuration.Servers) == 0 || meta.ConfigurationIndex > meta.Index:
+		return fmt.Errorf("snapshot %s: its meta.json makes no sense", where)
 	}
 	return nil
 }
@@ -460,6 +483,7 @@ func (n *Node) Close(ctx context.Context) error {
 
 	n.proposer.abandon(&trivetpb.Problem{Code: trivetpb.Code_DRAINING, Detail: "the node has stopped"})
 	n.cancel()
+	n.raftQuiet.Store(true)
 	n.port.cut() // ends every request under way, raft's too
 	shutdown := n.raft.Shutdown()
 	stopped := make(chan struct{})

@@ -5,7 +5,9 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -219,7 +221,7 @@ func TestOpenMakesAnUnfinishedFolderAgain(t *testing.T) {
 func TestOpenNamesADamagedFile(t *testing.T) {
 	wal, bolt := func(*Config) {}, func(c *Config) { c.LogStore = LogStoreBoltDB }
 	snapshotDir := func(t *testing.T, dir string) string {
-		inner, err := raft.NewFileSnapshotStoreWithLogger(dir, retainSnapshots, newRaftLog(testLog(t)))
+		inner, err := raft.NewFileSnapshotStoreWithLogger(dir, retainSnapshots, newRaftLog(testLog(t), new(atomic.Bool)))
 		require.NoError(t, err)
 		metas, err := inner.List()
 		require.NoError(t, err)
@@ -281,6 +283,15 @@ func TestOpenNamesADamagedFile(t *testing.T) {
 		{"a snapshot's description", wal, 0, func(t *testing.T, dir string) {
 			require.NoError(t, os.Truncate(filepath.Join(snapshotDir(t, dir), "meta.json"), 10))
 		}, "its meta.json cannot be read"},
+		{"a snapshot's index", wal, 0, func(t *testing.T, dir string) {
+			replaceInMeta(t, snapshotDir(t, dir), `"Index":(\d+)`, `"Index":999`)
+		}, "its meta.json speaks of another"},
+		{"a snapshot's term", wal, 0, func(t *testing.T, dir string) {
+			replaceInMeta(t, snapshotDir(t, dir), `"Term":\d+`, `"Term":77`)
+		}, "its meta.json speaks of term 77"},
+		{"a snapshot's members", wal, 0, func(t *testing.T, dir string) {
+			replaceInMeta(t, snapshotDir(t, dir), `"Configuration":`, `"Konfiguration":`)
+		}, "its meta.json makes no sense"},
 		{"the snapshots gone", wal, 0, func(t *testing.T, dir string) {
 			require.NoError(t, os.RemoveAll(filepath.Join(dir, "snapshots")))
 		}, "entries are missing"},
@@ -298,6 +309,16 @@ func TestOpenNamesADamagedFile(t *testing.T) {
 			require.Contains(t, err.Error(), dir)
 		})
 	}
+}
+
+func replaceInMeta(t *testing.T, dir, old, new string) {
+	t.Helper()
+	path := filepath.Join(dir, "meta.json")
+	b, err := os.ReadFile(path)
+	require.NoError(t, err)
+	changed := regexp.MustCompile(old).ReplaceAll(b, []byte(new))
+	require.NotEqual(t, string(b), string(changed))
+	require.NoError(t, os.WriteFile(path, changed, 0o600))
 }
 
 // What a crash leaves of a snapshot that was being written is removed, and the

@@ -6,6 +6,7 @@ import (
 	"io"
 	"log"
 	"log/slog"
+	"sync/atomic"
 
 	"github.com/hashicorp/go-hclog"
 )
@@ -15,16 +16,22 @@ import (
 // who debugs raft, and what it calls an error (a peer that cannot be reached)
 // is daily life in a cluster.
 type raftLog struct {
-	to   *slog.Logger
-	name string
-	args []any
+	to *slog.Logger
+	// quiet, once set, makes everything debugging: raft complains of every
+	// connection that a stopping node closes.
+	quiet *atomic.Bool
+	name  string
+	args  []any
 }
 
-func newRaftLog(to *slog.Logger) hclog.Logger {
-	return &raftLog{to: to.With("part", "raft")}
+func newRaftLog(to *slog.Logger, quiet *atomic.Bool) hclog.Logger {
+	return &raftLog{to: to.With("part", "raft"), quiet: quiet}
 }
 
 func (l *raftLog) level(level hclog.Level) slog.Level {
+	if l.quiet.Load() {
+		return slog.LevelDebug
+	}
 	switch level {
 	case hclog.Error:
 		return slog.LevelWarn
@@ -69,7 +76,7 @@ func (l *raftLog) IsError() bool { return l.enabled(hclog.Error) }
 func (l *raftLog) ImpliedArgs() []any { return l.args }
 
 func (l *raftLog) With(args ...any) hclog.Logger {
-	return &raftLog{to: l.to.With(args...), name: l.name, args: append(l.args[:len(l.args):len(l.args)], args...)}
+	return &raftLog{to: l.to.With(args...), quiet: l.quiet, name: l.name, args: append(l.args[:len(l.args):len(l.args)], args...)}
 }
 
 func (l *raftLog) Name() string { return l.name }
@@ -82,7 +89,7 @@ func (l *raftLog) Named(name string) hclog.Logger {
 }
 
 func (l *raftLog) ResetNamed(name string) hclog.Logger {
-	return &raftLog{to: l.to, name: name, args: l.args}
+	return &raftLog{to: l.to, quiet: l.quiet, name: name, args: l.args}
 }
 
 // SetLevel does nothing: the slog.Logger decides.

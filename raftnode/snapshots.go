@@ -6,12 +6,12 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 
+	"github.com/hashicorp/go-hclog"
 	"github.com/hashicorp/raft"
-
-	"trivet/internal/mutant"
 )
 
 // snapshotStore is raft's file snapshot store with three differences: what is
@@ -29,8 +29,9 @@ type snapshotStore struct {
 	// taken is called with the end of each snapshot that is on disk.
 	taken func(index, term uint64)
 
-	mu  sync.Mutex
-	err error // the last failure, for Open's message: raft logs it and drops it
+	mu     sync.Mutex
+	err    error    // the last failure, for Open's message: raft logs it and drops it
+	opened []uint64 // where the last ones opened end, by their meta.json
 }
 
 // retainSnapshots is how many snapshots stay on disk: the newest is what the
@@ -39,9 +40,9 @@ const retainSnapshots = 2
 
 // openSnapshots opens the snapshots in dir/snapshots, removes what is left of
 // unfinished ones, and fails where one cannot be read.
-func openSnapshots(dir string, log *slog.Logger) (raft.SnapshotStore, error) {
+func openSnapshots(dir string, log *slog.Logger, raftLog hclog.Logger) (raft.SnapshotStore, error) {
 	where := filepath.Join(dir, "snapshots")
-	inner, err := raft.NewFileSnapshotStoreWithLogger(dir, retainSnapshots, newRaftLog(log))
+	inner, err := raft.NewFileSnapshotStoreWithLogger(dir, retainSnapshots, raftLog)
 	if err != nil {
 		return nil, fmt.Errorf("snapshots in %s: %w", where, err)
 	}
@@ -86,7 +87,7 @@ func openSnapshots(dir string, log *slog.Logger) (raft.SnapshotStore, error) {
 // List returns the newest snapshot.
 func (s *snapshotStore) List() ([]*raft.SnapshotMeta, error) {
 	metas, err := s.SnapshotStore.List()
-	if len(metas) > 1 && !mutant.On("older-snapshot") {
+	if len(metas) > 1 {
 		metas = metas[:1]
 	}
 	return metas, err
@@ -95,13 +96,23 @@ func (s *snapshotStore) List() ([]*raft.SnapshotMeta, error) {
 // Open checks the whole snapshot against its checksum and opens it.
 func (s *snapshotStore) Open(id string) (*raft.SnapshotMeta, io.ReadCloser, error) {
 	meta, r, err := s.SnapshotStore.Open(id)
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	if err != nil {
 		err = fmt.Errorf("snapshot %s: %w", filepath.Join(s.where, id), err)
-		s.mu.Lock()
 		s.err = err
-		s.mu.Unlock()
+		return nil, nil, err
 	}
-	return meta, r, err
+	s.opened = append(s.opened[max(0, len(s.opened)-7):], meta.Index)
+	return meta, r, nil
+}
+
+// wasOpened reports whether one of the snapshots opened lately ends at index,
+// by its meta.json. Lately, since one may be restored while another is sent.
+func (s *snapshotStore) wasOpened(index uint64) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Contains(s.opened, index)
 }
 
 // Create begins a snapshot, taken here or sent by the leader. Once it is whole
@@ -138,10 +149,10 @@ func (s *snapshotStore) lastError() error {
 // given number of bytes since the last one. raft counts entries, of which one
 // may hold a command or a thousand.
 type snapshotter struct {
-	limit int64
-	wake  chan struct{} // has room for one
+	wake chan struct{} // has room for one
 
 	mu         sync.Mutex
+	limit      int64
 	bytes      int64 // applied since the last snapshot
 	restoreErr error // why the last restore failed
 }
@@ -187,10 +198,12 @@ func (s *snapshotter) taken(before int64) {
 	s.mu.Unlock()
 }
 
-func (s *snapshotter) count() int64 {
+// due returns what was applied since the last snapshot, and whether that is
+// enough for another.
+func (s *snapshotter) due() (bytes int64, due bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.bytes
+	return s.bytes, s.bytes >= s.limit
 }
 
 // takeSnapshots runs until the node stops.
@@ -201,8 +214,8 @@ func (n *Node) takeSnapshots() {
 		case <-n.ctx.Done():
 			return
 		}
-		before := n.snapshots.count()
-		if before < n.snapshots.limit {
+		before, due := n.snapshots.due()
+		if !due {
 			continue
 		}
 		if err := n.snapshot(); err != nil && n.ctx.Err() == nil {

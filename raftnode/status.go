@@ -70,8 +70,8 @@ type Member struct {
 	Healthy       bool // it answered, and has not taken itself out of service
 	AppliedIndex  uint64
 	Lag           uint64 // entries committed at the node that was asked, and not applied there
-	// LastContact is how long ago the member was last heard; negative: never
-	// by this node.
+	// LastContact is how long ago the member last answered; negative: never to
+	// this node. API and Version are as of then.
 	LastContact time.Duration
 	Version     string
 }
@@ -117,12 +117,12 @@ func (n *Node) Cluster(ctx context.Context) (ClusterStatus, error) {
 				Request: &trivetpb.PeerRequest_Member{Member: &trivetpb.MemberRequest{}},
 			}); err == nil {
 				r = reply.GetMember()
-				n.heard(id)
+				n.heard(id, r)
 			}
-			m.LastContact = n.lastHeard(id)
+			m.LastContact, m.API, m.Version = n.lastHeard(id)
 			if r != nil {
 				m.Healthy = r.Failed == ""
-				m.API, m.Version, m.AppliedIndex = r.Api, r.Version, r.AppliedIndex
+				m.AppliedIndex = r.AppliedIndex
 				m.Lag = commit - min(commit, r.AppliedIndex)
 			}
 			cs.Members[i] = m
@@ -150,24 +150,32 @@ func (n *Node) serveMember(*trivetpb.MemberRequest) *trivetpb.MemberReply {
 	return r
 }
 
+// contact is what a member said when it last answered.
+type contact struct {
+	at           time.Time
+	api, version string
+}
+
 // heard notes that a member has just answered.
-func (n *Node) heard(id string) {
+func (n *Node) heard(id string, r *trivetpb.MemberReply) {
 	n.contactMu.Lock()
-	n.contact[id] = time.Now()
+	n.contacts[id] = contact{time.Now(), r.GetApi(), r.GetVersion()}
 	n.contactMu.Unlock()
 }
 
-func (n *Node) lastHeard(id string) time.Duration {
+// lastHeard returns how long ago a member answered, negative for never, and
+// what it said of itself then.
+func (n *Node) lastHeard(id string) (ago time.Duration, api, version string) {
 	if id == n.cfg.ID {
-		return 0
+		return 0, n.cfg.AdvertiseAPI, n.cfg.Version
 	}
 	n.contactMu.Lock()
 	defer n.contactMu.Unlock()
-	at, ok := n.contact[id]
+	c, ok := n.contacts[id]
 	if !ok {
-		return -1
+		return -1, "", ""
 	}
-	return time.Since(at)
+	return time.Since(c.at), c.api, c.version
 }
 
 // defaultMaxLag is how many committed entries a ready node may be behind.

@@ -5,6 +5,7 @@ import (
 	"os"
 	"time"
 
+	"github.com/hashicorp/go-hclog"
 	"github.com/hashicorp/raft"
 	boltstore "github.com/hashicorp/raft-boltdb/v2"
 	wal "github.com/hashicorp/raft-wal"
@@ -28,7 +29,7 @@ type storage struct {
 }
 
 // openStorage opens the data folder, or makes it.
-func openStorage(c *Config) (s *storage, err error) {
+func openStorage(c *Config, log hclog.Logger) (s *storage, err error) {
 	if c.storage != nil {
 		return c.storage, nil
 	}
@@ -73,15 +74,15 @@ func openStorage(c *Config) (s *storage, err error) {
 	closers = append(closers, func() { stable.Close() })
 	s.stable = stable
 
-	switch c.LogStore {
+	switch id.LogStore {
 	case LogStoreBoltDB:
 		s.logWhere = dir.file("raft", "log.db")
-		log, err := openBolt(s.logWhere, fresh)
+		b, err := openBolt(s.logWhere, fresh)
 		if err != nil {
 			return nil, err
 		}
-		closers = append(closers, func() { log.Close() })
-		s.log = log
+		closers = append(closers, func() { b.Close() })
+		s.log = b
 	default:
 		s.logWhere = dir.file("raft", "wal")
 		if !fresh {
@@ -89,19 +90,19 @@ func openStorage(c *Config) (s *storage, err error) {
 				return nil, err
 			}
 		}
-		log, err := wal.Open(s.logWhere, wal.WithLogger(newRaftLog(c.Logger)))
+		w, err := wal.Open(s.logWhere, wal.WithLogger(log))
 		if err != nil {
 			return nil, fmt.Errorf("log in %s: %w", s.logWhere, err)
 		}
-		closers = append(closers, func() { log.Close() })
-		if err := checkWALTail(s.logWhere, log); err != nil {
+		closers = append(closers, func() { w.Close() })
+		if err := checkWALTail(s.logWhere, w); err != nil {
 			return nil, err
 		}
-		s.log = log
+		s.log = w
 	}
 
 	s.snapWhere = dir.file("snapshots")
-	if s.snapshots, err = openSnapshots(dir.path, c.Logger); err != nil {
+	if s.snapshots, err = openSnapshots(dir.path, c.Logger, log); err != nil {
 		return nil, err
 	}
 	return s, nil

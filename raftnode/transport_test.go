@@ -1,6 +1,7 @@
 package raftnode
 
 import (
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -21,7 +22,7 @@ func heartbeatPair(t *testing.T) (n1 *transport, n2 *transport) {
 		require.NoError(t, err)
 		require.NoError(t, stable.SetUint64(keyTerm, 5))
 		tr := newTransport(raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
-			Stream: raftStreams{p}, MaxPool: 3, MaxRPCsInFlight: 1, Timeout: 500 * time.Millisecond, Logger: newRaftLog(testLog(t)),
+			Stream: raftStreams{p}, MaxPool: 3, MaxRPCsInFlight: 1, Timeout: 500 * time.Millisecond, Logger: newRaftLog(testLog(t), new(atomic.Bool)),
 		}), p.id, stable)
 		t.Cleanup(func() {
 			p.cut()

@@ -20,8 +20,8 @@ const (
 	DefaultRangeItems = 1000
 	MaxRangeItems     = 10_000
 	// MaxDeleteKeys is the most keys that one command may delete by ranges, all
-	// of a txn's together: a delete is applied in one go, about 2 µs a key, and
-	// nothing else is meanwhile.
+	// of a txn's together: a command is applied in one go, half a microsecond a
+	// key or more, and nothing else is meanwhile.
 	MaxDeleteKeys = 100_000
 	// DefaultMaxValueBytes and DefaultMaxTxnOps are what Limits' zero values
 	// mean; HardMaxValueBytes and HardMaxTxnOps what no setting can exceed,

@@ -19,11 +19,15 @@ const countWalk = 4096
 // that was created, -1 for one that was deleted).
 func (r *reading) count(keys *trivetpb.KeyRange) uint64 {
 	var n uint64
-	r.scan(keys, false, func(*chain, *version) bool {
-		n++
-		return n <= countWalk
+	walked := 0 // of missing keys as well: there may be a great many
+	r.walk(keys, func(c *chain) bool {
+		if r.at(c) != nil {
+			n++
+		}
+		walked++
+		return walked <= countWalk
 	})
-	if n <= countWalk {
+	if walked <= countWalk {
 		return n
 	}
 	return r.countByRank(keys)

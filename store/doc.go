@@ -3,31 +3,34 @@
 //
 // # Rules
 //
-//  1. Pure. The package imports no raft and no net, reads no clock, no
-//     environment and no randomness, and never lets the order of a Go map into
-//     the state. The state is a function of the entries applied, in order: two
-//     stores that applied the same entries have the same revision, answers and
-//     hash.
+//  1. Pure. The package imports no raft and no net, reads no clock and no
+//     environment, and lets neither chance nor the order of a map into the
+//     state: what is seeded by chance (table.go) is never iterated. The state
+//     is a function of the entries applied, in order: two stores that applied
+//     the same entries have the same revision, answers and hash.
 //  2. One writer. Apply, Advance and Restore are called by one goroutine at a
 //     time (the FSM of raftnode); everything else may be called by any number
 //     of goroutines at any time.
 //  3. Nobody waits for a reader. Point reads take a short read lock. Ranges,
 //     snapshots, read-only transactions and reads of old revisions work on a
 //     View, a copy-on-write copy of the tree that costs O(1) to take, so they
-//     hold up neither the writer nor point reads.
+//     hold up neither the writer nor point reads. It shares the chains of
+//     versions with the writer, and passes by what is newer than its revision.
 //  4. Bytes. What is stored was copied when its entry was decoded and is never
 //     changed again; what is returned aliases it and must not be changed.
 //
 // # Reading order
 //
-// store.go (the state and its locks), item.go (a version of a key), apply.go
-// (a command at a time), put.go, delete.go, add.go, txn.go and marker.go (one
-// replicated command each), read.go and view.go (reads of the present and of
-// old revisions), count.go, history.go (what is retained, and compaction) and
-// pins.go (what open Views hold on to), hash.go (the state hash), snapshot.go
-// (the file format, and writing it), restore.go, keyorder.go and tail.go
-// (reading and verifying it), check.go (what is refused before it is proposed)
-// and known.go (what makes a node stop).
+// store.go (the state and its locks), item.go (a version of a key), chain.go
+// (the versions of a key, and why Views read them without a lock), table.go and
+// warm.go (how a key is found), apply.go (a command at a time), put.go,
+// delete.go, add.go, txn.go and marker.go (one replicated command each), read.go
+// and view.go (reads of the present and of old revisions), count.go, history.go
+// (what is retained, and compaction), changes.go (the list of it) and pins.go
+// (what open Views hold on to), hash.go (the state hash), snapshot.go (the file
+// format, and writing it), restore.go, keyorder.go and tail.go (reading and
+// verifying it), check.go (what is refused before it is proposed) and known.go
+// (what makes a node stop).
 //
 // # Tests
 //
@@ -39,5 +42,11 @@
 // (TestStoreIsTheModel, TestOpsThatFailWithoutEffect), a cut that ignores open
 // Views (TestStoreIsTheModel, TestViewsOutliveCompaction, and
 // TestReadersWhileApplying under the race detector), Views without a copy of
-// the tree (TestStoreIsTheModel, TestViewsOutliveCompaction).
+// the tree (TestStoreIsTheModel, TestViewsOutliveCompaction), Views and
+// snapshots that do not pass by newer versions, heads that undo does not put
+// back, a table or a tree that keeps a chain which compaction dropped
+// (TestStoreIsTheModel and the tests of chain_test.go), a version published
+// before its prev is set and Views that look into the table (both under the
+// race detector only), a copy of the trees that outlives a change
+// (TestStoreIsTheModel).
 package store

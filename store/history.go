@@ -9,9 +9,10 @@ const MaxHistoryBytes = 512 << 20
 
 // cutBase and cutPerChange bound how many changes one entry cuts: more than it
 // adds, so that a backlog (a long View that was closed, a quiet hour that ends)
-// drains without one entry paying for all of it.
+// drains without one entry paying for all of it. What costs most to cut is
+// tombstones, a microsecond or two each.
 const (
-	cutBase      = 1024
+	cutBase      = 256
 	cutPerChange = 2
 )
 

@@ -40,21 +40,26 @@ func (r *reading) get(key string) *version {
 	return r.at(c)
 }
 
+// walk calls visit for all chains of the range, in byte order.
+func (r *reading) walk(keys *trivetpb.KeyRange, visit func(c *chain) bool) {
+	end := keyString(keys.GetEnd())
+	r.tree.Ascend(keyString(keys.GetStart()), func(key string, c *chain) bool {
+		return (end == "" || key < end) && visit(c)
+	})
+}
+
 // scan calls visit for the live keys of the range, in byte order or against it,
 // until it returns false. A nil range is the whole key space. The tree must not
 // change meanwhile.
 func (r *reading) scan(keys *trivetpb.KeyRange, reverse bool, visit func(c *chain, v *version) bool) {
-	start, end := keyString(keys.GetStart()), keyString(keys.GetEnd())
 	if !reverse {
-		r.tree.Ascend(start, func(key string, c *chain) bool {
-			if end != "" && key >= end {
-				return false
-			}
+		r.walk(keys, func(c *chain) bool {
 			v := r.at(c)
 			return v == nil || visit(c, v)
 		})
 		return
 	}
+	start, end := keyString(keys.GetStart()), keyString(keys.GetEnd())
 	down := func(key string, c *chain) bool {
 		if key < start {
 			return false

@@ -69,9 +69,11 @@ type Store struct {
 	revision, index atomic.Uint64
 
 	// mu guards state and all that it holds, but for what a View shares (see
-	// view.go). Apply holds it for the time of an entry, well below a
-	// millisecond for 1,024 small puts; no reader holds it for longer than a
-	// point read.
+	// chain.go). Apply holds it for the time of an entry. With a million keys a
+	// small put takes 0.3 to 0.7 µs of that, and one that creates its key 1 to
+	// 2 µs, so 256 puts hold it for about a tenth of a millisecond, and 1,024
+	// for half a millisecond to two; a delete of MaxDeleteKeys keys does for
+	// some 50 ms. No reader holds it for longer than a point read.
 	mu    sync.RWMutex
 	state *state
 }

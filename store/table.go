@@ -3,8 +3,8 @@ package store
 import "hash/maphash"
 
 // table finds the chain of a key by the key's hash, for point reads and writes:
-// three cache misses where a walk down the tree of a million keys has twenty. It
-// is guarded by the store's lock.
+// three loads from memory (slot, chain, key) where a walk down the tree of a
+// million keys has twenty. It is guarded by the store's lock.
 //
 // It is an array of small hash tables. Each doubles on its own, so that no write
 // ever waits for a million keys to move: with ten million a table has some ten

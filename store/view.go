@@ -7,10 +7,11 @@ import (
 	"trivet/trivetpb"
 )
 
-// View is the store as of one revision. It shares the store's versions and its
-// own copy-on-write copy of the tree, so it costs O(1), holds up nobody and is
-// held up by nobody, and stays as it is whatever is applied, compacted or
-// restored later.
+// View is the store as of one revision. It shares the store's chains of versions
+// and has a copy-on-write copy of the tree, so it costs O(1), holds up nobody and
+// is held up by nobody, and stays as it is whatever is applied, compacted or
+// restored later. What is read of a key costs a step for each of its versions
+// since the revision.
 //
 // Any number of goroutines may use a View at a time. It holds on to the history
 // that was retained when it was opened, so it must be closed; after that it must

@@ -30,7 +30,7 @@ func TestHelp(t *testing.T) {
 			require.False(t, strings.HasSuffix(cmd.Short, "."), cmd.CommandPath())
 		}
 		for line := range strings.Lines(cmd.Long + "\n" + cmd.Example) {
-			require.LessOrEqual(t, len([]rune(line)), 82, line)
+			require.LessOrEqual(t, len([]rune(strings.TrimRight(line, "\n"))), 82, line)
 		}
 		cmd.Flags().VisitAll(func(f *pflag.Flag) {
 			require.NotEmpty(t, f.Usage, "%s --%s", cmd.CommandPath(), f.Name)

@@ -88,7 +88,8 @@ and so on) reaches all nodes.`,
 // it; what happens reaches it through channels.
 type devCluster struct {
 	out     io.Writer
-	program string
+	program string // the file to run
+	called  string // what the user has called it
 	dir     *devDir
 	nodes   []*devNode
 	restart bool
@@ -118,7 +119,7 @@ func (f *devFlags) dev(ctx context.Context, out io.Writer, wants devWants) error
 	}
 	defer dir.close()
 	c := &devCluster{
-		out: out, program: program, dir: dir, restart: f.restart,
+		out: out, program: program, called: os.Args[0], dir: dir, restart: f.restart,
 		signals:  make(chan os.Signal, 2),
 		seen:     make(chan observation),
 		exits:    make(chan devExit),
@@ -199,16 +200,15 @@ func (c *devCluster) plan(apiPort int) error {
 		}
 	}
 	for _, n := range c.nodes {
-		n.command = append(n.serveCommand(),
+		n.command = append(append([]string{"trivet"}, n.serveArgs()...),
 			"--initial-cluster", strings.Join(members, ","), "--cluster-token", state.Token)
 	}
 	return nil
 }
 
-// serveCommand is the command line that starts the node once its data folder is
-// made.
-func (n *devNode) serveCommand() []string {
-	return []string{"trivet", "serve", "--id", n.id, "--data", n.data, "--api", n.api, "--peer", n.peer}
+// serveArgs are the arguments that start the node once its data folder is made.
+func (n *devNode) serveArgs() []string {
+	return []string{"serve", "--id", n.id, "--data", n.data, "--api", n.api, "--peer", n.peer}
 }
 
 // begin starts the nodes, waits until all can serve, and says so.
@@ -273,11 +273,11 @@ func (c *devCluster) introduce() {
 Try:
   curl -X PUT --data-binary hello %s/v1/kv/greeting
   curl %s/v1/kv/greeting
-  trivet status%s
+  %s status%s
 
 Ctrl-C stops the nodes; their data stay in %s.
 
-`, first.url, last.url, endpoints, c.dir.path)
+`, first.url, last.url, shellLine([]string{c.called}), endpoints, c.dir.path)
 }
 
 // stop ends all nodes: gracefully, or at once where a second signal comes or

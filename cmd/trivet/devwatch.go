@@ -128,7 +128,7 @@ func (c *devCluster) exited(watching context.Context, e devExit) error {
 		})
 		return nil
 	}
-	fmt.Fprintf(c.out, "%s  is gone (%s); this would start it again:\n    %s\n", n.id, why, shellLine(n.serveCommand()))
+	fmt.Fprintf(c.out, "%s  is gone (%s); this would start it again:\n    %s\n", n.id, why, shellLine(append([]string{c.called}, n.serveArgs()...)))
 	for _, other := range c.nodes {
 		if other.process != nil {
 			return nil

@@ -81,7 +81,8 @@ standard error; the line "listening" says that the node takes requests.`,
 	flags.StringVar(&f.advertiseAPI, "advertise-api", "", "URL under which clients reach the API (default: that of --api)")
 	flags.StringVar(&f.advertisePeer, "advertise-peer", "", "HOST:PORT under which members reach --peer (default: --peer)")
 	f.timing = choiceFlag(cmd, "timing", "how far the members are from each other", "lan", "wan")
-	f.logStore = choiceFlag(cmd, "log-store", "what keeps the log; fixed once the data folder is made", raftnode.LogStoreWAL, raftnode.LogStoreBoltDB)
+	f.logStore = choiceFlag(cmd, "log-store", "what keeps the log; by default what the data folder has, wal in a new one", raftnode.LogStoreWAL, raftnode.LogStoreBoltDB)
+	f.logStore.value = "" // the folder's own
 	flags.Var(&f.quota, "quota", "most live data, keys and values; the leader's holds for all; 0 for no bound")
 	flags.Var(&f.maxValue, "max-value", "longest value")
 	flags.DurationVar(&f.history, "history", 5*time.Minute, "how long old revisions can be read; the leader's holds for all")

@@ -42,7 +42,7 @@ func newVersion() *cobra.Command {
 	return &cobra.Command{
 		Use:     "version",
 		Short:   "Print the version of this binary",
-		Long:    "Print the version of this binary, and of the Go release and platform that it was built for.",
+		Long:    "Print the version of this binary, and the Go release and platform of its build.",
 		Example: "  trivet version",
 		Args:    takes(0, 0),
 		RunE: action(exitUnserved, func(cmd *cobra.Command, _ []string) error {
