@@ -372,14 +372,17 @@ func (q *proposer) entry(g *group, lead *leadership) raft.Log {
 			size += 1 + binary.MaxVarintLen32 + len(c)
 		}
 	}
-	// A trivetpb.Entry by hand, since its commands are encoded already:
-	// field 1, a varint, is the clock; field 2, delimited, a command.
+	// A trivetpb.Entry by hand, since its commands are encoded already.
+	const (
+		tagClock   = 1 << 3     // field 1, a varint
+		tagCommand = 2<<3 | 0x2 // field 2, delimited
+	)
 	data := make([]byte, 0, size)
-	data = append(data, 1<<3|0)
+	data = append(data, tagClock)
 	data = binary.AppendUvarint(data, lead.now())
 	for _, s := range g.segments {
 		for _, c := range s.p.commands[s.from:s.to] {
-			data = append(data, 2<<3|2)
+			data = append(data, tagCommand)
 			data = binary.AppendUvarint(data, uint64(len(c)))
 			data = append(data, c...)
 		}

@@ -398,7 +398,6 @@ func (n *Node) tellCommits() {
 		n.transport.inject(&raft.AppendEntriesRequest{
 			RPCHeader:         raft.RPCHeader{ProtocolVersion: raft.ProtocolVersionMax, ID: []byte(leader), Addr: []byte(leader)},
 			Term:              term,
-			Leader:            []byte(leader),
 			PrevLogEntry:      index,
 			PrevLogTerm:       term,
 			LeaderCommitIndex: index,

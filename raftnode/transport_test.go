@@ -69,7 +69,7 @@ func TestHeartbeatsThatMayBypassRaftsMainGoroutine(t *testing.T) {
 					case <-n1.stop:
 					}
 				}()
-				req := &raft.AppendEntriesRequest{RPCHeader: raft.RPCHeader{Addr: []byte("n2"), ID: []byte("n2")}, Term: c.term, Leader: []byte("n2")}
+				req := &raft.AppendEntriesRequest{RPCHeader: raft.RPCHeader{Addr: []byte("n2"), ID: []byte("n2")}, Term: c.term}
 				require.NoError(t, n2.AppendEntries("n1", "", req, &raft.AppendEntriesResponse{}))
 				require.Equal(t, c.bypass, bypassed)
 				require.Equal(t, !c.bypass, queued)
