@@ -306,13 +306,18 @@ func startProcess(t failer, dir string, env []string, args ...string) *process {
 	if err != nil {
 		t.Fatalf("%v", err)
 	}
+	return startProgram(t, program, dir, env, args...)
+}
+
+// startProgram is startProcess for another program.
+func startProgram(t failer, program, dir string, env []string, args ...string) *process {
 	p := &process{written: make(chan struct{}), exited: make(chan struct{})}
 	p.cmd = &exec.Cmd{
-		Path: program, Args: append([]string{"trivet"}, args...), Dir: dir, Env: env,
+		Path: program, Args: append([]string{filepath.Base(program)}, args...), Dir: dir, Env: env,
 		Stdout: p, Stderr: p, SysProcAttr: devProcAttr(),
 	}
 	startMu.Lock()
-	err = starter().start(p.cmd)
+	err := starter().start(p.cmd)
 	startMu.Unlock()
 	if err != nil {
 		t.Fatalf("%v", err)
