@@ -7,8 +7,8 @@ import (
 )
 
 // countWalk is how many keys are counted one by one before ranks are used: to
-// find a rank costs as much as a walk over some thousand keys.
-const countWalk = 4096
+// find the ranks costs about as much as a walk over a thousand keys.
+const countWalk = 1024
 
 // count is the number of live keys in the range at the revision.
 //

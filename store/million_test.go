@@ -17,6 +17,15 @@ import (
 //
 // The goals, on a core: 500,000 puts and 1,500,000 gets a second, no put held up
 // for a millisecond, less than 200 bytes.
+//
+// Of a put's 0.6 to 0.7 µs, applied in entries of 256, a quarter goes to bringing
+// the key's chain and version into the cache (warm), a tenth to finding it then,
+// an eighth each to the hash of the item and to looking for what is not known,
+// a tenth to allocating the version and the answer, the rest to the collector.
+// Decoding it takes as long again, seven allocations and what they cost the
+// collector later. A get's 0.5 to 0.6 µs are loads from memory. In
+// put-during-snapshot, the one put that sets off a collection takes up to 1.7 ms
+// of its thread, for the collector; with GOGC=off no put takes one.
 func BenchmarkMillion(b *testing.B) {
 	const keys, valueBytes = 1_000_000, 256
 	var before, after runtime.MemStats
