@@ -23,13 +23,14 @@ func (n *Node) followLeadership(notices <-chan bool) {
 		case leads := <-notices:
 			if !leads {
 				n.log.Info("leadership ended")
-				n.proposer.stepDown()
+				n.proposer.stepDown(n.leads())
 				continue
 			}
-			// The term may have ended already, and a later one of ours begun:
-			// then this marker is stamped with that one, or refused.
-			term := n.raft.CurrentTerm()
-			if n.raft.State() != raft.Leader {
+			// The notice may be late: this term may be over, and a later one of
+			// ours begun. Then the marker is that one's, and gets a second one
+			// when its own notice comes.
+			term := n.leads()
+			if term == 0 {
 				continue
 			}
 			n.log.Info("leadership won", "term", term)
@@ -49,10 +50,25 @@ func (n *Node) followLeadership(notices <-chan bool) {
 	}
 }
 
+// leads returns the term that raft leads, 0 for none. raft raises its term before
+// it is a candidate, and ceases to lead before it raises its term: a leader whose
+// term is the same before and after leads that term.
+func (n *Node) leads() uint64 {
+	for {
+		term := n.raft.CurrentTerm()
+		if n.raft.State() != raft.Leader {
+			return 0
+		}
+		if n.raft.CurrentTerm() == term {
+			return term
+		}
+	}
+}
+
 // markerApplied is called by the state machine when it has applied a marker
 // that this node proposed.
 func (n *Node) markerApplied(term, index uint64) {
-	if n.raft.CurrentTerm() != term || n.raft.State() != raft.Leader {
+	if n.leads() != term {
 		return // another leader committed it
 	}
 	if n.cfg.onLeading != nil {

@@ -122,6 +122,8 @@ type proposer struct {
 	stale int   // segments in the queue whose proposal was given up
 
 	lead    *leadership // nil while this node does not lead or its marker is not applied
+	marked  uint64      // the last term of which a marker was proposed
+	over    uint64      // terms up to this one are led no more
 	entries map[uint64]*group
 	lastSeq uint64
 
@@ -410,6 +412,7 @@ func (q *proposer) mark(term uint64, settings *trivetpb.Settings) (raft.Log, err
 	}
 	q.mu.Lock()
 	defer q.mu.Unlock()
+	q.marked = term
 	return q.note(&group{marker: true}, term, data), nil
 }
 
@@ -544,10 +547,13 @@ var notLeading = &trivetpb.Result{Problem: &trivetpb.Problem{
 	Code: trivetpb.Code_NO_LEADER, Detail: "the node that the write was forwarded to does not lead",
 }}
 
-// serve says that this node leads from here on: its marker was applied.
+// serve says that this node leads from here on: its marker was applied. The
+// notice that the term is over may have come before; then it is not served.
 func (q *proposer) serve(l *leadership) {
 	q.mu.Lock()
-	q.lead = l
+	if l.term > q.over {
+		q.lead = l
+	}
 	q.mu.Unlock()
 	q.kick()
 }
@@ -559,15 +565,26 @@ func (q *proposer) leading() *leadership {
 	return q.lead
 }
 
-// stepDown says that raft's leader loop has ended.
-func (q *proposer) stepDown() {
+// stepDown says that a leader loop of raft has ended, and which term raft leads
+// now (0: none). The notice may be late: raft may have won again since, and
+// entries of that term may be under way. Those are left alone. A term that was
+// marked and is not led now is over for good, as no term is led twice.
+func (q *proposer) stepDown(leads uint64) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	q.lead = nil
+	if q.marked != leads {
+		q.over = q.marked
+	}
+	if q.lead != nil && q.lead.term != leads {
+		q.lead = nil
+	}
 	for _, g := range q.entries {
-		if g.index == 0 || mutant.On("retry-unknown") {
+		if g.term != leads && (g.index == 0 || mutant.On("retry-unknown")) {
 			q.putBack(g)
 		}
+	}
+	if leads != 0 {
+		return
 	}
 	for _, s := range q.queue {
 		if !s.p.hop {

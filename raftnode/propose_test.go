@@ -36,6 +36,7 @@ func newDesk() *desk {
 
 func (d *desk) lead(term uint64) {
 	d.leaderIs = "n1"
+	d.marked = term
 	d.serve(&leadership{term: term, start: 5, clockMS: 1000, since: time.Now()})
 }
 
@@ -200,41 +201,41 @@ func TestWhatBecomesOfAnEntryOfADeposedLeader(t *testing.T) {
 		happens func(d *desk, l raft.Log)
 		result  string // "ok", "again" or "open"
 	}{
-		{"never stored", func(d *desk, l raft.Log) { d.stepDown() }, "again"},
+		{"never stored", func(d *desk, l raft.Log) { d.stepDown(0) }, "again"},
 		{"stored, then open", func(d *desk, l raft.Log) {
 			l.Index = 10
 			d.stored([]*raft.Log{&l})
-			d.stepDown()
+			d.stepDown(0)
 		}, "open"},
 		{"stored, then committed by another leader", func(d *desk, l raft.Log) {
 			l.Index = 10
 			d.stored([]*raft.Log{&l})
-			d.stepDown()
+			d.stepDown(0)
 			d.applied(&l, okResults(1))
 		}, "ok"},
 		{"stored, then something else in its place", func(d *desk, l raft.Log) {
 			l.Index = 10
 			d.stored([]*raft.Log{&l})
-			d.stepDown()
+			d.stepDown(0)
 			d.applied(&raft.Log{Index: 10, Type: raft.LogConfiguration}, nil)
 		}, "again"},
 		{"stored, then a no-op in its place, which is not seen", func(d *desk, l raft.Log) {
 			l.Index = 10
 			d.stored([]*raft.Log{&l})
-			d.stepDown()
+			d.stepDown(0)
 			d.applied(&raft.Log{Index: 9, Type: raft.LogConfiguration}, nil)
 			d.applied(&raft.Log{Index: 11, Type: raft.LogConfiguration}, nil)
 		}, "again"},
 		{"stored, then something applied before it", func(d *desk, l raft.Log) {
 			l.Index = 10
 			d.stored([]*raft.Log{&l})
-			d.stepDown()
+			d.stepDown(0)
 			d.applied(&raft.Log{Index: 9, Type: raft.LogConfiguration}, nil)
 		}, "open"},
 		{"stored, then a snapshot over it", func(d *desk, l raft.Log) {
 			l.Index = 10
 			d.stored([]*raft.Log{&l})
-			d.stepDown()
+			d.stepDown(0)
 			d.skipped(10)
 		}, "unknown"},
 		{"another process's entry with the same number", func(d *desk, l raft.Log) {
@@ -270,6 +271,33 @@ func TestWhatBecomesOfAnEntryOfADeposedLeader(t *testing.T) {
 	}
 }
 
+// Notices of the end of a term may come late, when the next term of ours is
+// under way, or early, before the marker's.
+func TestLateNoticesOfTheEndOfATerm(t *testing.T) {
+	t.Run("entries of the term that is led now are not put back", func(t *testing.T) {
+		d := newDesk()
+		d.lead(4)
+		p, _ := d.submit(commandsOf(1, 10), false)
+		d.dispatchAll()
+		d.stepDown(4) // of an earlier one
+		require.NotNil(t, d.leading())
+		d.dispatchAll()
+		require.Len(t, d.entries, 1, "or the write would be applied twice")
+		d.commit(t, 0, 10, 1)
+		<-p.done
+		require.Nil(t, p.results[0].Problem)
+	})
+	t.Run("a term that is over is not served", func(t *testing.T) {
+		d := newDesk()
+		d.marked = 4
+		d.stepDown(0)
+		d.serve(&leadership{term: 4})
+		require.Nil(t, d.leading(), "or nobody would ever end it")
+		d.lead(5)
+		require.NotNil(t, d.leading())
+	})
+}
+
 func TestForwardsHopOnce(t *testing.T) {
 	d := newDesk()
 	d.leaderIs = "n2"
@@ -280,7 +308,7 @@ func TestForwardsHopOnce(t *testing.T) {
 	p, problem := d.submit(commandsOf(1, 10), true)
 	require.Nil(t, problem)
 	d.leaderIs = ""
-	d.stepDown()
+	d.stepDown(0)
 	d.leaderIs = "n2"
 	d.dispatchAll()
 	require.Empty(t, d.sent)
