@@ -78,6 +78,35 @@ func TestSimNoReadBeforeTheTermsMarker(t *testing.T) {
 	})
 }
 
+// A write that was acknowledged just before its leader died is seen by the very
+// first read of the next one, which holds it without knowing that it is
+// committed.
+func TestSimFirstReadOfANewLeader(t *testing.T) {
+	runSim(t, 5, nil, func(s *sim) {
+		for round := range 5 {
+			old := s.leader()
+			s.converge()
+			time.Sleep(time.Second) // virtual
+			value := strconv.Itoa(round)
+			require.Nil(t, simPut(old, "k", value, time.Second))
+			s.crash(old.ID())
+			var next *Node
+			for next == nil {
+				time.Sleep(20 * time.Microsecond) // virtual
+				for _, n := range s.up() {
+					if n.raft.State() == raft.Leader {
+						next = n
+					}
+				}
+			}
+			v, err := simGet(next, "k", 5*time.Second)
+			require.NoError(t, err)
+			require.Equal(t, value, v)
+			s.start(old.ID())
+		}
+	})
+}
+
 // The answers of nonvoters prove nothing.
 func TestSimNonvotersConfirmNothing(t *testing.T) {
 	runSim(t, 3, nil, func(s *sim) {
