@@ -5,6 +5,7 @@ import (
 	"errors"
 	"time"
 
+	"trivet/store"
 	"trivet/trivetpb"
 )
 
@@ -17,7 +18,7 @@ func (n *Node) forward(leader string, g *group) {
 	for _, s := range g.segments {
 		commands = append(commands, s.p.commands[s.from:s.to]...)
 	}
-	n.spawn(func() {
+	if !n.spawn(func() {
 		results, err := n.callForward(leader, commands)
 		if err != nil && !errors.Is(err, errNotSent) {
 			n.log.Debug("a forward was lost", "leader", leader, "commands", len(commands), "error", err)
@@ -38,7 +39,9 @@ func (n *Node) forward(leader string, g *group) {
 			p := results[i].Problem
 			return p != nil && !p.Unknown && (p.Code == trivetpb.Code_NO_LEADER || p.Code == trivetpb.Code_DRAINING)
 		})
-	})
+	}) {
+		n.proposer.forwarded(g, nil, func(int) bool { return true }) // stopped: it goes no further
+	}
 }
 
 func (n *Node) callForward(leader string, commands [][]byte) ([]*trivetpb.Result, error) {
@@ -61,13 +64,60 @@ func (n *Node) callForward(leader string, commands [][]byte) ([]*trivetpb.Result
 	return f.GetResults(), nil
 }
 
-// serveForward answers another member's forward.
+// maxForwardAnswer bounds what the results of one forward take together, well
+// within a frame. What goes beyond is told that it was applied in no other way
+// than that its outcome is unknown.
+const maxForwardAnswer = maxFrame * 3 / 4
+
+// serveForward answers another member's forward. The commands are looked at
+// before they go into the log: one that this version does not know, from a
+// member of a later one, would stop every member that has to apply it.
 func (n *Node) serveForward(ctx context.Context, from string, r *trivetpb.ForwardRequest) *trivetpb.ForwardReply {
-	p, problem := n.proposer.submit(r.Commands, true)
-	if problem != nil {
-		return &trivetpb.ForwardReply{Problem: problem}
+	reply := &trivetpb.ForwardReply{Results: make([]*trivetpb.Result, len(r.Commands))}
+	good := make([][]byte, 0, len(r.Commands))
+	for i, b := range r.Commands {
+		if problem := checkCommand(b); problem != nil {
+			n.log.Warn("a forwarded command was refused", "from", from, "problem", problem)
+			reply.Results[i] = &trivetpb.Result{Problem: problem}
+			continue
+		}
+		good = append(good, b)
 	}
-	ctx, cancel := context.WithTimeout(ctx, maxForwardWait)
-	defer cancel()
-	return &trivetpb.ForwardReply{Results: n.proposer.wait(ctx, p)}
+	var results []*trivetpb.Result
+	if len(good) > 0 {
+		p, problem := n.proposer.submit(good, true)
+		if problem != nil {
+			return &trivetpb.ForwardReply{Problem: problem}
+		}
+		ctx, cancel := context.WithTimeout(ctx, maxForwardWait)
+		defer cancel()
+		results = n.proposer.wait(ctx, p)
+	}
+	size := 0
+	for i := range reply.Results {
+		if reply.Results[i] != nil {
+			continue
+		}
+		result := results[0]
+		results = results[1:]
+		if size += result.SizeVT(); size > maxForwardAnswer {
+			size -= result.SizeVT()
+			result = unknownResult("the answer was too large to be passed on by the node that was asked")
+		}
+		reply.Results[i] = result
+	}
+	return reply
+}
+
+// checkCommand says what is wrong with an encoded command, nil for nothing.
+func checkCommand(b []byte) *trivetpb.Problem {
+	var c trivetpb.Command
+	if err := c.UnmarshalVT(b); err != nil {
+		return &trivetpb.Problem{Code: trivetpb.Code_BAD_REQUEST, Detail: err.Error()}
+	}
+	op := c.GetOp()
+	if op == nil {
+		return &trivetpb.Problem{Code: trivetpb.Code_BAD_REQUEST, Detail: "the leader does not know this command"}
+	}
+	return store.Check(op, store.Limits{MaxValueBytes: store.HardMaxValueBytes, MaxTxnOps: store.HardMaxTxnOps})
 }

@@ -51,8 +51,8 @@ func (n *Node) followLeadership(notices <-chan bool) {
 }
 
 // leads returns the term that raft leads, 0 for none. raft raises its term before
-// it is a candidate, and ceases to lead before it raises its term: a leader whose
-// term is the same before and after leads that term.
+// it leads, and ceases to lead before it raises its term: a leader whose term is
+// the same before and after leads that term.
 func (n *Node) leads() uint64 {
 	for {
 		term := n.raft.CurrentTerm()

@@ -45,10 +45,13 @@ import (
 //
 // So raft is told that gaps are fine, which makes it keep the log, and
 //
-//   - the entry at the newest snapshot's end, asked for by index, is always of
-//     the snapshot's term: whatever the log has there was never committed. What
-//     follows it in the log is compared with the leader's entries, and truncated
-//     where it differs, as always;
+//   - where the log has another entry than the snapshot at the snapshot's end, or
+//     none, everything up to there is deleted, at once: it may hold entries that
+//     were never committed, which this member would send to others if it came to
+//     lead;
+//   - the entry at the newest snapshot's end, asked for by index, is of the
+//     snapshot's term. What follows it in the log is compared with the leader's
+//     entries, and truncated where it differs, as always;
 //   - entries that come after a gap are taken if the snapshot covers the gap;
 //     what was before is deleted then.
 //
@@ -62,8 +65,10 @@ type guardedLog struct {
 	// fail takes the node out of service. Called at most once, from any
 	// goroutine, and returns without waiting for the node to have stopped.
 	fail func(error)
-	// stored is called in raft's main goroutine after entries were synced.
-	stored func([]*raft.Log)
+	// storing is called in raft's main goroutine before entries are written:
+	// from here on they may be on disk, whatever the write answers. stored is
+	// called after they were synced.
+	storing, stored func([]*raft.Log)
 
 	mu     sync.Mutex
 	broken error
@@ -122,13 +127,32 @@ func (g *guardedLog) abandon() {
 	}
 }
 
-// snapshot says where a snapshot that is on disk ends.
+// snapshot says where a snapshot that is on disk ends, and deletes what the log
+// has up to there if it is not what led to the snapshot. A crash in between
+// leaves that to the next start, which calls this too.
 func (g *guardedLog) snapshot(index, term uint64) {
 	g.mu.Lock()
-	defer g.mu.Unlock()
-	if index > g.snapshotIndex {
+	newer := index > g.snapshotIndex
+	if newer {
 		g.snapshotIndex, g.snapshotTerm = index, term
 	}
+	g.mu.Unlock()
+	if !newer || mutant.On("snapshot-on-log") {
+		return
+	}
+	first, err := g.FirstIndex()
+	if err != nil {
+		return
+	}
+	last, err := g.LastIndex()
+	if err != nil || last == 0 || first > index {
+		return
+	}
+	var l raft.Log
+	if g.inner.GetLog(index, &l) == nil && l.Term == term {
+		return // Log Matching: all before it is what the snapshot holds
+	}
+	_ = g.DeleteRange(first, min(index, last)) // poisons where it fails
 }
 
 func (g *guardedLog) FirstIndex() (uint64, error) {
@@ -162,7 +186,7 @@ func (g *guardedLog) GetLog(index uint64, l *raft.Log) error {
 				return err
 			}
 			// raft asks for its term. It can never take it for an entry to send
-			// or to apply: both come after another one that is not there.
+			// or to apply: both come after the one before it, which is not there.
 			*l = raft.Log{Index: index, Term: term, Type: raft.LogNoop}
 			return nil
 		}
@@ -172,6 +196,7 @@ func (g *guardedLog) GetLog(index uint64, l *raft.Log) error {
 		return nil
 	}
 	if broken != nil {
+		g.abandon()
 		return broken
 	}
 	return g.read(index, l)
@@ -221,6 +246,9 @@ func (g *guardedLog) StoreLogs(logs []*raft.Log) error {
 
 	if err := g.closeGap(logs[0].Index); err != nil {
 		return err
+	}
+	if g.storing != nil {
+		g.storing(logs)
 	}
 	watch := time.AfterFunc(g.limit, func() {
 		if mutant.On("no-watch") {
@@ -284,6 +312,9 @@ func (g *guardedLog) closeGap(next uint64) error {
 func (g *guardedLog) DeleteRange(from, to uint64) error {
 	if err := g.err(); err != nil {
 		return err
+	}
+	if last, err := g.inner.LastIndex(); err == nil && last == 0 {
+		return nil // raft compacts an empty log too
 	}
 	g.mu.Lock()
 	if to+1 >= g.next {

@@ -159,7 +159,14 @@ func Open(cfg Config) (_ *Node, err error) {
 // raft over them.
 func (n *Node) openRaft(ln net.Listener) error {
 	cfg, s := n.cfg, n.storage
-	n.logs = newGuardedLog(s.log, s.logWhere, cfg.DiskTimeout, n.fail, n.stored)
+	n.logs = newGuardedLog(s.log, s.logWhere, cfg.DiskTimeout, n.fail, func(logs []*raft.Log) {
+		n.commits.stored(logs[len(logs)-1].Index)
+	})
+	n.logs.storing = func(logs []*raft.Log) {
+		if n.proposer != nil { // the initial configuration comes before it
+			n.proposer.storing(logs)
+		}
+	}
 	var err error
 	if n.stable, err = newGuardedStable(s.stable, s.where, n.fail); err != nil {
 		return err
@@ -186,6 +193,7 @@ func (n *Node) openRaft(ln net.Listener) error {
 	n.port = newPeerPort(ln, n.cluster, cfg.ID, n.log)
 	n.port.dialTo = cfg.Dial
 	n.port.address = n.peerAddress
+	n.port.silence = cfg.Timing.Election
 	n.port.serve = func(from string, c net.Conn) { servePeer(n.ctx, n, from, c) }
 	n.peers = newPeers(n.port)
 	nt := raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
@@ -314,14 +322,6 @@ func (n *Node) checkSnapshot() error {
 	return nil
 }
 
-// stored is called by the log store in raft's main goroutine.
-func (n *Node) stored(logs []*raft.Log) {
-	if n.proposer != nil {
-		n.proposer.stored(logs)
-	}
-	n.commits.stored(logs[len(logs)-1].Index)
-}
-
 // peerAddress finds where a member's peer port is.
 func (n *Node) peerAddress(id string) (string, error) {
 	for _, s := range n.configuration().Servers {
@@ -447,6 +447,7 @@ func (n *Node) fail(err error) {
 		if n.proposer != nil {
 			n.proposer.abandon(&trivetpb.Problem{Code: trivetpb.Code_DRAINING, Detail: "the node has failed: " + err.Error()})
 		}
+		n.cancel() // whoever waits for anything
 		close(n.failed)
 	}()
 }

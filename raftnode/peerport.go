@@ -36,7 +36,11 @@ type peerPort struct {
 	address func(id string) (string, error)
 	// serve runs a stream of peer requests until the connection ends.
 	serve func(from string, c net.Conn)
-	log   *slog.Logger
+	// silence is how long a peer may say nothing at all with a request under
+	// way, once somebody gave up on it, before the connection is given up too:
+	// after a partition, TCP's own patience would outlast it by far.
+	silence time.Duration
+	log     *slog.Logger
 
 	raft chan net.Conn // accepted streams for raft's transport
 	stop chan struct{}
@@ -152,6 +156,8 @@ func (p *peerPort) answer(c net.Conn) (kind byte, from string, err error) {
 		refused = fmt.Sprintf("this is member %s, not %s", p.id, hello.To)
 	case hello.From == p.id || !idPattern.MatchString(hello.From):
 		refused = fmt.Sprintf("%q is no other member's id", hello.From)
+	case !p.member(hello.From):
+		refused = fmt.Sprintf("%s is no member of the cluster", hello.From)
 	case !p.name(c, hello.From):
 		refused = fmt.Sprintf("member %s has too many connections here", hello.From)
 	}
@@ -162,6 +168,12 @@ func (p *peerPort) answer(c net.Conn) (kind byte, from string, err error) {
 		return 0, "", errors.New(refused)
 	}
 	return head[0], hello.From, c.SetDeadline(time.Time{})
+}
+
+// member reports whether somebody is a member, as far as this node knows.
+func (p *peerPort) member(id string) bool {
+	_, err := p.address(id)
+	return err == nil
 }
 
 // dial opens a stream to a member.

@@ -26,6 +26,7 @@ func portPair(t *testing.T, sn *simNet) (*peerPort, func(cluster, id string) *pe
 	port := func(cluster, id string) *peerPort {
 		p := newPeerPort(sn.listen(id), cluster, id, testLog(t))
 		p.address = func(to string) (string, error) { return simAddr(to), nil }
+		p.silence = 250 * time.Millisecond
 		p.dialTo = func(ctx context.Context, address string) (net.Conn, error) { return sn.dial(ctx, id, address) }
 		return p
 	}
@@ -226,13 +227,19 @@ func TestPeerRequestsLeaveASilentConnection(t *testing.T) {
 			return err
 		}
 		require.NoError(t, confirm())
-		before := ps.clients["n1"].current()
+		stream := func() *peerStream {
+			c := ps.clients["n1"]
+			c.mu.Lock()
+			defer c.mu.Unlock()
+			return c.stream
+		}
+		before := stream()
 		sn.set([]string{"n1", "n2"}, func(string, string) bool { return true })
 		require.ErrorIs(t, confirm(), context.DeadlineExceeded)
 		sn.set([]string{"n1", "n2"}, func(string, string) bool { return false })
 		synctest.Wait()
 		require.NoError(t, confirm())
-		require.NotSame(t, before, ps.clients["n1"].current())
+		require.NotSame(t, before, stream())
 	})
 }
 
@@ -258,6 +265,7 @@ func FuzzPeerPort(f *testing.F) {
 	f.Fuzz(func(t *testing.T, b []byte) {
 		a, c := net.Pipe()
 		p := newPeerPort(nil, "c1", "n1", testLog(t))
+		p.address = func(to string) (string, error) { return simAddr(to), nil }
 		p.conns[c] = ""
 		go io.Copy(io.Discard, a)
 		go func() {

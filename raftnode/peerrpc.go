@@ -135,6 +135,14 @@ func readFrame(r *bufio.Reader, buf []byte) ([]byte, error) {
 	}
 }
 
+// keepSmall lets go of a buffer that one large frame has made.
+func keepSmall(buf []byte) []byte {
+	if cap(buf) > 1<<20 {
+		return nil
+	}
+	return buf
+}
+
 // peerServer answers peer requests. Its methods are called in goroutines of
 // their own, but for confirm, which answers from memory.
 type peerServer interface {
@@ -165,7 +173,7 @@ func servePeer(ctx context.Context, s peerServer, from string, c net.Conn) {
 	var buf []byte
 	for {
 		var err error
-		if buf, err = readFrame(r, buf); err != nil {
+		if buf, err = readFrame(r, keepSmall(buf)); err != nil {
 			return
 		}
 		req := new(trivetpb.PeerRequest)
@@ -191,7 +199,9 @@ func servePeer(ctx context.Context, s peerServer, from string, c net.Conn) {
 			case *trivetpb.PeerRequest_Member:
 				reply.Reply = &trivetpb.PeerReply_Member{Member: s.serveMember(q.Member)}
 			}
-			w.send(reply)
+			if !w.send(reply) {
+				c.Close() // too large for a frame: the asker shall not wait for it
+			}
 			<-slots
 		}()
 	}
@@ -215,7 +225,7 @@ func (p *peers) call(ctx context.Context, id string, req *trivetpb.PeerRequest) 
 	p.mu.Lock()
 	c := p.clients[id]
 	if c == nil {
-		c = &peerClient{port: p.port, id: id, dialing: make(chan struct{}, 1)}
+		c = &peerClient{port: p.port, id: id}
 		p.clients[id] = c
 	}
 	p.mu.Unlock()
@@ -228,13 +238,28 @@ func (p *peers) call(ctx context.Context, id string, req *trivetpb.PeerRequest) 
 
 // peerClient keeps one connection to a member, opened when it is needed.
 type peerClient struct {
-	port    *peerPort
-	id      string
-	dialing chan struct{} // held by whoever opens the connection
+	port *peerPort
+	id   string
 
 	mu     sync.Mutex
 	stream *peerStream
+	dial   *peerDial // the present attempt, or the last one if that failed
 }
+
+// peerDial is an attempt to connect. It goes on whoever stops waiting for it:
+// the rounds of the read index end with the nearest majority, and the farther
+// members would never be reached.
+type peerDial struct {
+	done  chan struct{}
+	err   error     // set before done is closed
+	retry time.Time // not before; set with err
+}
+
+const (
+	dialTimeout = 2 * time.Second
+	// dialPause is how long a member that could not be reached is left alone.
+	dialPause = 25 * time.Millisecond
+)
 
 // peerStream is one connection and what is under way on it.
 type peerStream struct {
@@ -247,11 +272,6 @@ type peerStream struct {
 	heard   time.Time                           // when the last reply arrived
 	ended   bool
 }
-
-// silence is how long a peer may say nothing at all with a request under way,
-// once somebody gave up on it, before the connection is given up too: after a
-// partition, TCP's own patience would outlast it by far.
-const silence = 500 * time.Millisecond
 
 func (c *peerClient) call(ctx context.Context, req *trivetpb.PeerRequest) (*trivetpb.PeerReply, error) {
 	s, err := c.open(ctx)
@@ -287,7 +307,7 @@ func (c *peerClient) call(ctx context.Context, req *trivetpb.PeerRequest) (*triv
 	case <-ctx.Done():
 		s.mu.Lock()
 		delete(s.pending, id)
-		if !s.heard.After(start) && time.Since(start) >= silence {
+		if !s.heard.After(start) && time.Since(start) >= c.port.silence {
 			s.ended = true
 			s.conn.Close() // the reading side does the rest
 		}
@@ -298,48 +318,63 @@ func (c *peerClient) call(ctx context.Context, req *trivetpb.PeerRequest) (*triv
 
 // open returns the present stream, or a new one.
 func (c *peerClient) open(ctx context.Context) (*peerStream, error) {
-	if s := c.current(); s != nil {
+	c.mu.Lock()
+	if s := c.stream; s != nil {
+		c.mu.Unlock()
 		return s, nil
 	}
+	d := c.dial
+	if d == nil || (d.err != nil && !time.Now().Before(d.retry)) {
+		d = &peerDial{done: make(chan struct{})}
+		if !c.port.spawn(func() { c.connect(d) }) {
+			c.mu.Unlock()
+			return nil, net.ErrClosed
+		}
+		c.dial = d
+	}
+	c.mu.Unlock()
 	select {
-	case c.dialing <- struct{}{}:
-		defer func() { <-c.dialing }()
+	case <-d.done:
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}
-	if s := c.current(); s != nil {
-		return s, nil
-	}
-	conn, err := c.port.dial(ctx, streamPeer, c.id)
-	if err != nil {
-		return nil, err
-	}
-	s := &peerStream{conn: conn, w: newFrameWriter(conn), pending: map[uint64]chan *trivetpb.PeerReply{}}
-	c.set(s)
-	if !c.port.spawn(func() {
-		s.read()
-		c.set(nil)
-		c.port.release(conn)
-		s.w.end()
-	}) {
-		c.set(nil)
-		conn.Close()
-		s.w.end()
-		return nil, net.ErrClosed
-	}
-	return s, nil
-}
-
-func (c *peerClient) set(s *peerStream) {
-	c.mu.Lock()
-	c.stream = s
-	c.mu.Unlock()
-}
-
-func (c *peerClient) current() *peerStream {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.stream
+	switch {
+	case c.stream != nil:
+		return c.stream, nil
+	case d.err != nil:
+		return nil, d.err
+	}
+	return nil, errPeerLost // connected, and gone again
+}
+
+// connect makes one attempt, and then reads what comes until the connection
+// ends.
+func (c *peerClient) connect(d *peerDial) {
+	ctx, cancel := context.WithTimeout(context.Background(), dialTimeout)
+	conn, err := c.port.dial(ctx, streamPeer, c.id)
+	cancel()
+	if err != nil {
+		c.mu.Lock()
+		d.err, d.retry = err, time.Now().Add(dialPause)
+		c.mu.Unlock()
+		close(d.done)
+		return
+	}
+	s := &peerStream{conn: conn, w: newFrameWriter(conn), pending: map[uint64]chan *trivetpb.PeerReply{}}
+	c.set(s, nil)
+	close(d.done)
+	s.read()
+	c.set(nil, nil)
+	c.port.release(conn)
+	s.w.end()
+}
+
+func (c *peerClient) set(s *peerStream, d *peerDial) {
+	c.mu.Lock()
+	c.stream, c.dial = s, d
+	c.mu.Unlock()
 }
 
 // read hands out replies until the connection ends, then loses what waits.
@@ -348,7 +383,7 @@ func (s *peerStream) read() {
 	var buf []byte
 	for {
 		var err error
-		if buf, err = readFrame(r, buf); err != nil {
+		if buf, err = readFrame(r, keepSmall(buf)); err != nil {
 			break
 		}
 		reply := new(trivetpb.PeerReply)

@@ -25,7 +25,8 @@ import (
 // The dispatcher uses none of raft's futures: they can hang after a shutdown,
 // and ErrLeadershipLost says nothing. It watches three things instead.
 //
-//   - The log store tells (stored) at which index an entry of ours was synced.
+//   - The log store tells (storing) at which index an entry of ours is about to be
+//     written: before the write, since one that fails may be on disk all the same.
 //   - The state machine tells (applied) what was applied at which index.
 //   - The leadership loop tells (stepDown) that raft's leader loop of a term
 //     has ended: from then on no entry of that term can be stored here, since
@@ -35,13 +36,14 @@ import (
 //
 //   - that was applied has its results, even where another leader committed it
 //     after this one was deposed;
-//   - that was not stored when its term ended was certainly not applied: its
-//     commands go back to the front of the queue, to whoever leads now;
-//   - that was stored at index i, where something else was applied at i (a
+//   - that was not about to be stored when its term ended was certainly not
+//     applied: its commands go back to the front of the queue, to whoever leads
+//     now;
+//   - that may be stored at index i, where something else was applied at i (a
 //     no-op is not seen; anything applied beyond i shows it), was certainly not
 //     applied: entries are applied in the order of the log, and index i has
 //     been passed. Back to the queue;
-//   - that was stored and is not decided yet is waited for until its callers
+//   - that may be stored and is not decided yet is waited for until its callers
 //     give up: outcome unknown.
 
 // proposal is what one caller waits for.
@@ -81,7 +83,7 @@ type group struct {
 	// Of an entry of ours:
 	seq    uint64 // names it in its entryMeta
 	term   uint64
-	index  uint64 // where it was stored; 0 until then
+	index  uint64 // where it may be stored; 0 until then
 	marker bool   // the term's marker, which has no segments
 	// Of a forward: whose slots it holds.
 	epoch uint64
@@ -147,6 +149,10 @@ type ProposerStats struct {
 	Retried   uint64 // commands put back because they were certainly not applied
 }
 
+// held is what a command counts for while it waits or is under way: its bytes,
+// and about what else is kept for it.
+func held(command []byte) int64 { return int64(len(command)) + 256 }
+
 // retryPause is how long commands stay here after a leader would not have them
 // or could not be reached, unless another leader is heard of before.
 const retryPause = 20 * time.Millisecond
@@ -163,7 +169,7 @@ func (q *proposer) submit(commands [][]byte, hop bool) (*proposal, *trivetpb.Pro
 	}
 	var size int64
 	for _, c := range commands {
-		size += int64(len(c))
+		size += held(c)
 	}
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -215,7 +221,7 @@ func (q *proposer) wait(ctx context.Context, p *proposal) []*trivetpb.Result {
 			results[i] = r
 		case p.state[i] == queued:
 			p.state[i] = concluded
-			q.bytes -= int64(len(p.commands[i]))
+			q.bytes -= held(p.commands[i])
 			withdrawn = true
 			problem := &trivetpb.Problem{Code: trivetpb.Code_TIMEOUT, Detail: "the write waited for its turn until its time was up"}
 			if q.lead == nil && q.leader() == "" {
@@ -284,7 +290,7 @@ func (q *proposer) dispatchAll() time.Duration {
 				q.mu.Unlock()
 				return 0
 			}
-			g := q.take()
+			g := q.take(false)
 			if g == nil {
 				q.mu.Unlock()
 				continue
@@ -313,7 +319,7 @@ func (q *proposer) dispatchAll() time.Duration {
 			q.mu.Unlock()
 			return 0
 		}
-		g := q.take()
+		g := q.take(true)
 		if g == nil {
 			q.mu.Unlock()
 			continue
@@ -328,13 +334,23 @@ func (q *proposer) dispatchAll() time.Duration {
 }
 
 // take removes a group from the front of the queue; nil where everything that
-// it found had been given up.
-func (q *proposer) take() *group {
+// it found had been given up. To be forwarded, it takes nothing that another
+// member forwarded: that came while this node was about to lead.
+func (q *proposer) take(forward bool) *group {
 	g := &group{}
 	emptied := 0
 	for full := false; !full && emptied < len(q.queue); {
 		s := &q.queue[emptied]
 		from := s.from
+		if forward && s.p.hop {
+			for ; s.from < s.to; s.from++ {
+				if s.p.state[s.from] == queued {
+					q.conclude(s.p, s.from, notLeading)
+				}
+			}
+			emptied++
+			continue
+		}
 		for s.from < s.to && s.p.state[s.from] == queued && !full {
 			n := len(s.p.commands[s.from])
 			if full = g.count == maxGroupCommands || (g.count > 0 && g.bytes+n > maxGroupBytes); full {
@@ -416,9 +432,9 @@ func (q *proposer) mark(term uint64, settings *trivetpb.Settings) (raft.Log, err
 	return q.note(&group{marker: true}, term, data), nil
 }
 
-// stored notes where entries of ours were synced. Called by the log store in
-// raft's main goroutine.
-func (q *proposer) stored(logs []*raft.Log) {
+// storing notes where entries of ours are about to be written. Called by the log
+// store in raft's main goroutine.
+func (q *proposer) storing(logs []*raft.Log) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	if len(q.entries) == 0 {
@@ -499,7 +515,7 @@ func (q *proposer) conclude(p *proposal, c int, r *trivetpb.Result) {
 	}
 	p.state[c] = concluded
 	p.results[c] = r
-	q.bytes -= int64(len(p.commands[c]))
+	q.bytes -= held(p.commands[c])
 	if p.open--; p.open == 0 {
 		close(p.done)
 	}
@@ -642,7 +658,7 @@ func (q *proposer) close(why *trivetpb.Problem) {
 func (q *proposer) idle() bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	return len(q.queue) == 0 && len(q.entries) == 0 && q.forwards == 0
+	return q.bytes == 0
 }
 
 // abandon concludes everything: what waits was certainly not applied, what is

@@ -61,7 +61,7 @@ func okResults(n int) []*trivetpb.Result {
 func (d *desk) commit(t *testing.T, i int, index uint64, n int) {
 	l := d.entries[i]
 	l.Index = index
-	d.stored([]*raft.Log{&l})
+	d.storing([]*raft.Log{&l})
 	d.applied(&l, okResults(n))
 }
 
@@ -204,43 +204,43 @@ func TestWhatBecomesOfAnEntryOfADeposedLeader(t *testing.T) {
 		{"never stored", func(d *desk, l raft.Log) { d.stepDown(0) }, "again"},
 		{"stored, then open", func(d *desk, l raft.Log) {
 			l.Index = 10
-			d.stored([]*raft.Log{&l})
+			d.storing([]*raft.Log{&l})
 			d.stepDown(0)
 		}, "open"},
 		{"stored, then committed by another leader", func(d *desk, l raft.Log) {
 			l.Index = 10
-			d.stored([]*raft.Log{&l})
+			d.storing([]*raft.Log{&l})
 			d.stepDown(0)
 			d.applied(&l, okResults(1))
 		}, "ok"},
 		{"stored, then something else in its place", func(d *desk, l raft.Log) {
 			l.Index = 10
-			d.stored([]*raft.Log{&l})
+			d.storing([]*raft.Log{&l})
 			d.stepDown(0)
 			d.applied(&raft.Log{Index: 10, Type: raft.LogConfiguration}, nil)
 		}, "again"},
 		{"stored, then a no-op in its place, which is not seen", func(d *desk, l raft.Log) {
 			l.Index = 10
-			d.stored([]*raft.Log{&l})
+			d.storing([]*raft.Log{&l})
 			d.stepDown(0)
 			d.applied(&raft.Log{Index: 9, Type: raft.LogConfiguration}, nil)
 			d.applied(&raft.Log{Index: 11, Type: raft.LogConfiguration}, nil)
 		}, "again"},
 		{"stored, then something applied before it", func(d *desk, l raft.Log) {
 			l.Index = 10
-			d.stored([]*raft.Log{&l})
+			d.storing([]*raft.Log{&l})
 			d.stepDown(0)
 			d.applied(&raft.Log{Index: 9, Type: raft.LogConfiguration}, nil)
 		}, "open"},
 		{"stored, then a snapshot over it", func(d *desk, l raft.Log) {
 			l.Index = 10
-			d.stored([]*raft.Log{&l})
+			d.storing([]*raft.Log{&l})
 			d.stepDown(0)
 			d.skipped(10)
 		}, "unknown"},
 		{"another process's entry with the same number", func(d *desk, l raft.Log) {
 			l.Index = 10
-			d.stored([]*raft.Log{&l})
+			d.storing([]*raft.Log{&l})
 			l.Extensions = entryMeta{term: 3, proposer: 8, seq: 1}.encode(l.Data)
 			d.applied(&l, okResults(1))
 		}, "again"},
@@ -359,6 +359,20 @@ func TestAHangingLeaderDoesNotHoldUpTheNext(t *testing.T) {
 	d.dispatchAll()
 	d.forwarded(d.sent[1], okResults(1), func(int) bool { return false })
 	require.Equal(t, 1, d.forwards)
+}
+
+// What was accepted while this node was about to lead goes to no other.
+func TestForwardsDoNotHopFromANodeThatWasAboutToLead(t *testing.T) {
+	d := newDesk()
+	d.leaderIs = "n1" // the marker is not applied yet
+	p, problem := d.submit(commandsOf(2, 10), true)
+	require.Nil(t, problem)
+	d.leaderIs = "n2" // deposed; the notice has not been read yet
+	d.dispatchAll()
+	require.Empty(t, d.sent)
+	<-p.done
+	require.Equal(t, trivetpb.Code_NO_LEADER, p.results[1].Problem.Code)
+	require.Zero(t, d.bytes)
 }
 
 func TestTheEndAnswersEverybody(t *testing.T) {

@@ -104,6 +104,9 @@ func (n *Node) AwaitRead(ctx context.Context, o ReadOptions) (Proof, error) {
 	}
 	if o.MinRevision > n.store.Revision() {
 		if err := n.appliedRevision.wait(ctx, n.ctx.Done(), o.MinRevision); err != nil {
+			if failed := n.stopped(); failed != nil {
+				return proof, failed
+			}
 			return proof, &trivetpb.Problem{
 				Code:     trivetpb.Code_NOT_FRESH,
 				Detail:   fmt.Sprintf("revision %d has not arrived; the state is at %d", o.MinRevision, n.store.Revision()),
@@ -205,7 +208,7 @@ func (n *Node) confirm(ctx context.Context) (readIndex, error) {
 	ctx, cancel := context.WithTimeout(ctx, 2*n.cfg.Timing.Election)
 	defer cancel()
 
-	yes, voters := 0, 0
+	yes, voters, open := 0, 0, 0
 	answers := make(chan bool, len(n.configuration().Servers))
 	for _, s := range n.configuration().Servers {
 		if s.Suffrage != raft.Voter && !mutant.On("count-nonvoters") {
@@ -216,6 +219,7 @@ func (n *Node) confirm(ctx context.Context) (readIndex, error) {
 			yes++
 			continue
 		}
+		open++
 		n.spawn(func() {
 			reply, err := n.peers.call(ctx, string(s.ID), &trivetpb.PeerRequest{
 				Request: &trivetpb.PeerRequest_Confirm{Confirm: &trivetpb.ConfirmRequest{Term: lead.term}},
@@ -226,8 +230,12 @@ func (n *Node) confirm(ctx context.Context) (readIndex, error) {
 	for yes <= voters/2 {
 		select {
 		case ok := <-answers:
+			open--
 			if ok {
 				yes++
+			}
+			if yes+open <= voters/2 {
+				return readIndex{}, fmt.Errorf("%d of %d voters confirmed term %d", yes, voters, lead.term)
 			}
 		case <-ctx.Done():
 			return readIndex{}, fmt.Errorf("%d of %d voters confirmed term %d: %w", yes, voters, lead.term, ctx.Err())

@@ -3,6 +3,7 @@ package raftnode
 import (
 	"fmt"
 	"io"
+	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -18,6 +19,7 @@ import (
 //     id too, so that a member may come back under another address.
 //   - Heartbeats bypass raft's main goroutine only where that is safe
 //     (stablestore.go).
+//   - A message commits nothing that lies beyond it (boundCommit).
 //   - The node can put a message of its own in front of raft (inject): one that
 //     the leader could have sent.
 type transport struct {
@@ -46,12 +48,35 @@ func newTransport(nt *raft.NetworkTransport, id string, stable *guardedStable) *
 	return t
 }
 
+// boundCommit bounds the commit index of a message by the last entry that the
+// message covers. raft commits up to the leader's commit index or the end of
+// its own log, whichever is less; the Raft paper (figure 2, AppendEntries, rule
+// 5) says the index of the last new entry. The difference is a follower whose
+// log goes on behind what the message covers with entries of a deposed leader:
+// it would take those for committed, and apply them. A leader sends such a
+// message where its commit index moves on while a retry sleeps, between when it
+// fixed what to send and when it reads the index.
+func boundCommit(req *raft.AppendEntriesRequest) {
+	if mutant.On("commit-beyond") {
+		return
+	}
+	req.LeaderCommitIndex = min(req.LeaderCommitIndex, req.PrevLogEntry+uint64(len(req.Entries)))
+}
+
 // pump hands raft what arrives.
 func (t *transport) pump() {
 	defer close(t.done)
 	for {
 		select {
 		case rpc := <-t.NetworkTransport.Consumer():
+			if req, ok := rpc.Command.(*raft.AppendEntriesRequest); ok {
+				boundCommit(req)
+				if i := slices.IndexFunc(req.Entries, func(l *raft.Log) bool { return len(l.Extensions) == 0 }); i >= 0 {
+					// Its leader would have stamped it (logstore.go).
+					rpc.Respond(nil, fmt.Errorf("raftnode: entry %d %w", req.Entries[i].Index, errNoMeta))
+					continue
+				}
+			}
 			select {
 			case t.out <- rpc:
 			case <-t.stop:
@@ -127,6 +152,7 @@ func (t *transport) inject(command any, reply chan raft.RPCResponse) bool {
 // Outgoing requests are addressed by id.
 
 func (t *transport) AppendEntries(id raft.ServerID, _ raft.ServerAddress, req *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) error {
+	boundCommit(req)
 	return t.NetworkTransport.AppendEntries(id, raft.ServerAddress(id), req, resp)
 }
 
