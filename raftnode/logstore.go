@@ -69,6 +69,8 @@ type guardedLog struct {
 	// from here on they may be on disk, whatever the write answers. stored is
 	// called after they were synced.
 	storing, stored func([]*raft.Log)
+	// applied returns the index of the last entry that was applied.
+	applied func() uint64
 
 	mu     sync.Mutex
 	broken error
@@ -250,14 +252,9 @@ func (g *guardedLog) StoreLogs(logs []*raft.Log) error {
 	if g.storing != nil {
 		g.storing(logs)
 	}
-	watch := time.AfterFunc(g.limit, func() {
-		if mutant.On("no-watch") {
-			return
-		}
-		g.poison(fmt.Errorf("log in %s: writing %d entries takes longer than %v", g.where, len(logs), g.limit))
-	})
+	stop := g.watch(len(logs))
 	err := g.inner.StoreLogs(logs)
-	watch.Stop()
+	stop()
 	if err != nil && mutant.On("retry-sync") {
 		return err
 	}
@@ -280,6 +277,34 @@ func (g *guardedLog) StoreLogs(logs []*raft.Log) error {
 		g.stored(logs)
 	}
 	return nil
+}
+
+// watch poisons the store if the returned function is not called within limit.
+// It counts in ticks of its own, not by the clock: a process that was stopped or
+// a machine that was frozen has not had a slow disk.
+func (g *guardedLog) watch(entries int) (stop func()) {
+	const ticks = 10
+	left := ticks
+	var mu sync.Mutex
+	var timer *time.Timer
+	tick := func() {
+		mu.Lock()
+		defer mu.Unlock()
+		if left--; left > 0 {
+			timer.Reset(g.limit / ticks)
+		} else if left == 0 && !mutant.On("no-watch") {
+			g.poison(fmt.Errorf("log in %s: writing %d entries takes longer than %v", g.where, entries, g.limit))
+		}
+	}
+	mu.Lock()
+	defer mu.Unlock()
+	timer = time.AfterFunc(g.limit/ticks, tick)
+	return func() {
+		mu.Lock()
+		left = 0 // a tick under way does nothing more
+		timer.Stop()
+		mu.Unlock()
+	}
 }
 
 // closeGap deletes the whole log where next does not follow its last entry, and
@@ -323,10 +348,37 @@ func (g *guardedLog) DeleteRange(from, to uint64) error {
 	g.cache.remove(from, to)
 	g.sizes.remove(from, to)
 	g.mu.Unlock()
+	if err := g.keepsApplied(from, to); err != nil {
+		g.poison(err)
+		g.abandon()
+		return err
+	}
 	if err := g.inner.DeleteRange(from, to); err != nil {
 		err = fmt.Errorf("log in %s: deleting %d to %d: %w", g.where, from, to, err)
 		g.poison(err)
 		return err
+	}
+	return nil
+}
+
+// keepsApplied refuses to cut off what was applied: raft truncates a log where
+// the leader's differs, which can only be behind what is committed. If it is
+// not, the cluster has lost acknowledged writes (members came back with less than
+// they had), and to go on would hide it.
+func (g *guardedLog) keepsApplied(from, to uint64) error {
+	if g.applied == nil {
+		return nil
+	}
+	first, err := g.inner.FirstIndex()
+	if err != nil {
+		return err
+	}
+	last, err := g.inner.LastIndex()
+	if err != nil {
+		return err
+	}
+	if from > first && to >= last && from <= g.applied() {
+		return fmt.Errorf("log in %s: the leader has another entry %d than the one that was applied here: the cluster has lost acknowledged writes", g.where, from)
 	}
 	return nil
 }

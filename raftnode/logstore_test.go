@@ -120,6 +120,38 @@ func TestLogGivesUpOnADiskThatHangs(t *testing.T) {
 	})
 }
 
+// A process that was stopped, or a machine that was frozen, has no slow disk: the
+// watch counts its own ticks.
+func TestLogWatchCountsTicks(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g, failed := guarded(newSimDisk())
+		stop := g.watch(1)
+		time.Sleep(900 * time.Millisecond) // virtual
+		synctest.Wait()
+		stop()
+		time.Sleep(time.Second) // virtual
+		require.NoError(t, *failed)
+		g.watch(1)
+		time.Sleep(1100 * time.Millisecond) // virtual
+		synctest.Wait()
+		require.Error(t, *failed)
+	})
+}
+
+func TestLogKeepsWhatWasApplied(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g, failed := guarded(newSimDisk())
+		require.NoError(t, g.StoreLogs([]*raft.Log{entryOf(1, 1, 1, "a"), entryOf(2, 1, 1, "b"), entryOf(3, 1, 1, "c"), entryOf(4, 1, 1, "d")}))
+		g.applied = func() uint64 { return 2 }
+		require.NoError(t, g.DeleteRange(3, 4), "behind what was applied")
+		require.NoError(t, g.DeleteRange(1, 1), "compaction")
+		require.NoError(t, g.StoreLog(entryOf(3, 2, 2, "e")))
+		g.applied = func() uint64 { return 3 }
+		require.ErrorContains(t, g.DeleteRange(3, 3), "lost acknowledged writes")
+		require.Error(t, *failed)
+	})
+}
+
 func TestEntryCacheHoldsTheNewest(t *testing.T) {
 	var c entryCache
 	for i := uint64(5); i < 5000; i++ {

@@ -150,6 +150,9 @@ func Open(cfg Config) (_ *Node, err error) {
 		n.spawn(loop)
 	}
 	n.port.start()
+	if known, err := n.peerAddress(n.cfg.ID); err == nil && known != n.cfg.AdvertisePeer {
+		n.log.Warn("the others look for this member at another address than it goes by", "known", known, "goes by", n.cfg.AdvertisePeer)
+	}
 	n.log.Info("member started", "cluster", n.cluster, "peer", ln.Addr().String(), "term", n.raft.CurrentTerm(),
 		"applied", n.store.Index(), "last", n.raft.LastIndex())
 	return n, nil
@@ -162,6 +165,7 @@ func (n *Node) openRaft(ln net.Listener) error {
 	n.logs = newGuardedLog(s.log, s.logWhere, cfg.DiskTimeout, n.fail, func(logs []*raft.Log) {
 		n.commits.stored(logs[len(logs)-1].Index)
 	})
+	n.logs.applied = n.store.Index
 	n.logs.storing = func(logs []*raft.Log) {
 		if n.proposer != nil { // the initial configuration comes before it
 			n.proposer.storing(logs)
@@ -208,6 +212,9 @@ func (n *Node) openRaft(ln net.Listener) error {
 	})
 	n.transport = newTransport(nt, cfg.ID, n.stable)
 
+	if err := n.stable.claim(cfg.ID, s.fresh); err != nil {
+		return err
+	}
 	if s.fresh {
 		servers := make([]raft.Server, len(cfg.InitialCluster))
 		for i, p := range cfg.InitialCluster {

@@ -60,6 +60,26 @@ func newGuardedStable(inner raft.StableStore, where string, fail func(error)) (*
 	return s, nil
 }
 
+// keyMember names the member whose term and vote these are.
+var keyMember = []byte("TrivetMember")
+
+// claim makes sure that term and vote are this member's own: with another one's,
+// copied here, it would vote twice.
+func (s *guardedStable) claim(id string, fresh bool) error {
+	owner, err := s.Get(keyMember)
+	switch {
+	case err == errStableNotFound && fresh:
+		return s.Set(keyMember, []byte(id))
+	case err == errStableNotFound:
+		return fmt.Errorf("%s does not say whose it is: it is damaged, or of no member", s.where)
+	case err != nil:
+		return err
+	case string(owner) != id:
+		return fmt.Errorf("%s belongs to member %s, not to %s", s.where, owner, id)
+	}
+	return nil
+}
+
 // start says that raft runs from here on.
 func (s *guardedStable) start() {
 	s.mu.Lock()

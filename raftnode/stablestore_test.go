@@ -31,6 +31,18 @@ func TestStableKeepsTermAndVote(t *testing.T) {
 	})
 }
 
+func TestStableBelongsToOneMember(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, err := newGuardedStable(newSimDisk(), "stable.db", func(error) {})
+		require.NoError(t, err)
+		require.ErrorContains(t, s.claim("n1", false), "does not say whose it is")
+		require.NoError(t, s.claim("n1", true))
+		require.NoError(t, s.claim("n1", true), "a folder that is made again")
+		require.NoError(t, s.claim("n1", false))
+		require.ErrorContains(t, s.claim("n2", false), "stable.db belongs to member n1, not to n2")
+	})
+}
+
 func TestStableNamesAFlippedBit(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		d := newSimDisk()

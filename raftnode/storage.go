@@ -3,6 +3,7 @@ package raftnode
 import (
 	"fmt"
 	"os"
+	"path/filepath"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
@@ -90,7 +91,7 @@ func openStorage(c *Config, log hclog.Logger) (s *storage, err error) {
 				return nil, err
 			}
 		}
-		w, err := wal.Open(s.logWhere, wal.WithLogger(log))
+		w, err := openWAL(s.logWhere, log)
 		if err != nil {
 			return nil, fmt.Errorf("log in %s: %w", s.logWhere, err)
 		}
@@ -108,14 +109,28 @@ func openStorage(c *Config, log hclog.Logger) (s *storage, err error) {
 	return s, nil
 }
 
+// openWAL opens the log in dir; its own bolt file may be damaged.
+func openWAL(dir string, log hclog.Logger) (w *wal.WAL, err error) {
+	defer recoverDamage(filepath.Join(dir, "wal-meta.db"), &err)
+	return wal.Open(dir, wal.WithLogger(log))
+}
+
+// recoverDamage makes a panic of bolt, its answer to damaged pages, an error.
+func recoverDamage(path string, err *error) {
+	if r := recover(); r != nil {
+		*err = fmt.Errorf("%s is damaged: %v", path, r)
+	}
+}
+
 // openBolt opens a bolt file; one that should be there must be.
-func openBolt(path string, fresh bool) (*boltstore.BoltStore, error) {
+func openBolt(path string, fresh bool) (b *boltstore.BoltStore, err error) {
+	defer recoverDamage(path, &err)
 	if !fresh {
 		if err := checkBoltFile(path); err != nil {
 			return nil, err
 		}
 	}
-	b, err := boltstore.New(boltstore.Options{
+	b, err = boltstore.New(boltstore.Options{
 		Path: path,
 		// The folder is locked already; bolt's own lock must not be waited for.
 		// The free list stays on disk: without it bolt looks for free pages at
