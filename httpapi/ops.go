@@ -221,6 +221,10 @@ func (v *opValues) buildDelete(seen fieldSet, key []byte) (*trivetpb.Op, string)
 		if op.Range, wrong = v.keyRange(seen); wrong != "" {
 			return nil, wrong
 		}
+		// A variable that was empty, most likely, as in DELETE /v1/kv?prefix=.
+		if len(op.Range.Start) == 0 && len(op.Range.End) == 0 && (seen.has(fieldPrefix) || seen.has(fieldPrefix64)) {
+			return nil, "an empty prefix would delete every key; if that is meant, say start and end"
+		}
 	}
 	return &trivetpb.Op{Op: &trivetpb.Op_Delete{Delete: op}}, ""
 }

@@ -40,7 +40,8 @@ func TestTxns(t *testing.T) {
 			{method: "PUT", path: "/v1/kv/text", body: "abc", status: 201},
 			post(`{"then":[{"op":"put","key":"a","value":"1"},{"op":"add","key":"text","delta":1}]}`, 409, "not_a_number"),
 			post(`{"then":[{"op":"put","key":"a","value":"1","lease":5}]}`, 404, "lease_not_found"),
-			post(`{"then":[{"op":"put","key":"a","value":"1"},{"op":"delete","prefix":""}]}`, 400, "duplicate_key"),
+			post(`{"then":[{"op":"put","key":"a","value":"1"},{"op":"delete","start":"","end":""}]}`, 400, "duplicate_key"),
+			post(`{"then":[{"op":"delete","prefix":""}]}`, 400, "bad_request"), // an empty variable, most likely
 			post(`{"then":[{"op":"put","key":"","value":"1"}]}`, 400, "bad_key"),
 			{method: "GET", path: "/v1/kv/a", status: 404},
 		},

@@ -30,7 +30,7 @@ func (n *Node) handOver(ctx context.Context) error {
 		}
 		if err := n.handOverOnce(ctx, term); err != nil {
 			if ctx.Err() != nil {
-				return fmt.Errorf("handing over leadership of term %d: %w", term, err)
+				return fmt.Errorf("handing over leadership of term %d: %w; %w", term, ctx.Err(), err)
 			}
 			n.log.Debug("leadership was not handed over yet", "error", err)
 		}

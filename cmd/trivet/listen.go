@@ -59,7 +59,7 @@ func onlyLoopback(ctx context.Context, host string) error {
 		case a.IP.IsUnspecified():
 			return errEverywhere
 		case !a.IP.IsLoopback():
-			return fmt.Errorf("is beyond loopback (%s), which takes --insecure", a)
+			return fmt.Errorf("is beyond loopback (%s), which takes --insecure", a.String())
 		}
 	}
 	return nil
