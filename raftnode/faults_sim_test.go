@@ -448,6 +448,24 @@ func TestSimSnapshotInTheMiddleOfALog(t *testing.T) {
 	})
 }
 
+// A member that was away for long is served as soon as it is back.
+func TestSimReturnOfALongLostMember(t *testing.T) {
+	runSim(t, 3, nil, func(s *sim) {
+		away := s.followers()[0].ID()
+		s.crash(away)
+		for range 60 {
+			require.Nil(t, simPut(s.leader(), "k", "v", time.Second))
+			time.Sleep(time.Second) // virtual
+		}
+		n := s.start(away)
+		start := time.Now()
+		v, err := simGet(n, "k", 5*time.Second)
+		require.NoError(t, err)
+		require.Equal(t, "v", v)
+		require.Less(t, time.Since(start), time.Second) // virtual
+	})
+}
+
 // Leadership that changes all the time blocks nobody.
 func TestSimManyLeaderChanges(t *testing.T) {
 	runSim(t, 3, nil, func(s *sim) {

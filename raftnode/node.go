@@ -210,7 +210,7 @@ func (n *Node) openRaft(ln net.Listener) error {
 		Logger:                  newRaftLog(n.log, &n.raftQuiet),
 		MsgpackUseNewTimeFormat: true,
 	})
-	n.transport = newTransport(nt, cfg.ID, n.stable)
+	n.transport = newTransport(nt, n.port, n.stable)
 
 	if err := n.stable.claim(cfg.ID, s.fresh); err != nil {
 		return err
@@ -261,7 +261,7 @@ func (n *Node) openRaft(ln net.Listener) error {
 	n.stable.start()
 	n.raftRuns.Store(true)
 	n.raft.RegisterObserver(raft.NewObserver(nil, false, n.observe))
-	n.transport.setState(n.raft.State)
+	n.transport.setState(n.raft.State, n.leads)
 	n.spawn(func() { n.followLeadership(notices) })
 	return nil
 }

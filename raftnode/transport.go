@@ -6,6 +6,7 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/hashicorp/raft"
 
@@ -29,16 +30,21 @@ type transport struct {
 	// state is raft's, once raft exists.
 	state atomic.Pointer[func() raft.RaftState]
 
+	// leads returns the term that raft leads, 0 for none; set with state.
+	leads    atomic.Pointer[func() uint64]
+	portStop <-chan struct{} // closed when the peer port is
+
 	out  chan raft.RPC
 	once sync.Once
 	stop chan struct{}
 	done chan struct{}
 }
 
-func newTransport(nt *raft.NetworkTransport, id string, stable *guardedStable) *transport {
+func newTransport(nt *raft.NetworkTransport, port *peerPort, stable *guardedStable) *transport {
 	t := &transport{
 		NetworkTransport: nt,
-		id:               raft.ServerID(id),
+		id:               raft.ServerID(port.id),
+		portStop:         port.stop,
 		stable:           stable,
 		out:              make(chan raft.RPC),
 		stop:             make(chan struct{}),
@@ -97,8 +103,12 @@ func (t *transport) close() {
 	t.NetworkTransport.CloseStreams()
 }
 
-// setState tells the transport how to ask for raft's state.
-func (t *transport) setState(state func() raft.RaftState) { t.state.Store(&state) }
+// setState tells the transport how to ask for raft's state, and for the term that
+// it leads.
+func (t *transport) setState(state func() raft.RaftState, leads func() uint64) {
+	t.state.Store(&state)
+	t.leads.Store(&leads)
+}
 
 func (t *transport) Consumer() <-chan raft.RPC { return t.out }
 
@@ -134,6 +144,9 @@ func (t *transport) SetHeartbeatHandler(handle func(raft.RPC)) {
 	})
 }
 
+// resendPause is how long AppendEntries waits before it sends again.
+const resendPause = 25 * time.Millisecond
+
 // inject puts a message before raft as if it had come from the network. It
 // returns once raft has taken it, false where the transport closed before. The
 // answer goes to reply (nil: nowhere), a channel with room for it.
@@ -151,9 +164,25 @@ func (t *transport) inject(command any, reply chan raft.RPCResponse) bool {
 
 // Outgoing requests are addressed by id.
 
+// AppendEntries sends again by itself while it fails and this node still leads
+// the term. raft would count the failures, and after some sleep up to ten seconds
+// before it tries again, however long the follower has been back. Heartbeats
+// come from another goroutine of raft, with a bound of its own.
 func (t *transport) AppendEntries(id raft.ServerID, _ raft.ServerAddress, req *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) error {
 	boundCommit(req)
-	return t.NetworkTransport.AppendEntries(id, raft.ServerAddress(id), req, resp)
+	heartbeat := req.PrevLogEntry == 0 && len(req.Entries) == 0
+	for {
+		err := t.NetworkTransport.AppendEntries(id, raft.ServerAddress(id), req, resp)
+		leads := t.leads.Load()
+		if err == nil || heartbeat || leads == nil || (*leads)() != req.Term || mutant.On("raft-backoff") {
+			return err
+		}
+		select {
+		case <-time.After(resendPause):
+		case <-t.portStop:
+			return err
+		}
+	}
 }
 
 func (t *transport) RequestVote(id raft.ServerID, _ raft.ServerAddress, req *raft.RequestVoteRequest, resp *raft.RequestVoteResponse) error {

@@ -23,7 +23,7 @@ func heartbeatPair(t *testing.T) (n1 *transport, n2 *transport) {
 		require.NoError(t, stable.SetUint64(keyTerm, 5))
 		tr := newTransport(raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
 			Stream: raftStreams{p}, MaxPool: 3, MaxRPCsInFlight: 1, Timeout: 500 * time.Millisecond, Logger: newRaftLog(testLog(t), new(atomic.Bool)),
-		}), p.id, stable)
+		}), p, stable)
 		t.Cleanup(func() {
 			p.cut()
 			tr.close()
@@ -51,7 +51,7 @@ func TestHeartbeatsThatMayBypassRaftsMainGoroutine(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				n1, n2 := heartbeatPair(t)
-				n1.setState(func() raft.RaftState { return c.state })
+				n1.setState(func() raft.RaftState { return c.state }, func() uint64 { return 0 })
 				answer := func(rpc raft.RPC) { rpc.Respond(&raft.AppendEntriesResponse{Term: 5}, nil) }
 				bypassed := false
 				n1.SetHeartbeatHandler(func(rpc raft.RPC) {
