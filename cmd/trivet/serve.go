@@ -165,6 +165,7 @@ func (f *serveFlags) serve(ctx context.Context, stderr io.Writer) error {
 
 	server, err := httpapi.New(node, httpapi.Config{
 		MaxValueBytes: int(f.maxValue),
+		MaxConns:      maxConns(),
 		Logger:        log.With("node", f.id),
 	})
 	if err != nil {
@@ -201,6 +202,22 @@ func (f *serveFlags) serve(ctx context.Context, stderr io.Writer) error {
 	}
 	log.Info("stopped", "node", f.id)
 	return nil
+}
+
+// maxConns is how many connections the API may take: what the process may have
+// open, less what the node needs for its log and its peers, which must not go
+// without because callers keep idle connections. 0 is the API's own default.
+func maxConns() int {
+	var limit syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
+		return 0
+	}
+	const reserve, least, most = 256, 32, 16384
+	if limit.Cur > 2*most {
+		return 0
+	}
+	// The API takes an eighth more, to tell them that there are too many.
+	return min(max((int(limit.Cur)-reserve)*8/9, least), most)
 }
 
 // stop ends a node gracefully, as far as its time allows.
