@@ -7,7 +7,7 @@
 //  1. A command whose result was returned is in the synced log of a majority.
 //  2. A command that failed says whether it was certainly not applied
 //     (Problem.Unknown is false) or may have been. It never claims the former
-//     without proof; propose.go argues it case by case.
+//     without proof; outcome.go argues it case by case.
 //  3. A read that AwaitRead let through as linearizable sees every write that
 //     was acknowledged anywhere before AwaitRead was called.
 //  4. A member whose disk fails, hangs or hands back something else than was
@@ -30,7 +30,7 @@
 // # Reading order
 //
 // node.go (what a Node is made of, its start and its end), propose.go,
-// leader.go, forward.go, apply.go, readindex.go; below them peerport.go and
+// outcome.go, leader.go, forward.go, apply.go, readindex.go; below them peerport.go and
 // peerrpc.go (members talk), transport.go (what raft is not allowed to do
 // directly), logstore.go, stablestore.go and snapshots.go (what raft writes),
 // datadir.go and storage.go (the data folder), entrymeta.go (what travels

@@ -26,7 +26,7 @@ import (
 // earlier terms lie before the term's marker, and later terms had none.
 //
 // The commit index, not the applied one: a deposed leader may acknowledge an
-// orphan of its own when it applies it as a follower (propose.go), which can be
+// orphan of its own when it applies it as a follower (outcome.go), which can be
 // before the new leader has applied it.
 //
 // On a follower, a round (ask) sends the leader one request for all reads that
