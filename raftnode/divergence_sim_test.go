@@ -221,19 +221,19 @@ func TestSimLateNoticeAppliesNothingTwice(t *testing.T) {
 // A term that is over before its marker's application was noticed is not served.
 func TestSimNoServiceOfATermThatIsOver(t *testing.T) {
 	var once atomic.Bool
-	var cluster *sim
+	var cluster atomic.Pointer[sim]
 	runSim(t, 3, func(c *Config) {
 		id, led := c.ID, c.onLeading
 		c.onLeading = func(term uint64) { // between the look and the service
 			led(term)
 			if once.CompareAndSwap(false, true) {
-				cluster.isolate(id)
+				cluster.Load().isolate(id)
 				time.Sleep(time.Second) // virtual: the lease ends
-				cluster.heal()
+				cluster.Load().heal()
 			}
 		}
 	}, func(s *sim) {
-		cluster = s
+		cluster.Store(s)
 		time.Sleep(3 * time.Second) // virtual
 		s.leader()
 		for _, n := range s.up() {

@@ -6,7 +6,9 @@ import (
 	"io"
 	"log"
 	"log/slog"
+	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/hashicorp/go-hclog"
 )
@@ -20,12 +22,15 @@ type raftLog struct {
 	// quiet, once set, makes everything debugging: raft complains of every
 	// connection that a stopping node closes.
 	quiet *atomic.Bool
-	name  string
-	args  []any
+	// said is when each warning was written last: a member that is away would
+	// otherwise fill the log with ten lines a second.
+	said *sync.Map // of warning and subject to time.Time
+	name string
+	args []any
 }
 
 func newRaftLog(to *slog.Logger, quiet *atomic.Bool) hclog.Logger {
-	return &raftLog{to: to.With("part", "raft"), quiet: quiet}
+	return &raftLog{to: to.With("part", "raft"), quiet: quiet, said: new(sync.Map)}
 }
 
 func (l *raftLog) level(level hclog.Level) slog.Level {
@@ -46,6 +51,9 @@ func (l *raftLog) level(level hclog.Level) slog.Level {
 
 func (l *raftLog) Log(level hclog.Level, msg string, args ...any) {
 	to := l.level(level)
+	if to == slog.LevelWarn && l.repeats(msg, args) {
+		to = slog.LevelDebug
+	}
 	if !l.to.Enabled(context.Background(), to) {
 		return
 	}
@@ -55,6 +63,24 @@ func (l *raftLog) Log(level hclog.Level, msg string, args ...any) {
 		}
 	}
 	l.to.Log(context.Background(), to, msg, args...)
+}
+
+// warnEvery is how often one warning about one subject is written.
+const warnEvery = 5 * time.Second
+
+// repeats reports whether a warning was written a moment ago. Its subject is its
+// first argument: the peer, as raft writes them. Warnings and members are few, so
+// what is kept is.
+func (l *raftLog) repeats(msg string, args []any) bool {
+	if len(args) > 1 {
+		msg = fmt.Sprint(msg, args[1])
+	}
+	now := time.Now()
+	if last, ok := l.said.Load(msg); ok && now.Sub(last.(time.Time)) < warnEvery {
+		return true
+	}
+	l.said.Store(msg, now)
+	return false
 }
 
 func (l *raftLog) Trace(msg string, args ...any) { l.Log(hclog.Trace, msg, args...) }
@@ -76,7 +102,7 @@ func (l *raftLog) IsError() bool { return l.enabled(hclog.Error) }
 func (l *raftLog) ImpliedArgs() []any { return l.args }
 
 func (l *raftLog) With(args ...any) hclog.Logger {
-	return &raftLog{to: l.to.With(args...), quiet: l.quiet, name: l.name, args: append(l.args[:len(l.args):len(l.args)], args...)}
+	return &raftLog{to: l.to.With(args...), quiet: l.quiet, said: l.said, name: l.name, args: append(l.args[:len(l.args):len(l.args)], args...)}
 }
 
 func (l *raftLog) Name() string { return l.name }
@@ -89,7 +115,7 @@ func (l *raftLog) Named(name string) hclog.Logger {
 }
 
 func (l *raftLog) ResetNamed(name string) hclog.Logger {
-	return &raftLog{to: l.to, quiet: l.quiet, name: name, args: l.args}
+	return &raftLog{to: l.to, quiet: l.quiet, said: l.said, name: name, args: l.args}
 }
 
 // SetLevel does nothing: the slog.Logger decides.
