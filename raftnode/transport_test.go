@@ -91,3 +91,44 @@ func TestTransportSpeaksOfIDs(t *testing.T) {
 		require.Error(t, n1.TimeoutNow("n2", "", nil, nil))
 	})
 }
+
+// A message commits what it covers, whichever side has the bound.
+func TestNoMessageCommitsBeyondItself(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n1, n2 := heartbeatPair(t)
+		n1.setState(func() raft.RaftState { return raft.Follower }, func() uint64 { return 0 })
+		commits := make(chan uint64, 1)
+		go func() { // in place of raft's main goroutine
+			for {
+				select {
+				case rpc := <-n1.Consumer():
+					commits <- rpc.Command.(*raft.AppendEntriesRequest).LeaderCommitIndex
+					rpc.Respond(&raft.AppendEntriesResponse{Term: 5, Success: true}, nil)
+				case <-n1.stop:
+					return
+				}
+			}
+		}()
+		req := func(entries ...*raft.Log) *raft.AppendEntriesRequest {
+			return &raft.AppendEntriesRequest{
+				RPCHeader: raft.RPCHeader{Addr: []byte("n2"), ID: []byte("n2")}, Term: 5,
+				PrevLogEntry: 5, PrevLogTerm: 5, Entries: entries, LeaderCommitIndex: 9,
+			}
+		}
+		send := map[string]func(*raft.AppendEntriesRequest) error{
+			"bound by the sender": func(r *raft.AppendEntriesRequest) error {
+				return n2.AppendEntries("n1", "", r, &raft.AppendEntriesResponse{})
+			},
+			"bound by the receiver": func(r *raft.AppendEntriesRequest) error {
+				return n2.NetworkTransport.AppendEntries("n1", "n1", r, &raft.AppendEntriesResponse{})
+			},
+		}
+		for name, send := range send {
+			require.NoError(t, send(req()), name)
+			require.EqualValues(t, 5, <-commits, name)
+			require.NoError(t, send(req(entryOf(6, 5, 5, "a"), entryOf(7, 5, 5, "b"))), name)
+			require.EqualValues(t, 7, <-commits, name)
+			require.ErrorContains(t, send(req(&raft.Log{Index: 6, Term: 5})), "carries no checksum", name)
+		}
+	})
+}
