@@ -441,11 +441,14 @@ func (n *Node) stopped() error {
 // goroutine hangs in. It returns without waiting for anything.
 func (n *Node) fail(err error) {
 	n.failMu.Lock()
-	defer n.failMu.Unlock()
-	if n.failErr != nil {
+	first := n.failErr == nil
+	if first {
+		n.failErr = err
+	}
+	n.failMu.Unlock()
+	if !first {
 		return
 	}
-	n.failErr = err
 	n.log.Error("the node takes itself out of service", "error", err)
 	go func() {
 		if n.port != nil {

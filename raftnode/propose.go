@@ -112,11 +112,11 @@ type proposer struct {
 	closed *trivetpb.Problem // why nothing new is taken any more
 	ended  bool              // nothing leaves the queue any more either
 
-	stats ProposerStats
+	stats proposerStats
 }
 
-// ProposerStats counts what the proposer did since the node started.
-type ProposerStats struct {
+// proposerStats counts what the proposer did since the node started.
+type proposerStats struct {
 	Entries   uint64 // log entries proposed
 	Commands  uint64 // commands in them
 	Forwards  uint64 // requests to the leader
