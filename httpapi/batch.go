@@ -49,8 +49,14 @@ func decodeProtoBatch(data []byte) ([]*trivetpb.Op, *trivetpb.Problem) {
 	if err := req.UnmarshalVT(data); err != nil {
 		return nil, badRequest("the body is no BatchRequest")
 	}
+	if req.Session != 0 || req.Ack != 0 {
+		return nil, badRequest("sessions are not supported by this version")
+	}
 	ops := make([]*trivetpb.Op, len(req.Ops))
 	for i, op := range req.Ops {
+		if op.GetSeq() != 0 || len(op.GetGuards()) != 0 {
+			return nil, badRequest("sessions and guards are not supported by this version")
+		}
 		if ops[i] = op.GetOp(); ops[i] == nil {
 			ops[i] = &trivetpb.Op{}
 		}

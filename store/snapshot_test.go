@@ -307,12 +307,12 @@ func TestSnapshotHoldsEveryField(t *testing.T) {
 	}{
 		{&trivetpb.Settings{}, Settings{}, 0},
 		{&trivetpb.SnapshotClock{}, clockRun{}, 0},
-		{&trivetpb.SnapshotVersion{}, version{}, 0}, // key and deleted for prev, hash and valueLen
+		{&trivetpb.SnapshotVersion{}, version{}, 0}, // key, deleted and expired for prev, hash and valueLen
 	} {
 		fields := m.message.ProtoReflect().Descriptor().Fields().Len()
 		switch m.from.(type) {
 		case version:
-			require.Equal(t, fields-2, reflect.TypeOf(m.from).NumField()-3, "SnapshotVersion and version differ")
+			require.Equal(t, fields-3, reflect.TypeOf(m.from).NumField()-3, "SnapshotVersion and version differ")
 		default:
 			require.Equal(t, fields, reflect.TypeOf(m.from).NumField(), "%T and %T differ", m.message, m.from)
 		}

@@ -623,8 +623,11 @@ type PutOp struct {
 	Value []byte                 `protobuf:"bytes,2,opt,name=value,proto3" json:"value,omitempty"`
 	Lease uint64                 `protobuf:"varint,3,opt,name=lease,proto3" json:"lease,omitempty"`
 	// prev asks for the item as it was before.
-	Prev          bool          `protobuf:"varint,4,opt,name=prev,proto3" json:"prev,omitempty"`
-	Precondition  *Precondition `protobuf:"bytes,5,opt,name=precondition,proto3" json:"precondition,omitempty"`
+	Prev         bool          `protobuf:"varint,4,opt,name=prev,proto3" json:"prev,omitempty"`
+	Precondition *Precondition `protobuf:"bytes,5,opt,name=precondition,proto3" json:"precondition,omitempty"`
+	// ttl_ms attaches the key to a lease of its own, which ends with the key and
+	// with the next write that attaches the key elsewhere. It excludes lease.
+	TtlMs         uint64 `protobuf:"varint,6,opt,name=ttl_ms,json=ttlMs,proto3" json:"ttl_ms,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -692,6 +695,13 @@ func (x *PutOp) GetPrecondition() *Precondition {
 		return x.Precondition
 	}
 	return nil
+}
+
+func (x *PutOp) GetTtlMs() uint64 {
+	if x != nil {
+		return x.TtlMs
+	}
+	return 0
 }
 
 // DeleteOp deletes one key, or all keys of a range.
@@ -1149,7 +1159,9 @@ type Problem struct {
 	// revision goes with COMPACTED and FUTURE_REVISION: the present one.
 	Revision uint64 `protobuf:"varint,6,opt,name=revision,proto3" json:"revision,omitempty"`
 	// limit goes with TOO_LARGE: the most that is taken.
-	Limit         uint64 `protobuf:"varint,7,opt,name=limit,proto3" json:"limit,omitempty"`
+	Limit uint64 `protobuf:"varint,7,opt,name=limit,proto3" json:"limit,omitempty"`
+	// holder goes with LOCKED: who holds the lock.
+	Holder        *LockHolder `protobuf:"bytes,8,opt,name=holder,proto3" json:"holder,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1233,6 +1245,85 @@ func (x *Problem) GetLimit() uint64 {
 	return 0
 }
 
+func (x *Problem) GetHolder() *LockHolder {
+	if x != nil {
+		return x.Holder
+	}
+	return nil
+}
+
+// LockHolder is who holds a lock, or waits for it.
+type LockHolder struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// token is the fencing token: of the holders of one lock, a later one's is
+	// greater. One who waits has it already, but holds nothing yet.
+	Token uint64 `protobuf:"varint,1,opt,name=token,proto3" json:"token,omitempty"`
+	// lease is the lease that the lock is held by; 0 for one who waits.
+	Lease         uint64 `protobuf:"varint,2,opt,name=lease,proto3" json:"lease,omitempty"`
+	Owner         string `protobuf:"bytes,3,opt,name=owner,proto3" json:"owner,omitempty"`
+	TtlMs         uint64 `protobuf:"varint,4,opt,name=ttl_ms,json=ttlMs,proto3" json:"ttl_ms,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LockHolder) Reset() {
+	*x = LockHolder{}
+	mi := &file_trivet_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LockHolder) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LockHolder) ProtoMessage() {}
+
+func (x *LockHolder) ProtoReflect() protoreflect.Message {
+	mi := &file_trivet_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LockHolder.ProtoReflect.Descriptor instead.
+func (*LockHolder) Descriptor() ([]byte, []int) {
+	return file_trivet_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *LockHolder) GetToken() uint64 {
+	if x != nil {
+		return x.Token
+	}
+	return 0
+}
+
+func (x *LockHolder) GetLease() uint64 {
+	if x != nil {
+		return x.Lease
+	}
+	return 0
+}
+
+func (x *LockHolder) GetOwner() string {
+	if x != nil {
+		return x.Owner
+	}
+	return ""
+}
+
+func (x *LockHolder) GetTtlMs() uint64 {
+	if x != nil {
+		return x.TtlMs
+	}
+	return 0
+}
+
 // Result is what became of an Op.
 type Result struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1249,14 +1340,20 @@ type Result struct {
 	//	*Result_Range
 	//	*Result_Add
 	//	*Result_Txn
-	Result        isResult_Result `protobuf_oneof:"result"`
+	//	*Result_Lease
+	//	*Result_Lock
+	//	*Result_Session
+	Result isResult_Result `protobuf_oneof:"result"`
+	// replayed is set where the write had been applied before under the same
+	// identity, and this is the answer of then.
+	Replayed      bool `protobuf:"varint,12,opt,name=replayed,proto3" json:"replayed,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Result) Reset() {
 	*x = Result{}
-	mi := &file_trivet_proto_msgTypes[12]
+	mi := &file_trivet_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1268,7 +1365,7 @@ func (x *Result) String() string {
 func (*Result) ProtoMessage() {}
 
 func (x *Result) ProtoReflect() protoreflect.Message {
-	mi := &file_trivet_proto_msgTypes[12]
+	mi := &file_trivet_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1281,7 +1378,7 @@ func (x *Result) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Result.ProtoReflect.Descriptor instead.
 func (*Result) Descriptor() ([]byte, []int) {
-	return file_trivet_proto_rawDescGZIP(), []int{12}
+	return file_trivet_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Result) GetRevision() uint64 {
@@ -1359,6 +1456,40 @@ func (x *Result) GetTxn() *TxnResult {
 	return nil
 }
 
+func (x *Result) GetLease() *LeaseResult {
+	if x != nil {
+		if x, ok := x.Result.(*Result_Lease); ok {
+			return x.Lease
+		}
+	}
+	return nil
+}
+
+func (x *Result) GetLock() *LockResult {
+	if x != nil {
+		if x, ok := x.Result.(*Result_Lock); ok {
+			return x.Lock
+		}
+	}
+	return nil
+}
+
+func (x *Result) GetSession() *SessionResult {
+	if x != nil {
+		if x, ok := x.Result.(*Result_Session); ok {
+			return x.Session
+		}
+	}
+	return nil
+}
+
+func (x *Result) GetReplayed() bool {
+	if x != nil {
+		return x.Replayed
+	}
+	return false
+}
+
 type isResult_Result interface {
 	isResult_Result()
 }
@@ -1387,6 +1518,18 @@ type Result_Txn struct {
 	Txn *TxnResult `protobuf:"bytes,8,opt,name=txn,proto3,oneof"`
 }
 
+type Result_Lease struct {
+	Lease *LeaseResult `protobuf:"bytes,9,opt,name=lease,proto3,oneof"`
+}
+
+type Result_Lock struct {
+	Lock *LockResult `protobuf:"bytes,10,opt,name=lock,proto3,oneof"`
+}
+
+type Result_Session struct {
+	Session *SessionResult `protobuf:"bytes,11,opt,name=session,proto3,oneof"`
+}
+
 func (*Result_Put) isResult_Result() {}
 
 func (*Result_Delete) isResult_Result() {}
@@ -1399,6 +1542,12 @@ func (*Result_Add) isResult_Result() {}
 
 func (*Result_Txn) isResult_Result() {}
 
+func (*Result_Lease) isResult_Result() {}
+
+func (*Result_Lock) isResult_Result() {}
+
+func (*Result_Session) isResult_Result() {}
+
 type PutResult struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Version       uint64                 `protobuf:"varint,1,opt,name=version,proto3" json:"version,omitempty"`
@@ -1410,7 +1559,7 @@ type PutResult struct {
 
 func (x *PutResult) Reset() {
 	*x = PutResult{}
-	mi := &file_trivet_proto_msgTypes[13]
+	mi := &file_trivet_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1422,7 +1571,7 @@ func (x *PutResult) String() string {
 func (*PutResult) ProtoMessage() {}
 
 func (x *PutResult) ProtoReflect() protoreflect.Message {
-	mi := &file_trivet_proto_msgTypes[13]
+	mi := &file_trivet_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1435,7 +1584,7 @@ func (x *PutResult) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutResult.ProtoReflect.Descriptor instead.
 func (*PutResult) Descriptor() ([]byte, []int) {
-	return file_trivet_proto_rawDescGZIP(), []int{13}
+	return file_trivet_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *PutResult) GetVersion() uint64 {
@@ -1469,7 +1618,7 @@ type DeleteResult struct {
 
 func (x *DeleteResult) Reset() {
 	*x = DeleteResult{}
-	mi := &file_trivet_proto_msgTypes[14]
+	mi := &file_trivet_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1481,7 +1630,7 @@ func (x *DeleteResult) String() string {
 func (*DeleteResult) ProtoMessage() {}
 
 func (x *DeleteResult) ProtoReflect() protoreflect.Message {
-	mi := &file_trivet_proto_msgTypes[14]
+	mi := &file_trivet_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1494,7 +1643,7 @@ func (x *DeleteResult) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteResult.ProtoReflect.Descriptor instead.
 func (*DeleteResult) Descriptor() ([]byte, []int) {
-	return file_trivet_proto_rawDescGZIP(), []int{14}
+	return file_trivet_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *DeleteResult) GetDeleted() uint64 {
@@ -1521,7 +1670,7 @@ type GetResult struct {
 
 func (x *GetResult) Reset() {
 	*x = GetResult{}
-	mi := &file_trivet_proto_msgTypes[15]
+	mi := &file_trivet_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1533,7 +1682,7 @@ func (x *GetResult) String() string {
 func (*GetResult) ProtoMessage() {}
 
 func (x *GetResult) ProtoReflect() protoreflect.Message {
-	mi := &file_trivet_proto_msgTypes[15]
+	mi := &file_trivet_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1546,7 +1695,7 @@ func (x *GetResult) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetResult.ProtoReflect.Descriptor instead.
 func (*GetResult) Descriptor() ([]byte, []int) {
-	return file_trivet_proto_rawDescGZIP(), []int{15}
+	return file_trivet_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *GetResult) GetItem() *Item {
@@ -1569,7 +1718,7 @@ type RangeResult struct {
 
 func (x *RangeResult) Reset() {
 	*x = RangeResult{}
-	mi := &file_trivet_proto_msgTypes[16]
+	mi := &file_trivet_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1581,7 +1730,7 @@ func (x *RangeResult) String() string {
 func (*RangeResult) ProtoMessage() {}
 
 func (x *RangeResult) ProtoReflect() protoreflect.Message {
-	mi := &file_trivet_proto_msgTypes[16]
+	mi := &file_trivet_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1594,7 +1743,7 @@ func (x *RangeResult) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RangeResult.ProtoReflect.Descriptor instead.
 func (*RangeResult) Descriptor() ([]byte, []int) {
-	return file_trivet_proto_rawDescGZIP(), []int{16}
+	return file_trivet_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *RangeResult) GetItems() []*Item {
@@ -1627,7 +1776,7 @@ type AddResult struct {
 
 func (x *AddResult) Reset() {
 	*x = AddResult{}
-	mi := &file_trivet_proto_msgTypes[17]
+	mi := &file_trivet_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1639,7 +1788,7 @@ func (x *AddResult) String() string {
 func (*AddResult) ProtoMessage() {}
 
 func (x *AddResult) ProtoReflect() protoreflect.Message {
-	mi := &file_trivet_proto_msgTypes[17]
+	mi := &file_trivet_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1652,7 +1801,7 @@ func (x *AddResult) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AddResult.ProtoReflect.Descriptor instead.
 func (*AddResult) Descriptor() ([]byte, []int) {
-	return file_trivet_proto_rawDescGZIP(), []int{17}
+	return file_trivet_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *AddResult) GetValue() int64 {
@@ -1672,7 +1821,7 @@ type TxnResult struct {
 
 func (x *TxnResult) Reset() {
 	*x = TxnResult{}
-	mi := &file_trivet_proto_msgTypes[18]
+	mi := &file_trivet_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1684,7 +1833,7 @@ func (x *TxnResult) String() string {
 func (*TxnResult) ProtoMessage() {}
 
 func (x *TxnResult) ProtoReflect() protoreflect.Message {
-	mi := &file_trivet_proto_msgTypes[18]
+	mi := &file_trivet_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1697,7 +1846,7 @@ func (x *TxnResult) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TxnResult.ProtoReflect.Descriptor instead.
 func (*TxnResult) Descriptor() ([]byte, []int) {
-	return file_trivet_proto_rawDescGZIP(), []int{18}
+	return file_trivet_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *TxnResult) GetSucceeded() bool {
@@ -1714,16 +1863,189 @@ func (x *TxnResult) GetResults() []*Result {
 	return nil
 }
 
-type BatchRequest struct {
+// LeaseResult answers lease_grant, lease_keep_alive and lease_revoke.
+type LeaseResult struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Lease uint64                 `protobuf:"varint,1,opt,name=lease,proto3" json:"lease,omitempty"`
+	TtlMs uint64                 `protobuf:"varint,2,opt,name=ttl_ms,json=ttlMs,proto3" json:"ttl_ms,omitempty"`
+	// deleted is the number of keys that a revoked lease took with it.
+	Deleted       uint64 `protobuf:"varint,3,opt,name=deleted,proto3" json:"deleted,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LeaseResult) Reset() {
+	*x = LeaseResult{}
+	mi := &file_trivet_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LeaseResult) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LeaseResult) ProtoMessage() {}
+
+func (x *LeaseResult) ProtoReflect() protoreflect.Message {
+	mi := &file_trivet_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LeaseResult.ProtoReflect.Descriptor instead.
+func (*LeaseResult) Descriptor() ([]byte, []int) {
+	return file_trivet_proto_rawDescGZIP(), []int{20}
+}
+
+func (x *LeaseResult) GetLease() uint64 {
+	if x != nil {
+		return x.Lease
+	}
+	return 0
+}
+
+func (x *LeaseResult) GetTtlMs() uint64 {
+	if x != nil {
+		return x.TtlMs
+	}
+	return 0
+}
+
+func (x *LeaseResult) GetDeleted() uint64 {
+	if x != nil {
+		return x.Deleted
+	}
+	return 0
+}
+
+// LockResult answers lock_acquire, lock_keep_alive, lock_release and
+// lock_cancel.
+type LockResult struct {
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Holder *LockHolder            `protobuf:"bytes,1,opt,name=holder,proto3" json:"holder,omitempty"`
+	// waiting is set where the caller stands in the queue and holds nothing yet.
+	Waiting       bool `protobuf:"varint,2,opt,name=waiting,proto3" json:"waiting,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LockResult) Reset() {
+	*x = LockResult{}
+	mi := &file_trivet_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LockResult) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LockResult) ProtoMessage() {}
+
+func (x *LockResult) ProtoReflect() protoreflect.Message {
+	mi := &file_trivet_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LockResult.ProtoReflect.Descriptor instead.
+func (*LockResult) Descriptor() ([]byte, []int) {
+	return file_trivet_proto_rawDescGZIP(), []int{21}
+}
+
+func (x *LockResult) GetHolder() *LockHolder {
+	if x != nil {
+		return x.Holder
+	}
+	return nil
+}
+
+func (x *LockResult) GetWaiting() bool {
+	if x != nil {
+		return x.Waiting
+	}
+	return false
+}
+
+// SessionResult answers session_open, session_keep_alive and session_close.
+type SessionResult struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
-	Ops           []*BatchOp             `protobuf:"bytes,1,rep,name=ops,proto3" json:"ops,omitempty"`
+	Session       uint64                 `protobuf:"varint,1,opt,name=session,proto3" json:"session,omitempty"`
+	TtlMs         uint64                 `protobuf:"varint,2,opt,name=ttl_ms,json=ttlMs,proto3" json:"ttl_ms,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SessionResult) Reset() {
+	*x = SessionResult{}
+	mi := &file_trivet_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SessionResult) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SessionResult) ProtoMessage() {}
+
+func (x *SessionResult) ProtoReflect() protoreflect.Message {
+	mi := &file_trivet_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SessionResult.ProtoReflect.Descriptor instead.
+func (*SessionResult) Descriptor() ([]byte, []int) {
+	return file_trivet_proto_rawDescGZIP(), []int{22}
+}
+
+func (x *SessionResult) GetSession() uint64 {
+	if x != nil {
+		return x.Session
+	}
+	return 0
+}
+
+func (x *SessionResult) GetTtlMs() uint64 {
+	if x != nil {
+		return x.TtlMs
+	}
+	return 0
+}
+
+type BatchRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Ops   []*BatchOp             `protobuf:"bytes,1,rep,name=ops,proto3" json:"ops,omitempty"`
+	// session and ack go with the seq of each op that writes: see Command.
+	Session       uint64 `protobuf:"varint,2,opt,name=session,proto3" json:"session,omitempty"`
+	Ack           uint64 `protobuf:"varint,3,opt,name=ack,proto3" json:"ack,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *BatchRequest) Reset() {
 	*x = BatchRequest{}
-	mi := &file_trivet_proto_msgTypes[19]
+	mi := &file_trivet_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1735,7 +2057,7 @@ func (x *BatchRequest) String() string {
 func (*BatchRequest) ProtoMessage() {}
 
 func (x *BatchRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_trivet_proto_msgTypes[19]
+	mi := &file_trivet_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1748,7 +2070,7 @@ func (x *BatchRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BatchRequest.ProtoReflect.Descriptor instead.
 func (*BatchRequest) Descriptor() ([]byte, []int) {
-	return file_trivet_proto_rawDescGZIP(), []int{19}
+	return file_trivet_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *BatchRequest) GetOps() []*BatchOp {
@@ -1758,16 +2080,32 @@ func (x *BatchRequest) GetOps() []*BatchOp {
 	return nil
 }
 
+func (x *BatchRequest) GetSession() uint64 {
+	if x != nil {
+		return x.Session
+	}
+	return 0
+}
+
+func (x *BatchRequest) GetAck() uint64 {
+	if x != nil {
+		return x.Ack
+	}
+	return 0
+}
+
 type BatchOp struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Op            *Op                    `protobuf:"bytes,1,opt,name=op,proto3" json:"op,omitempty"`
+	Seq           uint64                 `protobuf:"varint,2,opt,name=seq,proto3" json:"seq,omitempty"`
+	Guards        []*Guard               `protobuf:"bytes,3,rep,name=guards,proto3" json:"guards,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *BatchOp) Reset() {
 	*x = BatchOp{}
-	mi := &file_trivet_proto_msgTypes[20]
+	mi := &file_trivet_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1779,7 +2117,7 @@ func (x *BatchOp) String() string {
 func (*BatchOp) ProtoMessage() {}
 
 func (x *BatchOp) ProtoReflect() protoreflect.Message {
-	mi := &file_trivet_proto_msgTypes[20]
+	mi := &file_trivet_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1792,12 +2130,26 @@ func (x *BatchOp) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BatchOp.ProtoReflect.Descriptor instead.
 func (*BatchOp) Descriptor() ([]byte, []int) {
-	return file_trivet_proto_rawDescGZIP(), []int{20}
+	return file_trivet_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *BatchOp) GetOp() *Op {
 	if x != nil {
 		return x.Op
+	}
+	return nil
+}
+
+func (x *BatchOp) GetSeq() uint64 {
+	if x != nil {
+		return x.Seq
+	}
+	return 0
+}
+
+func (x *BatchOp) GetGuards() []*Guard {
+	if x != nil {
+		return x.Guards
 	}
 	return nil
 }
@@ -1813,7 +2165,7 @@ type BatchResponse struct {
 
 func (x *BatchResponse) Reset() {
 	*x = BatchResponse{}
-	mi := &file_trivet_proto_msgTypes[21]
+	mi := &file_trivet_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1825,7 +2177,7 @@ func (x *BatchResponse) String() string {
 func (*BatchResponse) ProtoMessage() {}
 
 func (x *BatchResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_trivet_proto_msgTypes[21]
+	mi := &file_trivet_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1838,7 +2190,7 @@ func (x *BatchResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BatchResponse.ProtoReflect.Descriptor instead.
 func (*BatchResponse) Descriptor() ([]byte, []int) {
-	return file_trivet_proto_rawDescGZIP(), []int{21}
+	return file_trivet_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *BatchResponse) GetRevision() uint64 {
@@ -1869,7 +2221,7 @@ type Entry struct {
 
 func (x *Entry) Reset() {
 	*x = Entry{}
-	mi := &file_trivet_proto_msgTypes[22]
+	mi := &file_trivet_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1881,7 +2233,7 @@ func (x *Entry) String() string {
 func (*Entry) ProtoMessage() {}
 
 func (x *Entry) ProtoReflect() protoreflect.Message {
-	mi := &file_trivet_proto_msgTypes[22]
+	mi := &file_trivet_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1894,7 +2246,7 @@ func (x *Entry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Entry.ProtoReflect.Descriptor instead.
 func (*Entry) Descriptor() ([]byte, []int) {
-	return file_trivet_proto_rawDescGZIP(), []int{22}
+	return file_trivet_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *Entry) GetClockMs() uint64 {
@@ -1918,14 +2270,40 @@ type Command struct {
 	//
 	//	*Command_Op
 	//	*Command_Marker
-	Command       isCommand_Command `protobuf_oneof:"command"`
+	//	*Command_LeaseGrant
+	//	*Command_LeaseKeepAlive
+	//	*Command_LeaseRevoke
+	//	*Command_LockAcquire
+	//	*Command_LockKeepAlive
+	//	*Command_LockRelease
+	//	*Command_LockCancel
+	//	*Command_SessionOpen
+	//	*Command_SessionKeepAlive
+	//	*Command_SessionClose
+	//	*Command_Expire
+	//	*Command_RestoreChunk
+	//	*Command_RestoreCommit
+	//	*Command_RestoreAbort
+	Command isCommand_Command `protobuf_oneof:"command"`
+	// session is the id of an open session, 0 for none.
+	Session uint64 `protobuf:"varint,3,opt,name=session,proto3" json:"session,omitempty"`
+	// seq, from 1 on, numbers the commands of the session.
+	Seq uint64 `protobuf:"varint,4,opt,name=seq,proto3" json:"seq,omitempty"`
+	// ack: every seq up to here has been answered, and will not be repeated.
+	Ack uint64 `protobuf:"varint,5,opt,name=ack,proto3" json:"ack,omitempty"`
+	// guards must all hold, in the same step as the command, else it fails.
+	Guards         []*Guard `protobuf:"bytes,6,rep,name=guards,proto3" json:"guards,omitempty"`
+	IdempotencyKey []byte   `protobuf:"bytes,7,opt,name=idempotency_key,json=idempotencyKey,proto3" json:"idempotency_key,omitempty"`
+	// fingerprint, of 16 bytes, is of the request that came with the idempotency
+	// key: a repeat has the same.
+	Fingerprint   []byte `protobuf:"bytes,8,opt,name=fingerprint,proto3" json:"fingerprint,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Command) Reset() {
 	*x = Command{}
-	mi := &file_trivet_proto_msgTypes[23]
+	mi := &file_trivet_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1937,7 +2315,7 @@ func (x *Command) String() string {
 func (*Command) ProtoMessage() {}
 
 func (x *Command) ProtoReflect() protoreflect.Message {
-	mi := &file_trivet_proto_msgTypes[23]
+	mi := &file_trivet_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1950,7 +2328,7 @@ func (x *Command) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Command.ProtoReflect.Descriptor instead.
 func (*Command) Descriptor() ([]byte, []int) {
-	return file_trivet_proto_rawDescGZIP(), []int{23}
+	return file_trivet_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *Command) GetCommand() isCommand_Command {
@@ -1978,6 +2356,174 @@ func (x *Command) GetMarker() *Marker {
 	return nil
 }
 
+func (x *Command) GetLeaseGrant() *LeaseGrant {
+	if x != nil {
+		if x, ok := x.Command.(*Command_LeaseGrant); ok {
+			return x.LeaseGrant
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetLeaseKeepAlive() *LeaseKeepAlive {
+	if x != nil {
+		if x, ok := x.Command.(*Command_LeaseKeepAlive); ok {
+			return x.LeaseKeepAlive
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetLeaseRevoke() *LeaseRevoke {
+	if x != nil {
+		if x, ok := x.Command.(*Command_LeaseRevoke); ok {
+			return x.LeaseRevoke
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetLockAcquire() *LockAcquire {
+	if x != nil {
+		if x, ok := x.Command.(*Command_LockAcquire); ok {
+			return x.LockAcquire
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetLockKeepAlive() *LockKeepAlive {
+	if x != nil {
+		if x, ok := x.Command.(*Command_LockKeepAlive); ok {
+			return x.LockKeepAlive
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetLockRelease() *LockRelease {
+	if x != nil {
+		if x, ok := x.Command.(*Command_LockRelease); ok {
+			return x.LockRelease
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetLockCancel() *LockCancel {
+	if x != nil {
+		if x, ok := x.Command.(*Command_LockCancel); ok {
+			return x.LockCancel
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetSessionOpen() *SessionOpen {
+	if x != nil {
+		if x, ok := x.Command.(*Command_SessionOpen); ok {
+			return x.SessionOpen
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetSessionKeepAlive() *SessionKeepAlive {
+	if x != nil {
+		if x, ok := x.Command.(*Command_SessionKeepAlive); ok {
+			return x.SessionKeepAlive
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetSessionClose() *SessionClose {
+	if x != nil {
+		if x, ok := x.Command.(*Command_SessionClose); ok {
+			return x.SessionClose
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetExpire() *Expire {
+	if x != nil {
+		if x, ok := x.Command.(*Command_Expire); ok {
+			return x.Expire
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetRestoreChunk() *RestoreChunk {
+	if x != nil {
+		if x, ok := x.Command.(*Command_RestoreChunk); ok {
+			return x.RestoreChunk
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetRestoreCommit() *RestoreCommit {
+	if x != nil {
+		if x, ok := x.Command.(*Command_RestoreCommit); ok {
+			return x.RestoreCommit
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetRestoreAbort() *RestoreAbort {
+	if x != nil {
+		if x, ok := x.Command.(*Command_RestoreAbort); ok {
+			return x.RestoreAbort
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetSession() uint64 {
+	if x != nil {
+		return x.Session
+	}
+	return 0
+}
+
+func (x *Command) GetSeq() uint64 {
+	if x != nil {
+		return x.Seq
+	}
+	return 0
+}
+
+func (x *Command) GetAck() uint64 {
+	if x != nil {
+		return x.Ack
+	}
+	return 0
+}
+
+func (x *Command) GetGuards() []*Guard {
+	if x != nil {
+		return x.Guards
+	}
+	return nil
+}
+
+func (x *Command) GetIdempotencyKey() []byte {
+	if x != nil {
+		return x.IdempotencyKey
+	}
+	return nil
+}
+
+func (x *Command) GetFingerprint() []byte {
+	if x != nil {
+		return x.Fingerprint
+	}
+	return nil
+}
+
 type isCommand_Command interface {
 	isCommand_Command()
 }
@@ -1990,9 +2536,862 @@ type Command_Marker struct {
 	Marker *Marker `protobuf:"bytes,2,opt,name=marker,proto3,oneof"`
 }
 
+type Command_LeaseGrant struct {
+	LeaseGrant *LeaseGrant `protobuf:"bytes,16,opt,name=lease_grant,json=leaseGrant,proto3,oneof"`
+}
+
+type Command_LeaseKeepAlive struct {
+	LeaseKeepAlive *LeaseKeepAlive `protobuf:"bytes,17,opt,name=lease_keep_alive,json=leaseKeepAlive,proto3,oneof"`
+}
+
+type Command_LeaseRevoke struct {
+	LeaseRevoke *LeaseRevoke `protobuf:"bytes,18,opt,name=lease_revoke,json=leaseRevoke,proto3,oneof"`
+}
+
+type Command_LockAcquire struct {
+	LockAcquire *LockAcquire `protobuf:"bytes,19,opt,name=lock_acquire,json=lockAcquire,proto3,oneof"`
+}
+
+type Command_LockKeepAlive struct {
+	LockKeepAlive *LockKeepAlive `protobuf:"bytes,20,opt,name=lock_keep_alive,json=lockKeepAlive,proto3,oneof"`
+}
+
+type Command_LockRelease struct {
+	LockRelease *LockRelease `protobuf:"bytes,21,opt,name=lock_release,json=lockRelease,proto3,oneof"`
+}
+
+type Command_LockCancel struct {
+	LockCancel *LockCancel `protobuf:"bytes,22,opt,name=lock_cancel,json=lockCancel,proto3,oneof"`
+}
+
+type Command_SessionOpen struct {
+	SessionOpen *SessionOpen `protobuf:"bytes,23,opt,name=session_open,json=sessionOpen,proto3,oneof"`
+}
+
+type Command_SessionKeepAlive struct {
+	SessionKeepAlive *SessionKeepAlive `protobuf:"bytes,24,opt,name=session_keep_alive,json=sessionKeepAlive,proto3,oneof"`
+}
+
+type Command_SessionClose struct {
+	SessionClose *SessionClose `protobuf:"bytes,25,opt,name=session_close,json=sessionClose,proto3,oneof"`
+}
+
+type Command_Expire struct {
+	Expire *Expire `protobuf:"bytes,26,opt,name=expire,proto3,oneof"`
+}
+
+type Command_RestoreChunk struct {
+	RestoreChunk *RestoreChunk `protobuf:"bytes,27,opt,name=restore_chunk,json=restoreChunk,proto3,oneof"`
+}
+
+type Command_RestoreCommit struct {
+	RestoreCommit *RestoreCommit `protobuf:"bytes,28,opt,name=restore_commit,json=restoreCommit,proto3,oneof"`
+}
+
+type Command_RestoreAbort struct {
+	RestoreAbort *RestoreAbort `protobuf:"bytes,29,opt,name=restore_abort,json=restoreAbort,proto3,oneof"`
+}
+
 func (*Command_Op) isCommand_Command() {}
 
 func (*Command_Marker) isCommand_Command() {}
+
+func (*Command_LeaseGrant) isCommand_Command() {}
+
+func (*Command_LeaseKeepAlive) isCommand_Command() {}
+
+func (*Command_LeaseRevoke) isCommand_Command() {}
+
+func (*Command_LockAcquire) isCommand_Command() {}
+
+func (*Command_LockKeepAlive) isCommand_Command() {}
+
+func (*Command_LockRelease) isCommand_Command() {}
+
+func (*Command_LockCancel) isCommand_Command() {}
+
+func (*Command_SessionOpen) isCommand_Command() {}
+
+func (*Command_SessionKeepAlive) isCommand_Command() {}
+
+func (*Command_SessionClose) isCommand_Command() {}
+
+func (*Command_Expire) isCommand_Command() {}
+
+func (*Command_RestoreChunk) isCommand_Command() {}
+
+func (*Command_RestoreCommit) isCommand_Command() {}
+
+func (*Command_RestoreAbort) isCommand_Command() {}
+
+// Guard holds while that lock is held with that token.
+type Guard struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Lock          []byte                 `protobuf:"bytes,1,opt,name=lock,proto3" json:"lock,omitempty"`
+	Token         uint64                 `protobuf:"varint,2,opt,name=token,proto3" json:"token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Guard) Reset() {
+	*x = Guard{}
+	mi := &file_trivet_proto_msgTypes[28]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Guard) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Guard) ProtoMessage() {}
+
+func (x *Guard) ProtoReflect() protoreflect.Message {
+	mi := &file_trivet_proto_msgTypes[28]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Guard.ProtoReflect.Descriptor instead.
+func (*Guard) Descriptor() ([]byte, []int) {
+	return file_trivet_proto_rawDescGZIP(), []int{28}
+}
+
+func (x *Guard) GetLock() []byte {
+	if x != nil {
+		return x.Lock
+	}
+	return nil
+}
+
+func (x *Guard) GetToken() uint64 {
+	if x != nil {
+		return x.Token
+	}
+	return 0
+}
+
+// LeaseGrant makes a lease; the state machine draws its id.
+type LeaseGrant struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	TtlMs         uint64                 `protobuf:"varint,1,opt,name=ttl_ms,json=ttlMs,proto3" json:"ttl_ms,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LeaseGrant) Reset() {
+	*x = LeaseGrant{}
+	mi := &file_trivet_proto_msgTypes[29]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LeaseGrant) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LeaseGrant) ProtoMessage() {}
+
+func (x *LeaseGrant) ProtoReflect() protoreflect.Message {
+	mi := &file_trivet_proto_msgTypes[29]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LeaseGrant.ProtoReflect.Descriptor instead.
+func (*LeaseGrant) Descriptor() ([]byte, []int) {
+	return file_trivet_proto_rawDescGZIP(), []int{29}
+}
+
+func (x *LeaseGrant) GetTtlMs() uint64 {
+	if x != nil {
+		return x.TtlMs
+	}
+	return 0
+}
+
+// LeaseKeepAlive starts the lease's ttl again.
+type LeaseKeepAlive struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Lease         uint64                 `protobuf:"varint,1,opt,name=lease,proto3" json:"lease,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LeaseKeepAlive) Reset() {
+	*x = LeaseKeepAlive{}
+	mi := &file_trivet_proto_msgTypes[30]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LeaseKeepAlive) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LeaseKeepAlive) ProtoMessage() {}
+
+func (x *LeaseKeepAlive) ProtoReflect() protoreflect.Message {
+	mi := &file_trivet_proto_msgTypes[30]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LeaseKeepAlive.ProtoReflect.Descriptor instead.
+func (*LeaseKeepAlive) Descriptor() ([]byte, []int) {
+	return file_trivet_proto_rawDescGZIP(), []int{30}
+}
+
+func (x *LeaseKeepAlive) GetLease() uint64 {
+	if x != nil {
+		return x.Lease
+	}
+	return 0
+}
+
+// LeaseRevoke ends a lease and deletes its keys, in one revision.
+type LeaseRevoke struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Lease         uint64                 `protobuf:"varint,1,opt,name=lease,proto3" json:"lease,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LeaseRevoke) Reset() {
+	*x = LeaseRevoke{}
+	mi := &file_trivet_proto_msgTypes[31]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LeaseRevoke) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LeaseRevoke) ProtoMessage() {}
+
+func (x *LeaseRevoke) ProtoReflect() protoreflect.Message {
+	mi := &file_trivet_proto_msgTypes[31]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LeaseRevoke.ProtoReflect.Descriptor instead.
+func (*LeaseRevoke) Descriptor() ([]byte, []int) {
+	return file_trivet_proto_rawDescGZIP(), []int{31}
+}
+
+func (x *LeaseRevoke) GetLease() uint64 {
+	if x != nil {
+		return x.Lease
+	}
+	return 0
+}
+
+// LockAcquire takes the lock, or stands in its queue for wait_ms at most.
+type LockAcquire struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          []byte                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	TtlMs         uint64                 `protobuf:"varint,2,opt,name=ttl_ms,json=ttlMs,proto3" json:"ttl_ms,omitempty"`
+	WaitMs        uint64                 `protobuf:"varint,3,opt,name=wait_ms,json=waitMs,proto3" json:"wait_ms,omitempty"`
+	Owner         string                 `protobuf:"bytes,4,opt,name=owner,proto3" json:"owner,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LockAcquire) Reset() {
+	*x = LockAcquire{}
+	mi := &file_trivet_proto_msgTypes[32]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LockAcquire) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LockAcquire) ProtoMessage() {}
+
+func (x *LockAcquire) ProtoReflect() protoreflect.Message {
+	mi := &file_trivet_proto_msgTypes[32]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LockAcquire.ProtoReflect.Descriptor instead.
+func (*LockAcquire) Descriptor() ([]byte, []int) {
+	return file_trivet_proto_rawDescGZIP(), []int{32}
+}
+
+func (x *LockAcquire) GetName() []byte {
+	if x != nil {
+		return x.Name
+	}
+	return nil
+}
+
+func (x *LockAcquire) GetTtlMs() uint64 {
+	if x != nil {
+		return x.TtlMs
+	}
+	return 0
+}
+
+func (x *LockAcquire) GetWaitMs() uint64 {
+	if x != nil {
+		return x.WaitMs
+	}
+	return 0
+}
+
+func (x *LockAcquire) GetOwner() string {
+	if x != nil {
+		return x.Owner
+	}
+	return ""
+}
+
+type LockKeepAlive struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          []byte                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Token         uint64                 `protobuf:"varint,2,opt,name=token,proto3" json:"token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LockKeepAlive) Reset() {
+	*x = LockKeepAlive{}
+	mi := &file_trivet_proto_msgTypes[33]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LockKeepAlive) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LockKeepAlive) ProtoMessage() {}
+
+func (x *LockKeepAlive) ProtoReflect() protoreflect.Message {
+	mi := &file_trivet_proto_msgTypes[33]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LockKeepAlive.ProtoReflect.Descriptor instead.
+func (*LockKeepAlive) Descriptor() ([]byte, []int) {
+	return file_trivet_proto_rawDescGZIP(), []int{33}
+}
+
+func (x *LockKeepAlive) GetName() []byte {
+	if x != nil {
+		return x.Name
+	}
+	return nil
+}
+
+func (x *LockKeepAlive) GetToken() uint64 {
+	if x != nil {
+		return x.Token
+	}
+	return 0
+}
+
+// LockRelease ends the lock's lease; the next in the queue holds it.
+type LockRelease struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          []byte                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Token         uint64                 `protobuf:"varint,2,opt,name=token,proto3" json:"token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LockRelease) Reset() {
+	*x = LockRelease{}
+	mi := &file_trivet_proto_msgTypes[34]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LockRelease) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LockRelease) ProtoMessage() {}
+
+func (x *LockRelease) ProtoReflect() protoreflect.Message {
+	mi := &file_trivet_proto_msgTypes[34]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LockRelease.ProtoReflect.Descriptor instead.
+func (*LockRelease) Descriptor() ([]byte, []int) {
+	return file_trivet_proto_rawDescGZIP(), []int{34}
+}
+
+func (x *LockRelease) GetName() []byte {
+	if x != nil {
+		return x.Name
+	}
+	return nil
+}
+
+func (x *LockRelease) GetToken() uint64 {
+	if x != nil {
+		return x.Token
+	}
+	return 0
+}
+
+// LockCancel takes one who waits out of the queue. Where the token has come to
+// hold the lock meanwhile, the answer says so, and with release the lock is
+// released.
+type LockCancel struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          []byte                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Token         uint64                 `protobuf:"varint,2,opt,name=token,proto3" json:"token,omitempty"`
+	Release       bool                   `protobuf:"varint,3,opt,name=release,proto3" json:"release,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LockCancel) Reset() {
+	*x = LockCancel{}
+	mi := &file_trivet_proto_msgTypes[35]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LockCancel) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LockCancel) ProtoMessage() {}
+
+func (x *LockCancel) ProtoReflect() protoreflect.Message {
+	mi := &file_trivet_proto_msgTypes[35]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LockCancel.ProtoReflect.Descriptor instead.
+func (*LockCancel) Descriptor() ([]byte, []int) {
+	return file_trivet_proto_rawDescGZIP(), []int{35}
+}
+
+func (x *LockCancel) GetName() []byte {
+	if x != nil {
+		return x.Name
+	}
+	return nil
+}
+
+func (x *LockCancel) GetToken() uint64 {
+	if x != nil {
+		return x.Token
+	}
+	return 0
+}
+
+func (x *LockCancel) GetRelease() bool {
+	if x != nil {
+		return x.Release
+	}
+	return false
+}
+
+// SessionOpen opens a session; the state machine draws its id. It ends ttl_ms
+// after the last command that named it.
+type SessionOpen struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	TtlMs uint64                 `protobuf:"varint,1,opt,name=ttl_ms,json=ttlMs,proto3" json:"ttl_ms,omitempty"`
+	// node is set for a member's own session, by which it identifies the writes
+	// that came without an identity.
+	Node          bool `protobuf:"varint,2,opt,name=node,proto3" json:"node,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SessionOpen) Reset() {
+	*x = SessionOpen{}
+	mi := &file_trivet_proto_msgTypes[36]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SessionOpen) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SessionOpen) ProtoMessage() {}
+
+func (x *SessionOpen) ProtoReflect() protoreflect.Message {
+	mi := &file_trivet_proto_msgTypes[36]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SessionOpen.ProtoReflect.Descriptor instead.
+func (*SessionOpen) Descriptor() ([]byte, []int) {
+	return file_trivet_proto_rawDescGZIP(), []int{36}
+}
+
+func (x *SessionOpen) GetTtlMs() uint64 {
+	if x != nil {
+		return x.TtlMs
+	}
+	return 0
+}
+
+func (x *SessionOpen) GetNode() bool {
+	if x != nil {
+		return x.Node
+	}
+	return false
+}
+
+type SessionKeepAlive struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Session       uint64                 `protobuf:"varint,1,opt,name=session,proto3" json:"session,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SessionKeepAlive) Reset() {
+	*x = SessionKeepAlive{}
+	mi := &file_trivet_proto_msgTypes[37]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SessionKeepAlive) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SessionKeepAlive) ProtoMessage() {}
+
+func (x *SessionKeepAlive) ProtoReflect() protoreflect.Message {
+	mi := &file_trivet_proto_msgTypes[37]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SessionKeepAlive.ProtoReflect.Descriptor instead.
+func (*SessionKeepAlive) Descriptor() ([]byte, []int) {
+	return file_trivet_proto_rawDescGZIP(), []int{37}
+}
+
+func (x *SessionKeepAlive) GetSession() uint64 {
+	if x != nil {
+		return x.Session
+	}
+	return 0
+}
+
+type SessionClose struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Session       uint64                 `protobuf:"varint,1,opt,name=session,proto3" json:"session,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SessionClose) Reset() {
+	*x = SessionClose{}
+	mi := &file_trivet_proto_msgTypes[38]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SessionClose) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SessionClose) ProtoMessage() {}
+
+func (x *SessionClose) ProtoReflect() protoreflect.Message {
+	mi := &file_trivet_proto_msgTypes[38]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SessionClose.ProtoReflect.Descriptor instead.
+func (*SessionClose) Descriptor() ([]byte, []int) {
+	return file_trivet_proto_rawDescGZIP(), []int{38}
+}
+
+func (x *SessionClose) GetSession() uint64 {
+	if x != nil {
+		return x.Session
+	}
+	return 0
+}
+
+// Expire ends what is due by the replicated clock, the earliest first and a
+// bounded number at a time. Only a leader proposes it.
+type Expire struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Expire) Reset() {
+	*x = Expire{}
+	mi := &file_trivet_proto_msgTypes[39]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Expire) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Expire) ProtoMessage() {}
+
+func (x *Expire) ProtoReflect() protoreflect.Message {
+	mi := &file_trivet_proto_msgTypes[39]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Expire.ProtoReflect.Descriptor instead.
+func (*Expire) Descriptor() ([]byte, []int) {
+	return file_trivet_proto_rawDescGZIP(), []int{39}
+}
+
+// RestoreChunk stages a part of a snapshot file. offset 0 begins the upload.
+type RestoreChunk struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// upload is a number drawn at random by whoever sends the file.
+	Upload        uint64 `protobuf:"varint,1,opt,name=upload,proto3" json:"upload,omitempty"`
+	Offset        uint64 `protobuf:"varint,2,opt,name=offset,proto3" json:"offset,omitempty"`
+	Data          []byte `protobuf:"bytes,3,opt,name=data,proto3" json:"data,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RestoreChunk) Reset() {
+	*x = RestoreChunk{}
+	mi := &file_trivet_proto_msgTypes[40]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RestoreChunk) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RestoreChunk) ProtoMessage() {}
+
+func (x *RestoreChunk) ProtoReflect() protoreflect.Message {
+	mi := &file_trivet_proto_msgTypes[40]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RestoreChunk.ProtoReflect.Descriptor instead.
+func (*RestoreChunk) Descriptor() ([]byte, []int) {
+	return file_trivet_proto_rawDescGZIP(), []int{40}
+}
+
+func (x *RestoreChunk) GetUpload() uint64 {
+	if x != nil {
+		return x.Upload
+	}
+	return 0
+}
+
+func (x *RestoreChunk) GetOffset() uint64 {
+	if x != nil {
+		return x.Offset
+	}
+	return 0
+}
+
+func (x *RestoreChunk) GetData() []byte {
+	if x != nil {
+		return x.Data
+	}
+	return nil
+}
+
+// RestoreCommit replaces the state by the snapshot that was staged, in one
+// step, or fails and leaves the state as it is. Either way nothing is staged
+// any more.
+type RestoreCommit struct {
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Upload uint64                 `protobuf:"varint,1,opt,name=upload,proto3" json:"upload,omitempty"`
+	// size is how many bytes the whole file has.
+	Size          uint64 `protobuf:"varint,2,opt,name=size,proto3" json:"size,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RestoreCommit) Reset() {
+	*x = RestoreCommit{}
+	mi := &file_trivet_proto_msgTypes[41]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RestoreCommit) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RestoreCommit) ProtoMessage() {}
+
+func (x *RestoreCommit) ProtoReflect() protoreflect.Message {
+	mi := &file_trivet_proto_msgTypes[41]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RestoreCommit.ProtoReflect.Descriptor instead.
+func (*RestoreCommit) Descriptor() ([]byte, []int) {
+	return file_trivet_proto_rawDescGZIP(), []int{41}
+}
+
+func (x *RestoreCommit) GetUpload() uint64 {
+	if x != nil {
+		return x.Upload
+	}
+	return 0
+}
+
+func (x *RestoreCommit) GetSize() uint64 {
+	if x != nil {
+		return x.Size
+	}
+	return 0
+}
+
+type RestoreAbort struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Upload        uint64                 `protobuf:"varint,1,opt,name=upload,proto3" json:"upload,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RestoreAbort) Reset() {
+	*x = RestoreAbort{}
+	mi := &file_trivet_proto_msgTypes[42]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RestoreAbort) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RestoreAbort) ProtoMessage() {}
+
+func (x *RestoreAbort) ProtoReflect() protoreflect.Message {
+	mi := &file_trivet_proto_msgTypes[42]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RestoreAbort.ProtoReflect.Descriptor instead.
+func (*RestoreAbort) Descriptor() ([]byte, []int) {
+	return file_trivet_proto_rawDescGZIP(), []int{42}
+}
+
+func (x *RestoreAbort) GetUpload() uint64 {
+	if x != nil {
+		return x.Upload
+	}
+	return 0
+}
 
 // Marker is the first command of every term: once it is applied, the leader
 // knows all that earlier leaders committed. It changes no key.
@@ -2001,14 +3400,18 @@ type Marker struct {
 	Term  uint64                 `protobuf:"varint,1,opt,name=term,proto3" json:"term,omitempty"`
 	// settings hold from here on, on every node, whatever their flags say: the
 	// state is a function of the log alone.
-	Settings      *Settings `protobuf:"bytes,2,opt,name=settings,proto3" json:"settings,omitempty"`
+	Settings *Settings `protobuf:"bytes,2,opt,name=settings,proto3" json:"settings,omitempty"`
+	// seed is drawn at random by the leader; the first one that reaches the state
+	// stays. Ids of leases and sessions are drawn from it, so that those of one
+	// cluster mean nothing in another.
+	Seed          uint64 `protobuf:"varint,3,opt,name=seed,proto3" json:"seed,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Marker) Reset() {
 	*x = Marker{}
-	mi := &file_trivet_proto_msgTypes[24]
+	mi := &file_trivet_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2020,7 +3423,7 @@ func (x *Marker) String() string {
 func (*Marker) ProtoMessage() {}
 
 func (x *Marker) ProtoReflect() protoreflect.Message {
-	mi := &file_trivet_proto_msgTypes[24]
+	mi := &file_trivet_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2033,7 +3436,7 @@ func (x *Marker) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Marker.ProtoReflect.Descriptor instead.
 func (*Marker) Descriptor() ([]byte, []int) {
-	return file_trivet_proto_rawDescGZIP(), []int{24}
+	return file_trivet_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *Marker) GetTerm() uint64 {
@@ -2048,6 +3451,13 @@ func (x *Marker) GetSettings() *Settings {
 		return x.Settings
 	}
 	return nil
+}
+
+func (x *Marker) GetSeed() uint64 {
+	if x != nil {
+		return x.Seed
+	}
+	return 0
 }
 
 // Settings are the limits that the state machine itself keeps.
@@ -2065,7 +3475,7 @@ type Settings struct {
 
 func (x *Settings) Reset() {
 	*x = Settings{}
-	mi := &file_trivet_proto_msgTypes[25]
+	mi := &file_trivet_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2077,7 +3487,7 @@ func (x *Settings) String() string {
 func (*Settings) ProtoMessage() {}
 
 func (x *Settings) ProtoReflect() protoreflect.Message {
-	mi := &file_trivet_proto_msgTypes[25]
+	mi := &file_trivet_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2090,7 +3500,7 @@ func (x *Settings) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Settings.ProtoReflect.Descriptor instead.
 func (*Settings) Descriptor() ([]byte, []int) {
-	return file_trivet_proto_rawDescGZIP(), []int{25}
+	return file_trivet_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *Settings) GetHistoryMs() uint64 {
@@ -2122,6 +3532,11 @@ type SnapshotRecord struct {
 	//	*SnapshotRecord_Version
 	//	*SnapshotRecord_Clock
 	//	*SnapshotRecord_Footer
+	//	*SnapshotRecord_Lease
+	//	*SnapshotRecord_Lock
+	//	*SnapshotRecord_Session
+	//	*SnapshotRecord_Answer
+	//	*SnapshotRecord_Upload
 	Record        isSnapshotRecord_Record `protobuf_oneof:"record"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -2129,7 +3544,7 @@ type SnapshotRecord struct {
 
 func (x *SnapshotRecord) Reset() {
 	*x = SnapshotRecord{}
-	mi := &file_trivet_proto_msgTypes[26]
+	mi := &file_trivet_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2141,7 +3556,7 @@ func (x *SnapshotRecord) String() string {
 func (*SnapshotRecord) ProtoMessage() {}
 
 func (x *SnapshotRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_trivet_proto_msgTypes[26]
+	mi := &file_trivet_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2154,7 +3569,7 @@ func (x *SnapshotRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotRecord.ProtoReflect.Descriptor instead.
 func (*SnapshotRecord) Descriptor() ([]byte, []int) {
-	return file_trivet_proto_rawDescGZIP(), []int{26}
+	return file_trivet_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *SnapshotRecord) GetRecord() isSnapshotRecord_Record {
@@ -2200,6 +3615,51 @@ func (x *SnapshotRecord) GetFooter() *SnapshotFooter {
 	return nil
 }
 
+func (x *SnapshotRecord) GetLease() *SnapshotLease {
+	if x != nil {
+		if x, ok := x.Record.(*SnapshotRecord_Lease); ok {
+			return x.Lease
+		}
+	}
+	return nil
+}
+
+func (x *SnapshotRecord) GetLock() *SnapshotLock {
+	if x != nil {
+		if x, ok := x.Record.(*SnapshotRecord_Lock); ok {
+			return x.Lock
+		}
+	}
+	return nil
+}
+
+func (x *SnapshotRecord) GetSession() *SnapshotSession {
+	if x != nil {
+		if x, ok := x.Record.(*SnapshotRecord_Session); ok {
+			return x.Session
+		}
+	}
+	return nil
+}
+
+func (x *SnapshotRecord) GetAnswer() *SnapshotAnswer {
+	if x != nil {
+		if x, ok := x.Record.(*SnapshotRecord_Answer); ok {
+			return x.Answer
+		}
+	}
+	return nil
+}
+
+func (x *SnapshotRecord) GetUpload() *SnapshotUpload {
+	if x != nil {
+		if x, ok := x.Record.(*SnapshotRecord_Upload); ok {
+			return x.Upload
+		}
+	}
+	return nil
+}
+
 type isSnapshotRecord_Record interface {
 	isSnapshotRecord_Record()
 }
@@ -2220,6 +3680,26 @@ type SnapshotRecord_Footer struct {
 	Footer *SnapshotFooter `protobuf:"bytes,4,opt,name=footer,proto3,oneof"`
 }
 
+type SnapshotRecord_Lease struct {
+	Lease *SnapshotLease `protobuf:"bytes,5,opt,name=lease,proto3,oneof"`
+}
+
+type SnapshotRecord_Lock struct {
+	Lock *SnapshotLock `protobuf:"bytes,6,opt,name=lock,proto3,oneof"`
+}
+
+type SnapshotRecord_Session struct {
+	Session *SnapshotSession `protobuf:"bytes,7,opt,name=session,proto3,oneof"`
+}
+
+type SnapshotRecord_Answer struct {
+	Answer *SnapshotAnswer `protobuf:"bytes,8,opt,name=answer,proto3,oneof"`
+}
+
+type SnapshotRecord_Upload struct {
+	Upload *SnapshotUpload `protobuf:"bytes,9,opt,name=upload,proto3,oneof"`
+}
+
 func (*SnapshotRecord_Header) isSnapshotRecord_Record() {}
 
 func (*SnapshotRecord_Version) isSnapshotRecord_Record() {}
@@ -2227,6 +3707,16 @@ func (*SnapshotRecord_Version) isSnapshotRecord_Record() {}
 func (*SnapshotRecord_Clock) isSnapshotRecord_Record() {}
 
 func (*SnapshotRecord_Footer) isSnapshotRecord_Record() {}
+
+func (*SnapshotRecord_Lease) isSnapshotRecord_Record() {}
+
+func (*SnapshotRecord_Lock) isSnapshotRecord_Record() {}
+
+func (*SnapshotRecord_Session) isSnapshotRecord_Record() {}
+
+func (*SnapshotRecord_Answer) isSnapshotRecord_Record() {}
+
+func (*SnapshotRecord_Upload) isSnapshotRecord_Record() {}
 
 // SnapshotHeader comes first.
 type SnapshotHeader struct {
@@ -2238,13 +3728,17 @@ type SnapshotHeader struct {
 	ClockMs         uint64    `protobuf:"varint,4,opt,name=clock_ms,json=clockMs,proto3" json:"clock_ms,omitempty"`
 	StateHash       uint64    `protobuf:"varint,5,opt,name=state_hash,json=stateHash,proto3" json:"state_hash,omitempty"`
 	Settings        *Settings `protobuf:"bytes,6,opt,name=settings,proto3" json:"settings,omitempty"`
-	unknownFields   protoimpl.UnknownFields
-	sizeCache       protoimpl.SizeCache
+	// seed and next_id: what ids are drawn from. next_token: the last one given.
+	Seed          uint64 `protobuf:"varint,7,opt,name=seed,proto3" json:"seed,omitempty"`
+	NextId        uint64 `protobuf:"varint,8,opt,name=next_id,json=nextId,proto3" json:"next_id,omitempty"`
+	NextToken     uint64 `protobuf:"varint,9,opt,name=next_token,json=nextToken,proto3" json:"next_token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *SnapshotHeader) Reset() {
 	*x = SnapshotHeader{}
-	mi := &file_trivet_proto_msgTypes[27]
+	mi := &file_trivet_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2256,7 +3750,7 @@ func (x *SnapshotHeader) String() string {
 func (*SnapshotHeader) ProtoMessage() {}
 
 func (x *SnapshotHeader) ProtoReflect() protoreflect.Message {
-	mi := &file_trivet_proto_msgTypes[27]
+	mi := &file_trivet_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2269,7 +3763,7 @@ func (x *SnapshotHeader) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotHeader.ProtoReflect.Descriptor instead.
 func (*SnapshotHeader) Descriptor() ([]byte, []int) {
-	return file_trivet_proto_rawDescGZIP(), []int{27}
+	return file_trivet_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *SnapshotHeader) GetIndex() uint64 {
@@ -2314,6 +3808,27 @@ func (x *SnapshotHeader) GetSettings() *Settings {
 	return nil
 }
 
+func (x *SnapshotHeader) GetSeed() uint64 {
+	if x != nil {
+		return x.Seed
+	}
+	return 0
+}
+
+func (x *SnapshotHeader) GetNextId() uint64 {
+	if x != nil {
+		return x.NextId
+	}
+	return 0
+}
+
+func (x *SnapshotHeader) GetNextToken() uint64 {
+	if x != nil {
+		return x.NextToken
+	}
+	return 0
+}
+
 // SnapshotVersion is one retained version of a key. A key's versions come
 // together, oldest first, keys in byte order.
 type SnapshotVersion struct {
@@ -2324,17 +3839,19 @@ type SnapshotVersion struct {
 	ModRevision    uint64                 `protobuf:"varint,4,opt,name=mod_revision,json=modRevision,proto3" json:"mod_revision,omitempty"`
 	Version        uint64                 `protobuf:"varint,5,opt,name=version,proto3" json:"version,omitempty"`
 	Lease          uint64                 `protobuf:"varint,6,opt,name=lease,proto3" json:"lease,omitempty"`
-	// deleted marks a tombstone: only key, mod_revision and sub are set.
+	// deleted marks a tombstone: only key, mod_revision, sub and expired are set.
 	Deleted bool `protobuf:"varint,7,opt,name=deleted,proto3" json:"deleted,omitempty"`
 	// sub is the place among the changes that one revision made.
-	Sub           uint32 `protobuf:"varint,8,opt,name=sub,proto3" json:"sub,omitempty"`
+	Sub uint32 `protobuf:"varint,8,opt,name=sub,proto3" json:"sub,omitempty"`
+	// expired marks a tombstone of a key whose lease expired.
+	Expired       bool `protobuf:"varint,9,opt,name=expired,proto3" json:"expired,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *SnapshotVersion) Reset() {
 	*x = SnapshotVersion{}
-	mi := &file_trivet_proto_msgTypes[28]
+	mi := &file_trivet_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2346,7 +3863,7 @@ func (x *SnapshotVersion) String() string {
 func (*SnapshotVersion) ProtoMessage() {}
 
 func (x *SnapshotVersion) ProtoReflect() protoreflect.Message {
-	mi := &file_trivet_proto_msgTypes[28]
+	mi := &file_trivet_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2359,7 +3876,7 @@ func (x *SnapshotVersion) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotVersion.ProtoReflect.Descriptor instead.
 func (*SnapshotVersion) Descriptor() ([]byte, []int) {
-	return file_trivet_proto_rawDescGZIP(), []int{28}
+	return file_trivet_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *SnapshotVersion) GetKey() []byte {
@@ -2418,6 +3935,13 @@ func (x *SnapshotVersion) GetSub() uint32 {
 	return 0
 }
 
+func (x *SnapshotVersion) GetExpired() bool {
+	if x != nil {
+		return x.Expired
+	}
+	return false
+}
+
 // SnapshotClock says when retained revisions were made: revisions from
 // revision on have clock_ms, up to the next SnapshotClock.
 type SnapshotClock struct {
@@ -2430,7 +3954,7 @@ type SnapshotClock struct {
 
 func (x *SnapshotClock) Reset() {
 	*x = SnapshotClock{}
-	mi := &file_trivet_proto_msgTypes[29]
+	mi := &file_trivet_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2442,7 +3966,7 @@ func (x *SnapshotClock) String() string {
 func (*SnapshotClock) ProtoMessage() {}
 
 func (x *SnapshotClock) ProtoReflect() protoreflect.Message {
-	mi := &file_trivet_proto_msgTypes[29]
+	mi := &file_trivet_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2455,7 +3979,7 @@ func (x *SnapshotClock) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotClock.ProtoReflect.Descriptor instead.
 func (*SnapshotClock) Descriptor() ([]byte, []int) {
-	return file_trivet_proto_rawDescGZIP(), []int{29}
+	return file_trivet_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *SnapshotClock) GetRevision() uint64 {
@@ -2472,6 +3996,430 @@ func (x *SnapshotClock) GetClockMs() uint64 {
 	return 0
 }
 
+// SnapshotLease is a lease. Which keys it has, the versions say.
+type SnapshotLease struct {
+	state      protoimpl.MessageState `protogen:"open.v1"`
+	Id         uint64                 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
+	TtlMs      uint64                 `protobuf:"varint,2,opt,name=ttl_ms,json=ttlMs,proto3" json:"ttl_ms,omitempty"`
+	DeadlineMs uint64                 `protobuf:"varint,3,opt,name=deadline_ms,json=deadlineMs,proto3" json:"deadline_ms,omitempty"`
+	// own marks the lease of one put's ttl.
+	Own bool `protobuf:"varint,4,opt,name=own,proto3" json:"own,omitempty"`
+	// lock is the name of the lock that the lease holds; empty for none.
+	Lock          []byte `protobuf:"bytes,5,opt,name=lock,proto3" json:"lock,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SnapshotLease) Reset() {
+	*x = SnapshotLease{}
+	mi := &file_trivet_proto_msgTypes[49]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SnapshotLease) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SnapshotLease) ProtoMessage() {}
+
+func (x *SnapshotLease) ProtoReflect() protoreflect.Message {
+	mi := &file_trivet_proto_msgTypes[49]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SnapshotLease.ProtoReflect.Descriptor instead.
+func (*SnapshotLease) Descriptor() ([]byte, []int) {
+	return file_trivet_proto_rawDescGZIP(), []int{49}
+}
+
+func (x *SnapshotLease) GetId() uint64 {
+	if x != nil {
+		return x.Id
+	}
+	return 0
+}
+
+func (x *SnapshotLease) GetTtlMs() uint64 {
+	if x != nil {
+		return x.TtlMs
+	}
+	return 0
+}
+
+func (x *SnapshotLease) GetDeadlineMs() uint64 {
+	if x != nil {
+		return x.DeadlineMs
+	}
+	return 0
+}
+
+func (x *SnapshotLease) GetOwn() bool {
+	if x != nil {
+		return x.Own
+	}
+	return false
+}
+
+func (x *SnapshotLease) GetLock() []byte {
+	if x != nil {
+		return x.Lock
+	}
+	return nil
+}
+
+// SnapshotLock is a lock that is held, with its queue in order.
+type SnapshotLock struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          []byte                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Holder        *LockHolder            `protobuf:"bytes,2,opt,name=holder,proto3" json:"holder,omitempty"`
+	Queue         []*SnapshotWaiter      `protobuf:"bytes,3,rep,name=queue,proto3" json:"queue,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SnapshotLock) Reset() {
+	*x = SnapshotLock{}
+	mi := &file_trivet_proto_msgTypes[50]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SnapshotLock) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SnapshotLock) ProtoMessage() {}
+
+func (x *SnapshotLock) ProtoReflect() protoreflect.Message {
+	mi := &file_trivet_proto_msgTypes[50]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SnapshotLock.ProtoReflect.Descriptor instead.
+func (*SnapshotLock) Descriptor() ([]byte, []int) {
+	return file_trivet_proto_rawDescGZIP(), []int{50}
+}
+
+func (x *SnapshotLock) GetName() []byte {
+	if x != nil {
+		return x.Name
+	}
+	return nil
+}
+
+func (x *SnapshotLock) GetHolder() *LockHolder {
+	if x != nil {
+		return x.Holder
+	}
+	return nil
+}
+
+func (x *SnapshotLock) GetQueue() []*SnapshotWaiter {
+	if x != nil {
+		return x.Queue
+	}
+	return nil
+}
+
+type SnapshotWaiter struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Waiter        *LockHolder            `protobuf:"bytes,1,opt,name=waiter,proto3" json:"waiter,omitempty"`
+	DeadlineMs    uint64                 `protobuf:"varint,2,opt,name=deadline_ms,json=deadlineMs,proto3" json:"deadline_ms,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SnapshotWaiter) Reset() {
+	*x = SnapshotWaiter{}
+	mi := &file_trivet_proto_msgTypes[51]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SnapshotWaiter) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SnapshotWaiter) ProtoMessage() {}
+
+func (x *SnapshotWaiter) ProtoReflect() protoreflect.Message {
+	mi := &file_trivet_proto_msgTypes[51]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SnapshotWaiter.ProtoReflect.Descriptor instead.
+func (*SnapshotWaiter) Descriptor() ([]byte, []int) {
+	return file_trivet_proto_rawDescGZIP(), []int{51}
+}
+
+func (x *SnapshotWaiter) GetWaiter() *LockHolder {
+	if x != nil {
+		return x.Waiter
+	}
+	return nil
+}
+
+func (x *SnapshotWaiter) GetDeadlineMs() uint64 {
+	if x != nil {
+		return x.DeadlineMs
+	}
+	return 0
+}
+
+// SnapshotSession is an open session; its answers follow.
+type SnapshotSession struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            uint64                 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
+	TtlMs         uint64                 `protobuf:"varint,2,opt,name=ttl_ms,json=ttlMs,proto3" json:"ttl_ms,omitempty"`
+	DeadlineMs    uint64                 `protobuf:"varint,3,opt,name=deadline_ms,json=deadlineMs,proto3" json:"deadline_ms,omitempty"`
+	Ack           uint64                 `protobuf:"varint,4,opt,name=ack,proto3" json:"ack,omitempty"`
+	Node          bool                   `protobuf:"varint,5,opt,name=node,proto3" json:"node,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SnapshotSession) Reset() {
+	*x = SnapshotSession{}
+	mi := &file_trivet_proto_msgTypes[52]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SnapshotSession) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SnapshotSession) ProtoMessage() {}
+
+func (x *SnapshotSession) ProtoReflect() protoreflect.Message {
+	mi := &file_trivet_proto_msgTypes[52]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SnapshotSession.ProtoReflect.Descriptor instead.
+func (*SnapshotSession) Descriptor() ([]byte, []int) {
+	return file_trivet_proto_rawDescGZIP(), []int{52}
+}
+
+func (x *SnapshotSession) GetId() uint64 {
+	if x != nil {
+		return x.Id
+	}
+	return 0
+}
+
+func (x *SnapshotSession) GetTtlMs() uint64 {
+	if x != nil {
+		return x.TtlMs
+	}
+	return 0
+}
+
+func (x *SnapshotSession) GetDeadlineMs() uint64 {
+	if x != nil {
+		return x.DeadlineMs
+	}
+	return 0
+}
+
+func (x *SnapshotSession) GetAck() uint64 {
+	if x != nil {
+		return x.Ack
+	}
+	return 0
+}
+
+func (x *SnapshotSession) GetNode() bool {
+	if x != nil {
+		return x.Node
+	}
+	return false
+}
+
+// SnapshotAnswer is a remembered result: of a session's seq, or of an
+// idempotency key.
+type SnapshotAnswer struct {
+	state          protoimpl.MessageState `protogen:"open.v1"`
+	Session        uint64                 `protobuf:"varint,1,opt,name=session,proto3" json:"session,omitempty"`
+	Seq            uint64                 `protobuf:"varint,2,opt,name=seq,proto3" json:"seq,omitempty"`
+	IdempotencyKey []byte                 `protobuf:"bytes,3,opt,name=idempotency_key,json=idempotencyKey,proto3" json:"idempotency_key,omitempty"`
+	Fingerprint    []byte                 `protobuf:"bytes,4,opt,name=fingerprint,proto3" json:"fingerprint,omitempty"`
+	DeadlineMs     uint64                 `protobuf:"varint,5,opt,name=deadline_ms,json=deadlineMs,proto3" json:"deadline_ms,omitempty"`
+	Result         *Result                `protobuf:"bytes,6,opt,name=result,proto3" json:"result,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
+}
+
+func (x *SnapshotAnswer) Reset() {
+	*x = SnapshotAnswer{}
+	mi := &file_trivet_proto_msgTypes[53]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SnapshotAnswer) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SnapshotAnswer) ProtoMessage() {}
+
+func (x *SnapshotAnswer) ProtoReflect() protoreflect.Message {
+	mi := &file_trivet_proto_msgTypes[53]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SnapshotAnswer.ProtoReflect.Descriptor instead.
+func (*SnapshotAnswer) Descriptor() ([]byte, []int) {
+	return file_trivet_proto_rawDescGZIP(), []int{53}
+}
+
+func (x *SnapshotAnswer) GetSession() uint64 {
+	if x != nil {
+		return x.Session
+	}
+	return 0
+}
+
+func (x *SnapshotAnswer) GetSeq() uint64 {
+	if x != nil {
+		return x.Seq
+	}
+	return 0
+}
+
+func (x *SnapshotAnswer) GetIdempotencyKey() []byte {
+	if x != nil {
+		return x.IdempotencyKey
+	}
+	return nil
+}
+
+func (x *SnapshotAnswer) GetFingerprint() []byte {
+	if x != nil {
+		return x.Fingerprint
+	}
+	return nil
+}
+
+func (x *SnapshotAnswer) GetDeadlineMs() uint64 {
+	if x != nil {
+		return x.DeadlineMs
+	}
+	return 0
+}
+
+func (x *SnapshotAnswer) GetResult() *Result {
+	if x != nil {
+		return x.Result
+	}
+	return nil
+}
+
+// SnapshotUpload is a part of a snapshot file that is being restored.
+type SnapshotUpload struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Upload        uint64                 `protobuf:"varint,1,opt,name=upload,proto3" json:"upload,omitempty"`
+	Offset        uint64                 `protobuf:"varint,2,opt,name=offset,proto3" json:"offset,omitempty"`
+	Data          []byte                 `protobuf:"bytes,3,opt,name=data,proto3" json:"data,omitempty"`
+	DeadlineMs    uint64                 `protobuf:"varint,4,opt,name=deadline_ms,json=deadlineMs,proto3" json:"deadline_ms,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SnapshotUpload) Reset() {
+	*x = SnapshotUpload{}
+	mi := &file_trivet_proto_msgTypes[54]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SnapshotUpload) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SnapshotUpload) ProtoMessage() {}
+
+func (x *SnapshotUpload) ProtoReflect() protoreflect.Message {
+	mi := &file_trivet_proto_msgTypes[54]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SnapshotUpload.ProtoReflect.Descriptor instead.
+func (*SnapshotUpload) Descriptor() ([]byte, []int) {
+	return file_trivet_proto_rawDescGZIP(), []int{54}
+}
+
+func (x *SnapshotUpload) GetUpload() uint64 {
+	if x != nil {
+		return x.Upload
+	}
+	return 0
+}
+
+func (x *SnapshotUpload) GetOffset() uint64 {
+	if x != nil {
+		return x.Offset
+	}
+	return 0
+}
+
+func (x *SnapshotUpload) GetData() []byte {
+	if x != nil {
+		return x.Data
+	}
+	return nil
+}
+
+func (x *SnapshotUpload) GetDeadlineMs() uint64 {
+	if x != nil {
+		return x.DeadlineMs
+	}
+	return 0
+}
+
 // SnapshotFooter comes last.
 type SnapshotFooter struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -2482,7 +4430,7 @@ type SnapshotFooter struct {
 
 func (x *SnapshotFooter) Reset() {
 	*x = SnapshotFooter{}
-	mi := &file_trivet_proto_msgTypes[30]
+	mi := &file_trivet_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2494,7 +4442,7 @@ func (x *SnapshotFooter) String() string {
 func (*SnapshotFooter) ProtoMessage() {}
 
 func (x *SnapshotFooter) ProtoReflect() protoreflect.Message {
-	mi := &file_trivet_proto_msgTypes[30]
+	mi := &file_trivet_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2507,7 +4455,7 @@ func (x *SnapshotFooter) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotFooter.ProtoReflect.Descriptor instead.
 func (*SnapshotFooter) Descriptor() ([]byte, []int) {
-	return file_trivet_proto_rawDescGZIP(), []int{30}
+	return file_trivet_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *SnapshotFooter) GetRecords() uint64 {
@@ -2531,7 +4479,7 @@ type Hello struct {
 
 func (x *Hello) Reset() {
 	*x = Hello{}
-	mi := &file_trivet_proto_msgTypes[31]
+	mi := &file_trivet_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2543,7 +4491,7 @@ func (x *Hello) String() string {
 func (*Hello) ProtoMessage() {}
 
 func (x *Hello) ProtoReflect() protoreflect.Message {
-	mi := &file_trivet_proto_msgTypes[31]
+	mi := &file_trivet_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2556,7 +4504,7 @@ func (x *Hello) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Hello.ProtoReflect.Descriptor instead.
 func (*Hello) Descriptor() ([]byte, []int) {
-	return file_trivet_proto_rawDescGZIP(), []int{31}
+	return file_trivet_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *Hello) GetProtocol() uint32 {
@@ -2597,7 +4545,7 @@ type HelloReply struct {
 
 func (x *HelloReply) Reset() {
 	*x = HelloReply{}
-	mi := &file_trivet_proto_msgTypes[32]
+	mi := &file_trivet_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2609,7 +4557,7 @@ func (x *HelloReply) String() string {
 func (*HelloReply) ProtoMessage() {}
 
 func (x *HelloReply) ProtoReflect() protoreflect.Message {
-	mi := &file_trivet_proto_msgTypes[32]
+	mi := &file_trivet_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2622,7 +4570,7 @@ func (x *HelloReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HelloReply.ProtoReflect.Descriptor instead.
 func (*HelloReply) Descriptor() ([]byte, []int) {
-	return file_trivet_proto_rawDescGZIP(), []int{32}
+	return file_trivet_proto_rawDescGZIP(), []int{57}
 }
 
 func (x *HelloReply) GetRefused() string {
@@ -2651,7 +4599,7 @@ type PeerRequest struct {
 
 func (x *PeerRequest) Reset() {
 	*x = PeerRequest{}
-	mi := &file_trivet_proto_msgTypes[33]
+	mi := &file_trivet_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2663,7 +4611,7 @@ func (x *PeerRequest) String() string {
 func (*PeerRequest) ProtoMessage() {}
 
 func (x *PeerRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_trivet_proto_msgTypes[33]
+	mi := &file_trivet_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2676,7 +4624,7 @@ func (x *PeerRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PeerRequest.ProtoReflect.Descriptor instead.
 func (*PeerRequest) Descriptor() ([]byte, []int) {
-	return file_trivet_proto_rawDescGZIP(), []int{33}
+	return file_trivet_proto_rawDescGZIP(), []int{58}
 }
 
 func (x *PeerRequest) GetId() uint64 {
@@ -2789,7 +4737,7 @@ type PeerReply struct {
 
 func (x *PeerReply) Reset() {
 	*x = PeerReply{}
-	mi := &file_trivet_proto_msgTypes[34]
+	mi := &file_trivet_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2801,7 +4749,7 @@ func (x *PeerReply) String() string {
 func (*PeerReply) ProtoMessage() {}
 
 func (x *PeerReply) ProtoReflect() protoreflect.Message {
-	mi := &file_trivet_proto_msgTypes[34]
+	mi := &file_trivet_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2814,7 +4762,7 @@ func (x *PeerReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PeerReply.ProtoReflect.Descriptor instead.
 func (*PeerReply) Descriptor() ([]byte, []int) {
-	return file_trivet_proto_rawDescGZIP(), []int{34}
+	return file_trivet_proto_rawDescGZIP(), []int{59}
 }
 
 func (x *PeerReply) GetId() uint64 {
@@ -2922,7 +4870,7 @@ type ForwardRequest struct {
 
 func (x *ForwardRequest) Reset() {
 	*x = ForwardRequest{}
-	mi := &file_trivet_proto_msgTypes[35]
+	mi := &file_trivet_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2934,7 +4882,7 @@ func (x *ForwardRequest) String() string {
 func (*ForwardRequest) ProtoMessage() {}
 
 func (x *ForwardRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_trivet_proto_msgTypes[35]
+	mi := &file_trivet_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2947,7 +4895,7 @@ func (x *ForwardRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ForwardRequest.ProtoReflect.Descriptor instead.
 func (*ForwardRequest) Descriptor() ([]byte, []int) {
-	return file_trivet_proto_rawDescGZIP(), []int{35}
+	return file_trivet_proto_rawDescGZIP(), []int{60}
 }
 
 func (x *ForwardRequest) GetCommands() [][]byte {
@@ -2970,7 +4918,7 @@ type ForwardReply struct {
 
 func (x *ForwardReply) Reset() {
 	*x = ForwardReply{}
-	mi := &file_trivet_proto_msgTypes[36]
+	mi := &file_trivet_proto_msgTypes[61]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2982,7 +4930,7 @@ func (x *ForwardReply) String() string {
 func (*ForwardReply) ProtoMessage() {}
 
 func (x *ForwardReply) ProtoReflect() protoreflect.Message {
-	mi := &file_trivet_proto_msgTypes[36]
+	mi := &file_trivet_proto_msgTypes[61]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2995,7 +4943,7 @@ func (x *ForwardReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ForwardReply.ProtoReflect.Descriptor instead.
 func (*ForwardReply) Descriptor() ([]byte, []int) {
-	return file_trivet_proto_rawDescGZIP(), []int{36}
+	return file_trivet_proto_rawDescGZIP(), []int{61}
 }
 
 func (x *ForwardReply) GetResults() []*Result {
@@ -3021,7 +4969,7 @@ type ReadIndexRequest struct {
 
 func (x *ReadIndexRequest) Reset() {
 	*x = ReadIndexRequest{}
-	mi := &file_trivet_proto_msgTypes[37]
+	mi := &file_trivet_proto_msgTypes[62]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3033,7 +4981,7 @@ func (x *ReadIndexRequest) String() string {
 func (*ReadIndexRequest) ProtoMessage() {}
 
 func (x *ReadIndexRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_trivet_proto_msgTypes[37]
+	mi := &file_trivet_proto_msgTypes[62]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3046,7 +4994,7 @@ func (x *ReadIndexRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadIndexRequest.ProtoReflect.Descriptor instead.
 func (*ReadIndexRequest) Descriptor() ([]byte, []int) {
-	return file_trivet_proto_rawDescGZIP(), []int{37}
+	return file_trivet_proto_rawDescGZIP(), []int{62}
 }
 
 type ReadIndexReply struct {
@@ -3062,7 +5010,7 @@ type ReadIndexReply struct {
 
 func (x *ReadIndexReply) Reset() {
 	*x = ReadIndexReply{}
-	mi := &file_trivet_proto_msgTypes[38]
+	mi := &file_trivet_proto_msgTypes[63]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3074,7 +5022,7 @@ func (x *ReadIndexReply) String() string {
 func (*ReadIndexReply) ProtoMessage() {}
 
 func (x *ReadIndexReply) ProtoReflect() protoreflect.Message {
-	mi := &file_trivet_proto_msgTypes[38]
+	mi := &file_trivet_proto_msgTypes[63]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3087,7 +5035,7 @@ func (x *ReadIndexReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadIndexReply.ProtoReflect.Descriptor instead.
 func (*ReadIndexReply) Descriptor() ([]byte, []int) {
-	return file_trivet_proto_rawDescGZIP(), []int{38}
+	return file_trivet_proto_rawDescGZIP(), []int{63}
 }
 
 func (x *ReadIndexReply) GetTerm() uint64 {
@@ -3121,7 +5069,7 @@ type ConfirmRequest struct {
 
 func (x *ConfirmRequest) Reset() {
 	*x = ConfirmRequest{}
-	mi := &file_trivet_proto_msgTypes[39]
+	mi := &file_trivet_proto_msgTypes[64]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3133,7 +5081,7 @@ func (x *ConfirmRequest) String() string {
 func (*ConfirmRequest) ProtoMessage() {}
 
 func (x *ConfirmRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_trivet_proto_msgTypes[39]
+	mi := &file_trivet_proto_msgTypes[64]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3146,7 +5094,7 @@ func (x *ConfirmRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConfirmRequest.ProtoReflect.Descriptor instead.
 func (*ConfirmRequest) Descriptor() ([]byte, []int) {
-	return file_trivet_proto_rawDescGZIP(), []int{39}
+	return file_trivet_proto_rawDescGZIP(), []int{64}
 }
 
 func (x *ConfirmRequest) GetTerm() uint64 {
@@ -3166,7 +5114,7 @@ type ConfirmReply struct {
 
 func (x *ConfirmReply) Reset() {
 	*x = ConfirmReply{}
-	mi := &file_trivet_proto_msgTypes[40]
+	mi := &file_trivet_proto_msgTypes[65]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3178,7 +5126,7 @@ func (x *ConfirmReply) String() string {
 func (*ConfirmReply) ProtoMessage() {}
 
 func (x *ConfirmReply) ProtoReflect() protoreflect.Message {
-	mi := &file_trivet_proto_msgTypes[40]
+	mi := &file_trivet_proto_msgTypes[65]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3191,7 +5139,7 @@ func (x *ConfirmReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConfirmReply.ProtoReflect.Descriptor instead.
 func (*ConfirmReply) Descriptor() ([]byte, []int) {
-	return file_trivet_proto_rawDescGZIP(), []int{40}
+	return file_trivet_proto_rawDescGZIP(), []int{65}
 }
 
 func (x *ConfirmReply) GetTerm() uint64 {
@@ -3213,7 +5161,7 @@ type PromoteRequest struct {
 
 func (x *PromoteRequest) Reset() {
 	*x = PromoteRequest{}
-	mi := &file_trivet_proto_msgTypes[41]
+	mi := &file_trivet_proto_msgTypes[66]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3225,7 +5173,7 @@ func (x *PromoteRequest) String() string {
 func (*PromoteRequest) ProtoMessage() {}
 
 func (x *PromoteRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_trivet_proto_msgTypes[41]
+	mi := &file_trivet_proto_msgTypes[66]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3238,7 +5186,7 @@ func (x *PromoteRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PromoteRequest.ProtoReflect.Descriptor instead.
 func (*PromoteRequest) Descriptor() ([]byte, []int) {
-	return file_trivet_proto_rawDescGZIP(), []int{41}
+	return file_trivet_proto_rawDescGZIP(), []int{66}
 }
 
 func (x *PromoteRequest) GetTerm() uint64 {
@@ -3264,7 +5212,7 @@ type PromoteReply struct {
 
 func (x *PromoteReply) Reset() {
 	*x = PromoteReply{}
-	mi := &file_trivet_proto_msgTypes[42]
+	mi := &file_trivet_proto_msgTypes[67]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3276,7 +5224,7 @@ func (x *PromoteReply) String() string {
 func (*PromoteReply) ProtoMessage() {}
 
 func (x *PromoteReply) ProtoReflect() protoreflect.Message {
-	mi := &file_trivet_proto_msgTypes[42]
+	mi := &file_trivet_proto_msgTypes[67]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3289,7 +5237,7 @@ func (x *PromoteReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PromoteReply.ProtoReflect.Descriptor instead.
 func (*PromoteReply) Descriptor() ([]byte, []int) {
-	return file_trivet_proto_rawDescGZIP(), []int{42}
+	return file_trivet_proto_rawDescGZIP(), []int{67}
 }
 
 func (x *PromoteReply) GetRefused() string {
@@ -3308,7 +5256,7 @@ type MemberRequest struct {
 
 func (x *MemberRequest) Reset() {
 	*x = MemberRequest{}
-	mi := &file_trivet_proto_msgTypes[43]
+	mi := &file_trivet_proto_msgTypes[68]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3320,7 +5268,7 @@ func (x *MemberRequest) String() string {
 func (*MemberRequest) ProtoMessage() {}
 
 func (x *MemberRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_trivet_proto_msgTypes[43]
+	mi := &file_trivet_proto_msgTypes[68]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3333,7 +5281,7 @@ func (x *MemberRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MemberRequest.ProtoReflect.Descriptor instead.
 func (*MemberRequest) Descriptor() ([]byte, []int) {
-	return file_trivet_proto_rawDescGZIP(), []int{43}
+	return file_trivet_proto_rawDescGZIP(), []int{68}
 }
 
 type MemberReply struct {
@@ -3352,7 +5300,7 @@ type MemberReply struct {
 
 func (x *MemberReply) Reset() {
 	*x = MemberReply{}
-	mi := &file_trivet_proto_msgTypes[44]
+	mi := &file_trivet_proto_msgTypes[69]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3364,7 +5312,7 @@ func (x *MemberReply) String() string {
 func (*MemberReply) ProtoMessage() {}
 
 func (x *MemberReply) ProtoReflect() protoreflect.Message {
-	mi := &file_trivet_proto_msgTypes[44]
+	mi := &file_trivet_proto_msgTypes[69]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3377,7 +5325,7 @@ func (x *MemberReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MemberReply.ProtoReflect.Descriptor instead.
 func (*MemberReply) Descriptor() ([]byte, []int) {
-	return file_trivet_proto_rawDescGZIP(), []int{44}
+	return file_trivet_proto_rawDescGZIP(), []int{69}
 }
 
 func (x *MemberReply) GetApi() string {
@@ -3451,13 +5399,14 @@ const file_trivet_proto_rawDesc = "" +
 	"\x05range\x18\x04 \x01(\v2\x12.trivet.v1.RangeOpH\x00R\x05range\x12$\n" +
 	"\x03add\x18\x05 \x01(\v2\x10.trivet.v1.AddOpH\x00R\x03add\x12$\n" +
 	"\x03txn\x18\x06 \x01(\v2\x10.trivet.v1.TxnOpH\x00R\x03txnB\x04\n" +
-	"\x02op\"\x96\x01\n" +
+	"\x02op\"\xad\x01\n" +
 	"\x05PutOp\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\fR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\fR\x05value\x12\x14\n" +
 	"\x05lease\x18\x03 \x01(\x04R\x05lease\x12\x12\n" +
 	"\x04prev\x18\x04 \x01(\bR\x04prev\x12;\n" +
-	"\fprecondition\x18\x05 \x01(\v2\x17.trivet.v1.PreconditionR\fprecondition\"\x98\x01\n" +
+	"\fprecondition\x18\x05 \x01(\v2\x17.trivet.v1.PreconditionR\fprecondition\x12\x15\n" +
+	"\x06ttl_ms\x18\x06 \x01(\x04R\x05ttlMs\"\x98\x01\n" +
 	"\bDeleteOp\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\fR\x03key\x12)\n" +
 	"\x05range\x18\x02 \x01(\v2\x13.trivet.v1.KeyRangeR\x05range\x12\x12\n" +
@@ -3507,7 +5456,7 @@ const file_trivet_proto_rawDesc = "" +
 	"\x04LESS\x10\x02\x12\x11\n" +
 	"\rLESS_OR_EQUAL\x10\x03\x12\v\n" +
 	"\aGREATER\x10\x04\x12\x14\n" +
-	"\x10GREATER_OR_EQUAL\x10\x05\"\xe0\x01\n" +
+	"\x10GREATER_OR_EQUAL\x10\x05\"\x8f\x02\n" +
 	"\aProblem\x12#\n" +
 	"\x04code\x18\x01 \x01(\x0e2\x0f.trivet.v1.CodeR\x04code\x12\x16\n" +
 	"\x06detail\x18\x02 \x01(\tR\x06detail\x12\x18\n" +
@@ -3515,7 +5464,14 @@ const file_trivet_proto_rawDesc = "" +
 	"\fmod_revision\x18\x04 \x01(\x04R\vmodRevision\x12)\n" +
 	"\x10compact_revision\x18\x05 \x01(\x04R\x0fcompactRevision\x12\x1a\n" +
 	"\brevision\x18\x06 \x01(\x04R\brevision\x12\x14\n" +
-	"\x05limit\x18\a \x01(\x04R\x05limit\"\xe7\x02\n" +
+	"\x05limit\x18\a \x01(\x04R\x05limit\x12-\n" +
+	"\x06holder\x18\b \x01(\v2\x15.trivet.v1.LockHolderR\x06holder\"e\n" +
+	"\n" +
+	"LockHolder\x12\x14\n" +
+	"\x05token\x18\x01 \x01(\x04R\x05token\x12\x14\n" +
+	"\x05lease\x18\x02 \x01(\x04R\x05lease\x12\x14\n" +
+	"\x05owner\x18\x03 \x01(\tR\x05owner\x12\x15\n" +
+	"\x06ttl_ms\x18\x04 \x01(\x04R\x05ttlMs\"\x96\x04\n" +
 	"\x06Result\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\x04R\brevision\x12,\n" +
 	"\aproblem\x18\x02 \x01(\v2\x12.trivet.v1.ProblemR\aproblem\x12(\n" +
@@ -3524,7 +5480,12 @@ const file_trivet_proto_rawDesc = "" +
 	"\x03get\x18\x05 \x01(\v2\x14.trivet.v1.GetResultH\x00R\x03get\x12.\n" +
 	"\x05range\x18\x06 \x01(\v2\x16.trivet.v1.RangeResultH\x00R\x05range\x12(\n" +
 	"\x03add\x18\a \x01(\v2\x14.trivet.v1.AddResultH\x00R\x03add\x12(\n" +
-	"\x03txn\x18\b \x01(\v2\x14.trivet.v1.TxnResultH\x00R\x03txnB\b\n" +
+	"\x03txn\x18\b \x01(\v2\x14.trivet.v1.TxnResultH\x00R\x03txn\x12.\n" +
+	"\x05lease\x18\t \x01(\v2\x16.trivet.v1.LeaseResultH\x00R\x05lease\x12+\n" +
+	"\x04lock\x18\n" +
+	" \x01(\v2\x15.trivet.v1.LockResultH\x00R\x04lock\x124\n" +
+	"\asession\x18\v \x01(\v2\x18.trivet.v1.SessionResultH\x00R\asession\x12\x1a\n" +
+	"\breplayed\x18\f \x01(\bR\breplayedB\b\n" +
 	"\x06result\"d\n" +
 	"\tPutResult\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\x04R\aversion\x12\x18\n" +
@@ -3543,36 +5504,122 @@ const file_trivet_proto_rawDesc = "" +
 	"\x05value\x18\x01 \x01(\x12R\x05value\"V\n" +
 	"\tTxnResult\x12\x1c\n" +
 	"\tsucceeded\x18\x01 \x01(\bR\tsucceeded\x12+\n" +
-	"\aresults\x18\x02 \x03(\v2\x11.trivet.v1.ResultR\aresults\"4\n" +
+	"\aresults\x18\x02 \x03(\v2\x11.trivet.v1.ResultR\aresults\"T\n" +
+	"\vLeaseResult\x12\x14\n" +
+	"\x05lease\x18\x01 \x01(\x04R\x05lease\x12\x15\n" +
+	"\x06ttl_ms\x18\x02 \x01(\x04R\x05ttlMs\x12\x18\n" +
+	"\adeleted\x18\x03 \x01(\x04R\adeleted\"U\n" +
+	"\n" +
+	"LockResult\x12-\n" +
+	"\x06holder\x18\x01 \x01(\v2\x15.trivet.v1.LockHolderR\x06holder\x12\x18\n" +
+	"\awaiting\x18\x02 \x01(\bR\awaiting\"@\n" +
+	"\rSessionResult\x12\x18\n" +
+	"\asession\x18\x01 \x01(\x04R\asession\x12\x15\n" +
+	"\x06ttl_ms\x18\x02 \x01(\x04R\x05ttlMs\"`\n" +
 	"\fBatchRequest\x12$\n" +
-	"\x03ops\x18\x01 \x03(\v2\x12.trivet.v1.BatchOpR\x03ops\"(\n" +
+	"\x03ops\x18\x01 \x03(\v2\x12.trivet.v1.BatchOpR\x03ops\x12\x18\n" +
+	"\asession\x18\x02 \x01(\x04R\asession\x12\x10\n" +
+	"\x03ack\x18\x03 \x01(\x04R\x03ack\"d\n" +
 	"\aBatchOp\x12\x1d\n" +
-	"\x02op\x18\x01 \x01(\v2\r.trivet.v1.OpR\x02op\"X\n" +
+	"\x02op\x18\x01 \x01(\v2\r.trivet.v1.OpR\x02op\x12\x10\n" +
+	"\x03seq\x18\x02 \x01(\x04R\x03seq\x12(\n" +
+	"\x06guards\x18\x03 \x03(\v2\x10.trivet.v1.GuardR\x06guards\"X\n" +
 	"\rBatchResponse\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\x04R\brevision\x12+\n" +
 	"\aresults\x18\x02 \x03(\v2\x11.trivet.v1.ResultR\aresults\"R\n" +
 	"\x05Entry\x12\x19\n" +
 	"\bclock_ms\x18\x01 \x01(\x04R\aclockMs\x12.\n" +
-	"\bcommands\x18\x02 \x03(\v2\x12.trivet.v1.CommandR\bcommands\"b\n" +
+	"\bcommands\x18\x02 \x03(\v2\x12.trivet.v1.CommandR\bcommands\"\x85\t\n" +
 	"\aCommand\x12\x1f\n" +
 	"\x02op\x18\x01 \x01(\v2\r.trivet.v1.OpH\x00R\x02op\x12+\n" +
-	"\x06marker\x18\x02 \x01(\v2\x11.trivet.v1.MarkerH\x00R\x06markerB\t\n" +
-	"\acommand\"M\n" +
+	"\x06marker\x18\x02 \x01(\v2\x11.trivet.v1.MarkerH\x00R\x06marker\x128\n" +
+	"\vlease_grant\x18\x10 \x01(\v2\x15.trivet.v1.LeaseGrantH\x00R\n" +
+	"leaseGrant\x12E\n" +
+	"\x10lease_keep_alive\x18\x11 \x01(\v2\x19.trivet.v1.LeaseKeepAliveH\x00R\x0eleaseKeepAlive\x12;\n" +
+	"\flease_revoke\x18\x12 \x01(\v2\x16.trivet.v1.LeaseRevokeH\x00R\vleaseRevoke\x12;\n" +
+	"\flock_acquire\x18\x13 \x01(\v2\x16.trivet.v1.LockAcquireH\x00R\vlockAcquire\x12B\n" +
+	"\x0flock_keep_alive\x18\x14 \x01(\v2\x18.trivet.v1.LockKeepAliveH\x00R\rlockKeepAlive\x12;\n" +
+	"\flock_release\x18\x15 \x01(\v2\x16.trivet.v1.LockReleaseH\x00R\vlockRelease\x128\n" +
+	"\vlock_cancel\x18\x16 \x01(\v2\x15.trivet.v1.LockCancelH\x00R\n" +
+	"lockCancel\x12;\n" +
+	"\fsession_open\x18\x17 \x01(\v2\x16.trivet.v1.SessionOpenH\x00R\vsessionOpen\x12K\n" +
+	"\x12session_keep_alive\x18\x18 \x01(\v2\x1b.trivet.v1.SessionKeepAliveH\x00R\x10sessionKeepAlive\x12>\n" +
+	"\rsession_close\x18\x19 \x01(\v2\x17.trivet.v1.SessionCloseH\x00R\fsessionClose\x12+\n" +
+	"\x06expire\x18\x1a \x01(\v2\x11.trivet.v1.ExpireH\x00R\x06expire\x12>\n" +
+	"\rrestore_chunk\x18\x1b \x01(\v2\x17.trivet.v1.RestoreChunkH\x00R\frestoreChunk\x12A\n" +
+	"\x0erestore_commit\x18\x1c \x01(\v2\x18.trivet.v1.RestoreCommitH\x00R\rrestoreCommit\x12>\n" +
+	"\rrestore_abort\x18\x1d \x01(\v2\x17.trivet.v1.RestoreAbortH\x00R\frestoreAbort\x12\x18\n" +
+	"\asession\x18\x03 \x01(\x04R\asession\x12\x10\n" +
+	"\x03seq\x18\x04 \x01(\x04R\x03seq\x12\x10\n" +
+	"\x03ack\x18\x05 \x01(\x04R\x03ack\x12(\n" +
+	"\x06guards\x18\x06 \x03(\v2\x10.trivet.v1.GuardR\x06guards\x12'\n" +
+	"\x0fidempotency_key\x18\a \x01(\fR\x0eidempotencyKey\x12 \n" +
+	"\vfingerprint\x18\b \x01(\fR\vfingerprintB\t\n" +
+	"\acommand\"1\n" +
+	"\x05Guard\x12\x12\n" +
+	"\x04lock\x18\x01 \x01(\fR\x04lock\x12\x14\n" +
+	"\x05token\x18\x02 \x01(\x04R\x05token\"#\n" +
+	"\n" +
+	"LeaseGrant\x12\x15\n" +
+	"\x06ttl_ms\x18\x01 \x01(\x04R\x05ttlMs\"&\n" +
+	"\x0eLeaseKeepAlive\x12\x14\n" +
+	"\x05lease\x18\x01 \x01(\x04R\x05lease\"#\n" +
+	"\vLeaseRevoke\x12\x14\n" +
+	"\x05lease\x18\x01 \x01(\x04R\x05lease\"g\n" +
+	"\vLockAcquire\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\fR\x04name\x12\x15\n" +
+	"\x06ttl_ms\x18\x02 \x01(\x04R\x05ttlMs\x12\x17\n" +
+	"\await_ms\x18\x03 \x01(\x04R\x06waitMs\x12\x14\n" +
+	"\x05owner\x18\x04 \x01(\tR\x05owner\"9\n" +
+	"\rLockKeepAlive\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\fR\x04name\x12\x14\n" +
+	"\x05token\x18\x02 \x01(\x04R\x05token\"7\n" +
+	"\vLockRelease\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\fR\x04name\x12\x14\n" +
+	"\x05token\x18\x02 \x01(\x04R\x05token\"P\n" +
+	"\n" +
+	"LockCancel\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\fR\x04name\x12\x14\n" +
+	"\x05token\x18\x02 \x01(\x04R\x05token\x12\x18\n" +
+	"\arelease\x18\x03 \x01(\bR\arelease\"8\n" +
+	"\vSessionOpen\x12\x15\n" +
+	"\x06ttl_ms\x18\x01 \x01(\x04R\x05ttlMs\x12\x12\n" +
+	"\x04node\x18\x02 \x01(\bR\x04node\",\n" +
+	"\x10SessionKeepAlive\x12\x18\n" +
+	"\asession\x18\x01 \x01(\x04R\asession\"(\n" +
+	"\fSessionClose\x12\x18\n" +
+	"\asession\x18\x01 \x01(\x04R\asession\"\b\n" +
+	"\x06Expire\"R\n" +
+	"\fRestoreChunk\x12\x16\n" +
+	"\x06upload\x18\x01 \x01(\x04R\x06upload\x12\x16\n" +
+	"\x06offset\x18\x02 \x01(\x04R\x06offset\x12\x12\n" +
+	"\x04data\x18\x03 \x01(\fR\x04data\";\n" +
+	"\rRestoreCommit\x12\x16\n" +
+	"\x06upload\x18\x01 \x01(\x04R\x06upload\x12\x12\n" +
+	"\x04size\x18\x02 \x01(\x04R\x04size\"&\n" +
+	"\fRestoreAbort\x12\x16\n" +
+	"\x06upload\x18\x01 \x01(\x04R\x06upload\"a\n" +
 	"\x06Marker\x12\x12\n" +
 	"\x04term\x18\x01 \x01(\x04R\x04term\x12/\n" +
-	"\bsettings\x18\x02 \x01(\v2\x13.trivet.v1.SettingsR\bsettings\"w\n" +
+	"\bsettings\x18\x02 \x01(\v2\x13.trivet.v1.SettingsR\bsettings\x12\x12\n" +
+	"\x04seed\x18\x03 \x01(\x04R\x04seed\"w\n" +
 	"\bSettings\x12\x1d\n" +
 	"\n" +
 	"history_ms\x18\x01 \x01(\x04R\thistoryMs\x12+\n" +
 	"\x11history_revisions\x18\x02 \x01(\x04R\x10historyRevisions\x12\x1f\n" +
 	"\vquota_bytes\x18\x03 \x01(\x04R\n" +
-	"quotaBytes\"\xee\x01\n" +
+	"quotaBytes\"\xf1\x03\n" +
 	"\x0eSnapshotRecord\x123\n" +
 	"\x06header\x18\x01 \x01(\v2\x19.trivet.v1.SnapshotHeaderH\x00R\x06header\x126\n" +
 	"\aversion\x18\x02 \x01(\v2\x1a.trivet.v1.SnapshotVersionH\x00R\aversion\x120\n" +
 	"\x05clock\x18\x03 \x01(\v2\x18.trivet.v1.SnapshotClockH\x00R\x05clock\x123\n" +
-	"\x06footer\x18\x04 \x01(\v2\x19.trivet.v1.SnapshotFooterH\x00R\x06footerB\b\n" +
-	"\x06record\"\xd8\x01\n" +
+	"\x06footer\x18\x04 \x01(\v2\x19.trivet.v1.SnapshotFooterH\x00R\x06footer\x120\n" +
+	"\x05lease\x18\x05 \x01(\v2\x18.trivet.v1.SnapshotLeaseH\x00R\x05lease\x12-\n" +
+	"\x04lock\x18\x06 \x01(\v2\x17.trivet.v1.SnapshotLockH\x00R\x04lock\x126\n" +
+	"\asession\x18\a \x01(\v2\x1a.trivet.v1.SnapshotSessionH\x00R\asession\x123\n" +
+	"\x06answer\x18\b \x01(\v2\x19.trivet.v1.SnapshotAnswerH\x00R\x06answer\x123\n" +
+	"\x06upload\x18\t \x01(\v2\x19.trivet.v1.SnapshotUploadH\x00R\x06uploadB\b\n" +
+	"\x06record\"\xa4\x02\n" +
 	"\x0eSnapshotHeader\x12\x14\n" +
 	"\x05index\x18\x01 \x01(\x04R\x05index\x12\x1a\n" +
 	"\brevision\x18\x02 \x01(\x04R\brevision\x12)\n" +
@@ -3580,7 +5627,11 @@ const file_trivet_proto_rawDesc = "" +
 	"\bclock_ms\x18\x04 \x01(\x04R\aclockMs\x12\x1d\n" +
 	"\n" +
 	"state_hash\x18\x05 \x01(\x04R\tstateHash\x12/\n" +
-	"\bsettings\x18\x06 \x01(\v2\x13.trivet.v1.SettingsR\bsettings\"\xe1\x01\n" +
+	"\bsettings\x18\x06 \x01(\v2\x13.trivet.v1.SettingsR\bsettings\x12\x12\n" +
+	"\x04seed\x18\a \x01(\x04R\x04seed\x12\x17\n" +
+	"\anext_id\x18\b \x01(\x04R\x06nextId\x12\x1d\n" +
+	"\n" +
+	"next_token\x18\t \x01(\x04R\tnextToken\"\xfb\x01\n" +
 	"\x0fSnapshotVersion\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\fR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\fR\x05value\x12'\n" +
@@ -3589,10 +5640,47 @@ const file_trivet_proto_rawDesc = "" +
 	"\aversion\x18\x05 \x01(\x04R\aversion\x12\x14\n" +
 	"\x05lease\x18\x06 \x01(\x04R\x05lease\x12\x18\n" +
 	"\adeleted\x18\a \x01(\bR\adeleted\x12\x10\n" +
-	"\x03sub\x18\b \x01(\rR\x03sub\"F\n" +
+	"\x03sub\x18\b \x01(\rR\x03sub\x12\x18\n" +
+	"\aexpired\x18\t \x01(\bR\aexpired\"F\n" +
 	"\rSnapshotClock\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\x04R\brevision\x12\x19\n" +
-	"\bclock_ms\x18\x02 \x01(\x04R\aclockMs\"*\n" +
+	"\bclock_ms\x18\x02 \x01(\x04R\aclockMs\"}\n" +
+	"\rSnapshotLease\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\x04R\x02id\x12\x15\n" +
+	"\x06ttl_ms\x18\x02 \x01(\x04R\x05ttlMs\x12\x1f\n" +
+	"\vdeadline_ms\x18\x03 \x01(\x04R\n" +
+	"deadlineMs\x12\x10\n" +
+	"\x03own\x18\x04 \x01(\bR\x03own\x12\x12\n" +
+	"\x04lock\x18\x05 \x01(\fR\x04lock\"\x82\x01\n" +
+	"\fSnapshotLock\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\fR\x04name\x12-\n" +
+	"\x06holder\x18\x02 \x01(\v2\x15.trivet.v1.LockHolderR\x06holder\x12/\n" +
+	"\x05queue\x18\x03 \x03(\v2\x19.trivet.v1.SnapshotWaiterR\x05queue\"`\n" +
+	"\x0eSnapshotWaiter\x12-\n" +
+	"\x06waiter\x18\x01 \x01(\v2\x15.trivet.v1.LockHolderR\x06waiter\x12\x1f\n" +
+	"\vdeadline_ms\x18\x02 \x01(\x04R\n" +
+	"deadlineMs\"\x7f\n" +
+	"\x0fSnapshotSession\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\x04R\x02id\x12\x15\n" +
+	"\x06ttl_ms\x18\x02 \x01(\x04R\x05ttlMs\x12\x1f\n" +
+	"\vdeadline_ms\x18\x03 \x01(\x04R\n" +
+	"deadlineMs\x12\x10\n" +
+	"\x03ack\x18\x04 \x01(\x04R\x03ack\x12\x12\n" +
+	"\x04node\x18\x05 \x01(\bR\x04node\"\xd3\x01\n" +
+	"\x0eSnapshotAnswer\x12\x18\n" +
+	"\asession\x18\x01 \x01(\x04R\asession\x12\x10\n" +
+	"\x03seq\x18\x02 \x01(\x04R\x03seq\x12'\n" +
+	"\x0fidempotency_key\x18\x03 \x01(\fR\x0eidempotencyKey\x12 \n" +
+	"\vfingerprint\x18\x04 \x01(\fR\vfingerprint\x12\x1f\n" +
+	"\vdeadline_ms\x18\x05 \x01(\x04R\n" +
+	"deadlineMs\x12)\n" +
+	"\x06result\x18\x06 \x01(\v2\x11.trivet.v1.ResultR\x06result\"u\n" +
+	"\x0eSnapshotUpload\x12\x16\n" +
+	"\x06upload\x18\x01 \x01(\x04R\x06upload\x12\x16\n" +
+	"\x06offset\x18\x02 \x01(\x04R\x06offset\x12\x12\n" +
+	"\x04data\x18\x03 \x01(\fR\x04data\x12\x1f\n" +
+	"\vdeadline_ms\x18\x04 \x01(\x04R\n" +
+	"deadlineMs\"*\n" +
 	"\x0eSnapshotFooter\x12\x18\n" +
 	"\arecords\x18\x01 \x01(\x04R\arecords\"f\n" +
 	"\x05Hello\x12\x1a\n" +
@@ -3701,7 +5789,7 @@ func file_trivet_proto_rawDescGZIP() []byte {
 }
 
 var file_trivet_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
-var file_trivet_proto_msgTypes = make([]protoimpl.MessageInfo, 45)
+var file_trivet_proto_msgTypes = make([]protoimpl.MessageInfo, 70)
 var file_trivet_proto_goTypes = []any{
 	(Code)(0),                // 0: trivet.v1.Code
 	(Precondition_Kind)(0),   // 1: trivet.v1.Precondition.Kind
@@ -3719,39 +5807,64 @@ var file_trivet_proto_goTypes = []any{
 	(*Precondition)(nil),     // 13: trivet.v1.Precondition
 	(*Compare)(nil),          // 14: trivet.v1.Compare
 	(*Problem)(nil),          // 15: trivet.v1.Problem
-	(*Result)(nil),           // 16: trivet.v1.Result
-	(*PutResult)(nil),        // 17: trivet.v1.PutResult
-	(*DeleteResult)(nil),     // 18: trivet.v1.DeleteResult
-	(*GetResult)(nil),        // 19: trivet.v1.GetResult
-	(*RangeResult)(nil),      // 20: trivet.v1.RangeResult
-	(*AddResult)(nil),        // 21: trivet.v1.AddResult
-	(*TxnResult)(nil),        // 22: trivet.v1.TxnResult
-	(*BatchRequest)(nil),     // 23: trivet.v1.BatchRequest
-	(*BatchOp)(nil),          // 24: trivet.v1.BatchOp
-	(*BatchResponse)(nil),    // 25: trivet.v1.BatchResponse
-	(*Entry)(nil),            // 26: trivet.v1.Entry
-	(*Command)(nil),          // 27: trivet.v1.Command
-	(*Marker)(nil),           // 28: trivet.v1.Marker
-	(*Settings)(nil),         // 29: trivet.v1.Settings
-	(*SnapshotRecord)(nil),   // 30: trivet.v1.SnapshotRecord
-	(*SnapshotHeader)(nil),   // 31: trivet.v1.SnapshotHeader
-	(*SnapshotVersion)(nil),  // 32: trivet.v1.SnapshotVersion
-	(*SnapshotClock)(nil),    // 33: trivet.v1.SnapshotClock
-	(*SnapshotFooter)(nil),   // 34: trivet.v1.SnapshotFooter
-	(*Hello)(nil),            // 35: trivet.v1.Hello
-	(*HelloReply)(nil),       // 36: trivet.v1.HelloReply
-	(*PeerRequest)(nil),      // 37: trivet.v1.PeerRequest
-	(*PeerReply)(nil),        // 38: trivet.v1.PeerReply
-	(*ForwardRequest)(nil),   // 39: trivet.v1.ForwardRequest
-	(*ForwardReply)(nil),     // 40: trivet.v1.ForwardReply
-	(*ReadIndexRequest)(nil), // 41: trivet.v1.ReadIndexRequest
-	(*ReadIndexReply)(nil),   // 42: trivet.v1.ReadIndexReply
-	(*ConfirmRequest)(nil),   // 43: trivet.v1.ConfirmRequest
-	(*ConfirmReply)(nil),     // 44: trivet.v1.ConfirmReply
-	(*PromoteRequest)(nil),   // 45: trivet.v1.PromoteRequest
-	(*PromoteReply)(nil),     // 46: trivet.v1.PromoteReply
-	(*MemberRequest)(nil),    // 47: trivet.v1.MemberRequest
-	(*MemberReply)(nil),      // 48: trivet.v1.MemberReply
+	(*LockHolder)(nil),       // 16: trivet.v1.LockHolder
+	(*Result)(nil),           // 17: trivet.v1.Result
+	(*PutResult)(nil),        // 18: trivet.v1.PutResult
+	(*DeleteResult)(nil),     // 19: trivet.v1.DeleteResult
+	(*GetResult)(nil),        // 20: trivet.v1.GetResult
+	(*RangeResult)(nil),      // 21: trivet.v1.RangeResult
+	(*AddResult)(nil),        // 22: trivet.v1.AddResult
+	(*TxnResult)(nil),        // 23: trivet.v1.TxnResult
+	(*LeaseResult)(nil),      // 24: trivet.v1.LeaseResult
+	(*LockResult)(nil),       // 25: trivet.v1.LockResult
+	(*SessionResult)(nil),    // 26: trivet.v1.SessionResult
+	(*BatchRequest)(nil),     // 27: trivet.v1.BatchRequest
+	(*BatchOp)(nil),          // 28: trivet.v1.BatchOp
+	(*BatchResponse)(nil),    // 29: trivet.v1.BatchResponse
+	(*Entry)(nil),            // 30: trivet.v1.Entry
+	(*Command)(nil),          // 31: trivet.v1.Command
+	(*Guard)(nil),            // 32: trivet.v1.Guard
+	(*LeaseGrant)(nil),       // 33: trivet.v1.LeaseGrant
+	(*LeaseKeepAlive)(nil),   // 34: trivet.v1.LeaseKeepAlive
+	(*LeaseRevoke)(nil),      // 35: trivet.v1.LeaseRevoke
+	(*LockAcquire)(nil),      // 36: trivet.v1.LockAcquire
+	(*LockKeepAlive)(nil),    // 37: trivet.v1.LockKeepAlive
+	(*LockRelease)(nil),      // 38: trivet.v1.LockRelease
+	(*LockCancel)(nil),       // 39: trivet.v1.LockCancel
+	(*SessionOpen)(nil),      // 40: trivet.v1.SessionOpen
+	(*SessionKeepAlive)(nil), // 41: trivet.v1.SessionKeepAlive
+	(*SessionClose)(nil),     // 42: trivet.v1.SessionClose
+	(*Expire)(nil),           // 43: trivet.v1.Expire
+	(*RestoreChunk)(nil),     // 44: trivet.v1.RestoreChunk
+	(*RestoreCommit)(nil),    // 45: trivet.v1.RestoreCommit
+	(*RestoreAbort)(nil),     // 46: trivet.v1.RestoreAbort
+	(*Marker)(nil),           // 47: trivet.v1.Marker
+	(*Settings)(nil),         // 48: trivet.v1.Settings
+	(*SnapshotRecord)(nil),   // 49: trivet.v1.SnapshotRecord
+	(*SnapshotHeader)(nil),   // 50: trivet.v1.SnapshotHeader
+	(*SnapshotVersion)(nil),  // 51: trivet.v1.SnapshotVersion
+	(*SnapshotClock)(nil),    // 52: trivet.v1.SnapshotClock
+	(*SnapshotLease)(nil),    // 53: trivet.v1.SnapshotLease
+	(*SnapshotLock)(nil),     // 54: trivet.v1.SnapshotLock
+	(*SnapshotWaiter)(nil),   // 55: trivet.v1.SnapshotWaiter
+	(*SnapshotSession)(nil),  // 56: trivet.v1.SnapshotSession
+	(*SnapshotAnswer)(nil),   // 57: trivet.v1.SnapshotAnswer
+	(*SnapshotUpload)(nil),   // 58: trivet.v1.SnapshotUpload
+	(*SnapshotFooter)(nil),   // 59: trivet.v1.SnapshotFooter
+	(*Hello)(nil),            // 60: trivet.v1.Hello
+	(*HelloReply)(nil),       // 61: trivet.v1.HelloReply
+	(*PeerRequest)(nil),      // 62: trivet.v1.PeerRequest
+	(*PeerReply)(nil),        // 63: trivet.v1.PeerReply
+	(*ForwardRequest)(nil),   // 64: trivet.v1.ForwardRequest
+	(*ForwardReply)(nil),     // 65: trivet.v1.ForwardReply
+	(*ReadIndexRequest)(nil), // 66: trivet.v1.ReadIndexRequest
+	(*ReadIndexReply)(nil),   // 67: trivet.v1.ReadIndexReply
+	(*ConfirmRequest)(nil),   // 68: trivet.v1.ConfirmRequest
+	(*ConfirmReply)(nil),     // 69: trivet.v1.ConfirmReply
+	(*PromoteRequest)(nil),   // 70: trivet.v1.PromoteRequest
+	(*PromoteReply)(nil),     // 71: trivet.v1.PromoteReply
+	(*MemberRequest)(nil),    // 72: trivet.v1.MemberRequest
+	(*MemberReply)(nil),      // 73: trivet.v1.MemberReply
 }
 var file_trivet_proto_depIdxs = []int32{
 	7,  // 0: trivet.v1.Op.put:type_name -> trivet.v1.PutOp
@@ -3772,48 +5885,78 @@ var file_trivet_proto_depIdxs = []int32{
 	2,  // 15: trivet.v1.Compare.target:type_name -> trivet.v1.Compare.Target
 	3,  // 16: trivet.v1.Compare.relation:type_name -> trivet.v1.Compare.Relation
 	0,  // 17: trivet.v1.Problem.code:type_name -> trivet.v1.Code
-	15, // 18: trivet.v1.Result.problem:type_name -> trivet.v1.Problem
-	17, // 19: trivet.v1.Result.put:type_name -> trivet.v1.PutResult
-	18, // 20: trivet.v1.Result.delete:type_name -> trivet.v1.DeleteResult
-	19, // 21: trivet.v1.Result.get:type_name -> trivet.v1.GetResult
-	20, // 22: trivet.v1.Result.range:type_name -> trivet.v1.RangeResult
-	21, // 23: trivet.v1.Result.add:type_name -> trivet.v1.AddResult
-	22, // 24: trivet.v1.Result.txn:type_name -> trivet.v1.TxnResult
-	4,  // 25: trivet.v1.PutResult.prev:type_name -> trivet.v1.Item
-	4,  // 26: trivet.v1.DeleteResult.prev:type_name -> trivet.v1.Item
-	4,  // 27: trivet.v1.GetResult.item:type_name -> trivet.v1.Item
-	4,  // 28: trivet.v1.RangeResult.items:type_name -> trivet.v1.Item
-	16, // 29: trivet.v1.TxnResult.results:type_name -> trivet.v1.Result
-	24, // 30: trivet.v1.BatchRequest.ops:type_name -> trivet.v1.BatchOp
-	6,  // 31: trivet.v1.BatchOp.op:type_name -> trivet.v1.Op
-	16, // 32: trivet.v1.BatchResponse.results:type_name -> trivet.v1.Result
-	27, // 33: trivet.v1.Entry.commands:type_name -> trivet.v1.Command
-	6,  // 34: trivet.v1.Command.op:type_name -> trivet.v1.Op
-	28, // 35: trivet.v1.Command.marker:type_name -> trivet.v1.Marker
-	29, // 36: trivet.v1.Marker.settings:type_name -> trivet.v1.Settings
-	31, // 37: trivet.v1.SnapshotRecord.header:type_name -> trivet.v1.SnapshotHeader
-	32, // 38: trivet.v1.SnapshotRecord.version:type_name -> trivet.v1.SnapshotVersion
-	33, // 39: trivet.v1.SnapshotRecord.clock:type_name -> trivet.v1.SnapshotClock
-	34, // 40: trivet.v1.SnapshotRecord.footer:type_name -> trivet.v1.SnapshotFooter
-	29, // 41: trivet.v1.SnapshotHeader.settings:type_name -> trivet.v1.Settings
-	39, // 42: trivet.v1.PeerRequest.forward:type_name -> trivet.v1.ForwardRequest
-	41, // 43: trivet.v1.PeerRequest.read_index:type_name -> trivet.v1.ReadIndexRequest
-	43, // 44: trivet.v1.PeerRequest.confirm:type_name -> trivet.v1.ConfirmRequest
-	45, // 45: trivet.v1.PeerRequest.promote:type_name -> trivet.v1.PromoteRequest
-	47, // 46: trivet.v1.PeerRequest.member:type_name -> trivet.v1.MemberRequest
-	40, // 47: trivet.v1.PeerReply.forward:type_name -> trivet.v1.ForwardReply
-	42, // 48: trivet.v1.PeerReply.read_index:type_name -> trivet.v1.ReadIndexReply
-	44, // 49: trivet.v1.PeerReply.confirm:type_name -> trivet.v1.ConfirmReply
-	46, // 50: trivet.v1.PeerReply.promote:type_name -> trivet.v1.PromoteReply
-	48, // 51: trivet.v1.PeerReply.member:type_name -> trivet.v1.MemberReply
-	16, // 52: trivet.v1.ForwardReply.results:type_name -> trivet.v1.Result
-	15, // 53: trivet.v1.ForwardReply.problem:type_name -> trivet.v1.Problem
-	15, // 54: trivet.v1.ReadIndexReply.problem:type_name -> trivet.v1.Problem
-	55, // [55:55] is the sub-list for method output_type
-	55, // [55:55] is the sub-list for method input_type
-	55, // [55:55] is the sub-list for extension type_name
-	55, // [55:55] is the sub-list for extension extendee
-	0,  // [0:55] is the sub-list for field type_name
+	16, // 18: trivet.v1.Problem.holder:type_name -> trivet.v1.LockHolder
+	15, // 19: trivet.v1.Result.problem:type_name -> trivet.v1.Problem
+	18, // 20: trivet.v1.Result.put:type_name -> trivet.v1.PutResult
+	19, // 21: trivet.v1.Result.delete:type_name -> trivet.v1.DeleteResult
+	20, // 22: trivet.v1.Result.get:type_name -> trivet.v1.GetResult
+	21, // 23: trivet.v1.Result.range:type_name -> trivet.v1.RangeResult
+	22, // 24: trivet.v1.Result.add:type_name -> trivet.v1.AddResult
+	23, // 25: trivet.v1.Result.txn:type_name -> trivet.v1.TxnResult
+	24, // 26: trivet.v1.Result.lease:type_name -> trivet.v1.LeaseResult
+	25, // 27: trivet.v1.Result.lock:type_name -> trivet.v1.LockResult
+	26, // 28: trivet.v1.Result.session:type_name -> trivet.v1.SessionResult
+	4,  // 29: trivet.v1.PutResult.prev:type_name -> trivet.v1.Item
+	4,  // 30: trivet.v1.DeleteResult.prev:type_name -> trivet.v1.Item
+	4,  // 31: trivet.v1.GetResult.item:type_name -> trivet.v1.Item
+	4,  // 32: trivet.v1.RangeResult.items:type_name -> trivet.v1.Item
+	17, // 33: trivet.v1.TxnResult.results:type_name -> trivet.v1.Result
+	16, // 34: trivet.v1.LockResult.holder:type_name -> trivet.v1.LockHolder
+	28, // 35: trivet.v1.BatchRequest.ops:type_name -> trivet.v1.BatchOp
+	6,  // 36: trivet.v1.BatchOp.op:type_name -> trivet.v1.Op
+	32, // 37: trivet.v1.BatchOp.guards:type_name -> trivet.v1.Guard
+	17, // 38: trivet.v1.BatchResponse.results:type_name -> trivet.v1.Result
+	31, // 39: trivet.v1.Entry.commands:type_name -> trivet.v1.Command
+	6,  // 40: trivet.v1.Command.op:type_name -> trivet.v1.Op
+	47, // 41: trivet.v1.Command.marker:type_name -> trivet.v1.Marker
+	33, // 42: trivet.v1.Command.lease_grant:type_name -> trivet.v1.LeaseGrant
+	34, // 43: trivet.v1.Command.lease_keep_alive:type_name -> trivet.v1.LeaseKeepAlive
+	35, // 44: trivet.v1.Command.lease_revoke:type_name -> trivet.v1.LeaseRevoke
+	36, // 45: trivet.v1.Command.lock_acquire:type_name -> trivet.v1.LockAcquire
+	37, // 46: trivet.v1.Command.lock_keep_alive:type_name -> trivet.v1.LockKeepAlive
+	38, // 47: trivet.v1.Command.lock_release:type_name -> trivet.v1.LockRelease
+	39, // 48: trivet.v1.Command.lock_cancel:type_name -> trivet.v1.LockCancel
+	40, // 49: trivet.v1.Command.session_open:type_name -> trivet.v1.SessionOpen
+	41, // 50: trivet.v1.Command.session_keep_alive:type_name -> trivet.v1.SessionKeepAlive
+	42, // 51: trivet.v1.Command.session_close:type_name -> trivet.v1.SessionClose
+	43, // 52: trivet.v1.Command.expire:type_name -> trivet.v1.Expire
+	44, // 53: trivet.v1.Command.restore_chunk:type_name -> trivet.v1.RestoreChunk
+	45, // 54: trivet.v1.Command.restore_commit:type_name -> trivet.v1.RestoreCommit
+	46, // 55: trivet.v1.Command.restore_abort:type_name -> trivet.v1.RestoreAbort
+	32, // 56: trivet.v1.Command.guards:type_name -> trivet.v1.Guard
+	48, // 57: trivet.v1.Marker.settings:type_name -> trivet.v1.Settings
+	50, // 58: trivet.v1.SnapshotRecord.header:type_name -> trivet.v1.SnapshotHeader
+	51, // 59: trivet.v1.SnapshotRecord.version:type_name -> trivet.v1.SnapshotVersion
+	52, // 60: trivet.v1.SnapshotRecord.clock:type_name -> trivet.v1.SnapshotClock
+	59, // 61: trivet.v1.SnapshotRecord.footer:type_name -> trivet.v1.SnapshotFooter
+	53, // 62: trivet.v1.SnapshotRecord.lease:type_name -> trivet.v1.SnapshotLease
+	54, // 63: trivet.v1.SnapshotRecord.lock:type_name -> trivet.v1.SnapshotLock
+	56, // 64: trivet.v1.SnapshotRecord.session:type_name -> trivet.v1.SnapshotSession
+	57, // 65: trivet.v1.SnapshotRecord.answer:type_name -> trivet.v1.SnapshotAnswer
+	58, // 66: trivet.v1.SnapshotRecord.upload:type_name -> trivet.v1.SnapshotUpload
+	48, // 67: trivet.v1.SnapshotHeader.settings:type_name -> trivet.v1.Settings
+	16, // 68: trivet.v1.SnapshotLock.holder:type_name -> trivet.v1.LockHolder
+	55, // 69: trivet.v1.SnapshotLock.queue:type_name -> trivet.v1.SnapshotWaiter
+	16, // 70: trivet.v1.SnapshotWaiter.waiter:type_name -> trivet.v1.LockHolder
+	17, // 71: trivet.v1.SnapshotAnswer.result:type_name -> trivet.v1.Result
+	64, // 72: trivet.v1.PeerRequest.forward:type_name -> trivet.v1.ForwardRequest
+	66, // 73: trivet.v1.PeerRequest.read_index:type_name -> trivet.v1.ReadIndexRequest
+	68, // 74: trivet.v1.PeerRequest.confirm:type_name -> trivet.v1.ConfirmRequest
+	70, // 75: trivet.v1.PeerRequest.promote:type_name -> trivet.v1.PromoteRequest
+	72, // 76: trivet.v1.PeerRequest.member:type_name -> trivet.v1.MemberRequest
+	65, // 77: trivet.v1.PeerReply.forward:type_name -> trivet.v1.ForwardReply
+	67, // 78: trivet.v1.PeerReply.read_index:type_name -> trivet.v1.ReadIndexReply
+	69, // 79: trivet.v1.PeerReply.confirm:type_name -> trivet.v1.ConfirmReply
+	71, // 80: trivet.v1.PeerReply.promote:type_name -> trivet.v1.PromoteReply
+	73, // 81: trivet.v1.PeerReply.member:type_name -> trivet.v1.MemberReply
+	17, // 82: trivet.v1.ForwardReply.results:type_name -> trivet.v1.Result
+	15, // 83: trivet.v1.ForwardReply.problem:type_name -> trivet.v1.Problem
+	15, // 84: trivet.v1.ReadIndexReply.problem:type_name -> trivet.v1.Problem
+	85, // [85:85] is the sub-list for method output_type
+	85, // [85:85] is the sub-list for method input_type
+	85, // [85:85] is the sub-list for extension type_name
+	85, // [85:85] is the sub-list for extension extendee
+	0,  // [0:85] is the sub-list for field type_name
 }
 
 func init() { file_trivet_proto_init() }
@@ -3829,32 +5972,54 @@ func file_trivet_proto_init() {
 		(*Op_Add)(nil),
 		(*Op_Txn)(nil),
 	}
-	file_trivet_proto_msgTypes[12].OneofWrappers = []any{
+	file_trivet_proto_msgTypes[13].OneofWrappers = []any{
 		(*Result_Put)(nil),
 		(*Result_Delete)(nil),
 		(*Result_Get)(nil),
 		(*Result_Range)(nil),
 		(*Result_Add)(nil),
 		(*Result_Txn)(nil),
+		(*Result_Lease)(nil),
+		(*Result_Lock)(nil),
+		(*Result_Session)(nil),
 	}
-	file_trivet_proto_msgTypes[23].OneofWrappers = []any{
+	file_trivet_proto_msgTypes[27].OneofWrappers = []any{
 		(*Command_Op)(nil),
 		(*Command_Marker)(nil),
+		(*Command_LeaseGrant)(nil),
+		(*Command_LeaseKeepAlive)(nil),
+		(*Command_LeaseRevoke)(nil),
+		(*Command_LockAcquire)(nil),
+		(*Command_LockKeepAlive)(nil),
+		(*Command_LockRelease)(nil),
+		(*Command_LockCancel)(nil),
+		(*Command_SessionOpen)(nil),
+		(*Command_SessionKeepAlive)(nil),
+		(*Command_SessionClose)(nil),
+		(*Command_Expire)(nil),
+		(*Command_RestoreChunk)(nil),
+		(*Command_RestoreCommit)(nil),
+		(*Command_RestoreAbort)(nil),
 	}
-	file_trivet_proto_msgTypes[26].OneofWrappers = []any{
+	file_trivet_proto_msgTypes[45].OneofWrappers = []any{
 		(*SnapshotRecord_Header)(nil),
 		(*SnapshotRecord_Version)(nil),
 		(*SnapshotRecord_Clock)(nil),
 		(*SnapshotRecord_Footer)(nil),
+		(*SnapshotRecord_Lease)(nil),
+		(*SnapshotRecord_Lock)(nil),
+		(*SnapshotRecord_Session)(nil),
+		(*SnapshotRecord_Answer)(nil),
+		(*SnapshotRecord_Upload)(nil),
 	}
-	file_trivet_proto_msgTypes[33].OneofWrappers = []any{
+	file_trivet_proto_msgTypes[58].OneofWrappers = []any{
 		(*PeerRequest_Forward)(nil),
 		(*PeerRequest_ReadIndex)(nil),
 		(*PeerRequest_Confirm)(nil),
 		(*PeerRequest_Promote)(nil),
 		(*PeerRequest_Member)(nil),
 	}
-	file_trivet_proto_msgTypes[34].OneofWrappers = []any{
+	file_trivet_proto_msgTypes[59].OneofWrappers = []any{
 		(*PeerReply_Forward)(nil),
 		(*PeerReply_ReadIndex)(nil),
 		(*PeerReply_Confirm)(nil),
@@ -3867,7 +6032,7 @@ func file_trivet_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_trivet_proto_rawDesc), len(file_trivet_proto_rawDesc)),
 			NumEnums:      4,
-			NumMessages:   45,
+			NumMessages:   70,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
