@@ -9,6 +9,7 @@ import (
 
 	"github.com/hashicorp/raft"
 
+	"trivet/internal/mutant"
 	"trivet/trivetpb"
 )
 
@@ -105,6 +106,12 @@ type leadership struct {
 
 // now is the replicated clock of an entry made now.
 func (l *leadership) now() uint64 {
+	switch {
+	case mutant.On("wall-clock"):
+		return uint64(time.Now().UnixMilli())
+	case mutant.On("clock-from-zero"):
+		return uint64(time.Since(l.since).Milliseconds())
+	}
 	return l.clockMS + uint64(time.Since(l.since).Milliseconds())
 }
 
