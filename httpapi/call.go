@@ -22,6 +22,10 @@ type call struct {
 	w     http.ResponseWriter
 	r     *http.Request
 	query query
+	// id and guards are what the headers of a write say of it; see identity.go
+	// and guard.go.
+	id     identity
+	guards []*trivetpb.Guard
 
 	// revision is what Trivet-Revision says; 0 means the state's present one.
 	revision uint64
@@ -77,14 +81,29 @@ func (c *call) propose(commands []*trivetpb.Command) ([]*trivetpb.Result, *trive
 	return results, nil
 }
 
-// proposeOp is propose for a single operation, whose problem it returns as one.
-func (c *call) proposeOp(op *trivetpb.Op) (*trivetpb.Result, *trivetpb.Problem) {
-	results, p := c.propose([]*trivetpb.Command{{Command: &trivetpb.Command_Op{Op: op}}})
+// proposeOne is propose for a request that is a single command, which gets the
+// request's guards and identity. It returns the command's problem as one.
+func (c *call) proposeOne(command *trivetpb.Command) (*trivetpb.Result, *trivetpb.Problem) {
+	results, p := c.propose([]*trivetpb.Command{c.stamp(command)})
 	if p != nil {
 		return nil, p
 	}
-	c.revision = results[0].Revision
-	return results[0], results[0].Problem
+	return results[0], c.concluded(results[0])
+}
+
+// concluded takes from the result of the request's command what the headers of
+// the answer say of it, and returns its problem.
+func (c *call) concluded(result *trivetpb.Result) *trivetpb.Problem {
+	c.revision = result.Revision
+	if result.Replayed {
+		c.set("Trivet-Replayed", "true")
+	}
+	return result.Problem
+}
+
+// proposeOp is proposeOne for an operation.
+func (c *call) proposeOp(op *trivetpb.Op) (*trivetpb.Result, *trivetpb.Problem) {
+	return c.proposeOne(&trivetpb.Command{Command: &trivetpb.Command_Op{Op: op}})
 }
 
 // awaitRead waits until the local store is as fresh as asked, and says in the

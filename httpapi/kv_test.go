@@ -142,8 +142,6 @@ func TestKeys(t *testing.T) {
 			{method: "PUT", path: "/v1/kv/a?lease=7", body: "1", status: 404, want: "lease_not_found"},
 			{method: "PUT", path: "/v1/kv/a?lease=0", body: "1", status: 201},
 			{method: "PUT", path: "/v1/kv/a?lease=x", body: "1", status: 400, want: "bad_request"},
-			{method: "PUT", path: "/v1/kv/a?ttl=30s", body: "1", status: 400, want: "bad_request"},
-			{method: "POST", path: "/v1/leases", body: `{"ttl":"10s"}`, status: 404, want: "not_found"},
 			{method: "GET", path: "/v1/watch?key=a", status: 404, want: "not_found"},
 			{method: "GET", path: "/v1/snapshot", status: 404, want: "not_found"},
 			{method: "GET", path: "/metrics", status: 404, want: "not_found"},
@@ -298,18 +296,6 @@ func TestQueriesThatAreRefused(t *testing.T) {
 	}
 	require.EqualValues(t, 1, d.node.data.Revision())
 	require.Equal(t, 404, d.raw("GET", "/v1/kv/a?timeout=1m&&", "").status)
-}
-
-// A write that asks for what this version does not keep is not done without it.
-func TestPromisesThatAreNotKept(t *testing.T) {
-	d := openDoor(t, newSoloNode(), Config{})
-	for _, header := range []string{"Trivet-Guard: lock=7", "Trivet-Session: 5;seq=1;ack=0", "Idempotency-Key: x"} {
-		for _, call := range []struct{ method, path string }{{"PUT", "/v1/kv/a"}, {"POST", "/v1/kv/a?add=1"}, {"DELETE", "/v1/kv?all=true"}, {"POST", "/v1/txn"}, {"POST", "/v1/batch"}} {
-			p := d.do(call.method, call.path, "", header).requireProblem(t, trivetpb.Code_BAD_REQUEST)
-			require.Contains(t, header, strings.Fields(p.Detail)[0])
-		}
-	}
-	require.EqualValues(t, 1, d.node.data.Revision())
 }
 
 // The parts of an item are those of the store, whatever its bytes are.

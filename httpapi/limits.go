@@ -20,8 +20,8 @@ const (
 	// maxTxnOps is the most operations of either branch of a txn, and the most
 	// comparisons.
 	maxTxnOps = store.DefaultMaxTxnOps
-	// maxElements is the most operations and comparisons that one document may
-	// hold in all, those inside txns included. An operation of a few bytes takes
+	// maxElements is the most operations, comparisons and guards that one document
+	// may hold in all, those inside txns included. An operation of a few bytes takes
 	// a hundred and more in memory, so a bound on the body alone is too little.
 	maxElements = 1 << 16
 

@@ -40,7 +40,7 @@ func (s *Server) resources() []*resource {
 	return []*resource{
 		{path: "/v1/kv/{key}", methods: map[string]method{
 			http.MethodGet:    {s.getKey, with(readParams, "revision")},
-			http.MethodPut:    {s.putKey, []string{"lease", "prev"}},
+			http.MethodPut:    {s.putKey, []string{"lease", "ttl", "prev"}},
 			http.MethodDelete: {s.deleteKey, []string{"prev"}},
 			http.MethodPost:   {s.addKey, []string{"add"}},
 		}},

@@ -185,23 +185,11 @@ func (s *Server) serve(c *call, conn *conn) (p *trivetpb.Problem) {
 		return &trivetpb.Problem{Code: trivetpb.Code_PERMISSION_DENIED, Detail: "writes from web pages of another origin are refused"}
 	}
 	if !c.safe() {
-		if p := refusePromises(c.r.Header); p != nil {
+		if p := c.parsePromises(); p != nil {
 			return p
 		}
 	}
 	return m.handle(c)
-}
-
-// refusePromises refuses a write that carries a header of the API that this
-// version does not keep. To pass over it would be to write without the guard, or
-// twice where the caller was promised once.
-func refusePromises(h http.Header) *trivetpb.Problem {
-	for _, name := range []string{"Trivet-Guard", "Trivet-Session", "Idempotency-Key"} {
-		if len(h[name]) > 0 {
-			return badRequest("%s is not supported by this version", name)
-		}
-	}
-	return nil
 }
 
 // recoverPanic makes of a panic a problem, where the answer has not begun. Where
