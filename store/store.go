@@ -58,7 +58,14 @@ type Stats struct {
 	// changes are all retained; HistoryBytes counts those changes as Bytes
 	// counts items. An open View may hold more in memory.
 	HistoryRevisions, HistoryBytes uint64
-	Settings                       Settings
+	// Leases counts the leases, those of locks and of single puts included;
+	// Locks the locks that are held, Waiters those who wait for one, Sessions
+	// the open sessions.
+	Leases, Locks, Waiters, Sessions uint64
+	// Answers counts the remembered answers, of sessions and of idempotency
+	// keys; AnswerBytes is what they count towards their bounds.
+	Answers, AnswerBytes uint64
+	Settings             Settings
 }
 
 // Store is the state machine. One goroutine at a time calls Apply, Advance and

@@ -1,0 +1,29 @@
+package store
+
+// LeaseInfo is a lease as it stands at the replicated clock.
+type LeaseInfo struct {
+	ID, TTLMS uint64
+	// RemainingMS is what is left until its deadline. It is 0 for one that is
+	// due and waits for the command that ends it; until then the lease is alive.
+	RemainingMS uint64
+	// Keys is how many keys are attached to it.
+	Keys uint64
+	// Lock is the name of the lock that the lease holds; empty for none.
+	Lock string
+}
+
+// Lease returns the lease, and whether there is one of this id.
+func (s *Store) Lease(id uint64) (LeaseInfo, bool) { return LeaseInfo{}, false }
+
+// LeaseKeys returns up to limit keys of the lease in byte order, whether there
+// are more, and whether there is such a lease. It holds the store's read lock
+// for the time that it takes to copy them: a caller bounds the limit.
+func (s *Store) LeaseKeys(id uint64, limit int) (keys []string, more bool, ok bool) {
+	return nil, false, false
+}
+
+// Leases returns up to limit leases by id, the first one after the id that is
+// given (0: from the first on), and whether there are more. It holds the
+// store's read lock for the time that it takes to copy them: a caller bounds
+// the limit.
+func (s *Store) Leases(after uint64, limit int) (infos []LeaseInfo, more bool) { return nil, false }
