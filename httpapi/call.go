@@ -29,6 +29,8 @@ type call struct {
 
 	// revision is what Trivet-Revision says; 0 means the state's present one.
 	revision uint64
+	// admitted says that the request counts among those under way.
+	admitted bool
 	// started says that the status line has gone out.
 	started bool
 	// held is what the request's body takes of Server.held.
@@ -63,6 +65,15 @@ func (c *call) end() {
 	}
 }
 
+// stepAside gives up the request's place among those under way: it has ended, or
+// it will be here for long and is counted elsewhere.
+func (c *call) stepAside() {
+	if c.admitted {
+		c.admitted = false
+		c.srv.underWay.give(1)
+	}
+}
+
 // safe says that the method cannot have changed anything.
 func (c *call) safe() bool {
 	return c.r.Method == http.MethodGet || c.r.Method == http.MethodHead
@@ -70,13 +81,21 @@ func (c *call) safe() bool {
 
 // propose puts commands before the cluster and returns one result for each.
 func (c *call) propose(commands []*trivetpb.Command) ([]*trivetpb.Result, *trivetpb.Problem) {
-	results, err := c.srv.node.Propose(c.begin(), commands)
+	return c.srv.propose(c.begin(), commands)
+}
+
+// errOtherResult is a node that returned a result of another kind than the
+// command has.
+var errOtherResult = errors.New("the node returned a result of another kind than the command has")
+
+func (s *Server) propose(ctx context.Context, commands []*trivetpb.Command) ([]*trivetpb.Result, *trivetpb.Problem) {
+	results, err := s.node.Propose(ctx, commands)
 	if err != nil {
-		return nil, c.srv.problemOf(err, true)
+		return nil, s.problemOf(err, true)
 	}
 	if len(results) != len(commands) {
 		// Which result belongs to which command can no longer be told.
-		return nil, c.srv.problemOf(errors.New("the node returned another number of results than commands"), true)
+		return nil, s.problemOf(errors.New("the node returned another number of results than commands"), true)
 	}
 	return results, nil
 }

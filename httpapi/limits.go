@@ -68,6 +68,10 @@ type Config struct {
 	// are taken only to be told that the node is overloaded; any beyond those
 	// wait in the kernel's queue. Default 16,384.
 	MaxConns int
+	// MaxLockWaits is the most requests that wait for a lock at one time. They
+	// do not count as under way; past it a request that would wait is refused as
+	// overloaded. Default 4,096.
+	MaxLockWaits int
 	// HeaderTimeout is how long a request's headers may take. Default 10 s.
 	HeaderTimeout time.Duration
 	// BodyTimeout is how long a request's body may take. Default 30 s.
@@ -99,6 +103,7 @@ func (c Config) withDefaults() (Config, error) {
 		{"MaxHeaderBytes", &c.MaxHeaderBytes, 64 << 10, 32 << 10},
 		{"MaxRequests", &c.MaxRequests, 8192, 1},
 		{"MaxConns", &c.MaxConns, 16384, 1},
+		{"MaxLockWaits", &c.MaxLockWaits, 4096, 1},
 	} {
 		if *f.value == 0 {
 			*f.value = f.def
