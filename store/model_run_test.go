@@ -248,6 +248,7 @@ func requireSound(t require.TestingT, s *Store, applied bool) {
 		require.Greater(t, c.v.mod, limit)
 	}
 	require.Equal(t, st.history.done, done)
+	requireRestSound(t, st)
 }
 
 func requireSameKeys[V any](t require.TestingT, a, b *btree.Map[string, V]) {
@@ -263,7 +264,7 @@ func recomputedHash(v *View, st Stats) uint64 {
 		ver.setValue(i.Value)
 		sum += itemHash(i.Key, ver)
 	}
-	return stateHash(sum, st)
+	return stateHash(sum, recomputedRest(v), st)
 }
 
 func rawRecords(t require.TestingT, v *View) []byte {

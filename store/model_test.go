@@ -143,11 +143,11 @@ func (w *modelWork) simple(op *trivetpb.Op) *trivetpb.Result {
 		if key == "" {
 			return fail(trivetpb.Code_BAD_KEY)
 		}
-		if op.Put.Lease != 0 {
-			return fail(trivetpb.Code_LEASE_NOT_FOUND)
-		}
 		if r := w.precondition(op.Put.Precondition, key); r != nil {
 			return r
+		}
+		if op.Put.Lease != 0 {
+			return fail(trivetpb.Code_LEASE_NOT_FOUND)
 		}
 		answer := &trivetpb.PutResult{}
 		if old, ok := w.state[key]; ok && op.Put.Prev {

@@ -9,6 +9,8 @@ import (
 	"io"
 	"os"
 	"reflect"
+	"slices"
+	"strings"
 	"testing"
 	"testing/iotest"
 
@@ -16,6 +18,7 @@ import (
 	"github.com/klauspost/compress/zstd"
 	"github.com/stretchr/testify/require"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
 
 	"trivet/trivetpb"
 )
@@ -109,7 +112,7 @@ func TestEveryBrokenSnapshotIsRefused(t *testing.T) {
 	newer[8]++
 	err := s.Restore(bytes.NewReader(newer))
 	require.ErrorIs(t, err, ErrSnapshotVersion)
-	require.ErrorContains(t, err, "format 2")
+	require.ErrorContains(t, err, "format 3")
 	broken := errors.New("connection lost")
 	err = s.Restore(io.MultiReader(bytes.NewReader(file[:50]), iotest.ErrReader(broken)))
 	require.ErrorIs(t, err, broken, "not the snapshot's fault")
@@ -264,59 +267,108 @@ func deleteRecord(v *trivetpb.SnapshotVersion) {
 	v.Deleted, v.CreateRevision, v.Version, v.Value = true, 0, 0, nil
 }
 
-// TestSnapshotHoldsEveryField: who adds a field to the state has to say here
-// how it comes back, and to put it into the snapshot unless it is derived.
+// TestSnapshotHoldsEveryField: who adds a field to the state, or to what is in
+// it, has to say here how it comes back, and to put it into the snapshot unless
+// it is derived.
 func TestSnapshotHoldsEveryField(t *testing.T) {
-	held := map[string]string{
-		"index": "header", "revision": "header", "compactRevision": "header", "clockMS": "header", "settings": "header",
-		"tree": "versions",
-	}
-	derived := map[string]string{
-		"table":            "the chains of tree, by hash",
-		"tombstones":       "keys whose head is a tombstone",
-		"totals":           "sums over the live items",
-		"frozenTree":       "a copy of tree",
-		"frozenTombstones": "a copy of tombstones",
-		"pins":             "open Views, no state",
-		"history.changes":  "versions after the compact revision, by revision and sub",
-		"history.done":     "0: nothing waits to be cut",
-		"history.bytes":    "a sum over changes",
-	}
-	held["history.runs"] = "clocks"
-	fields := map[string]bool{}
-	for _, f := range reflect.VisibleFields(reflect.TypeFor[state]()) {
-		if f.Name != "history" {
-			fields[f.Name] = true
-		}
-	}
-	for _, f := range reflect.VisibleFields(reflect.TypeFor[history]()) {
-		fields["history."+f.Name] = true
-	}
-	for name := range fields {
-		_, isHeld := held[name]
-		_, isDerived := derived[name]
-		require.True(t, isHeld != isDerived, "state.%s is neither in the snapshot nor derived", name)
-	}
-	require.Len(t, fields, len(held)+len(derived), "a field that is listed does not exist")
-
-	// The records have no place that the writer leaves empty or the reader drops.
-	for _, m := range []struct {
-		message proto.Message
-		from    any
-		extra   int // fields of the message that are derived
+	for _, c := range []struct {
+		of      reflect.Type
+		held    string            // fields that records have, in whatever form
+		derived map[string]string // the others
 	}{
-		{&trivetpb.Settings{}, Settings{}, 0},
-		{&trivetpb.SnapshotClock{}, clockRun{}, 0},
-		{&trivetpb.SnapshotVersion{}, version{}, 0}, // key, deleted and expired for prev, hash and valueLen
+		{reflect.TypeFor[state](), "index revision compactRevision clockMS settings tree history seed nextID nextToken " +
+			"leases locks waiters sessions keyed upload", map[string]string{
+			"table":            "the chains of tree, by hash",
+			"tombstones":       "keys whose head is a tombstone",
+			"totals":           "sums over what the records hold",
+			"keys":             "keyed, by idempotency key",
+			"dues":             "the deadlines of leases, waits and sessions",
+			"nodeSessions":     "counts sessions",
+			"answerCount":      "counts answers",
+			"answerBytes":      "a sum over answers",
+			"clientBytes":      "a sum over answers",
+			"keyedBytes":       "a sum over answers",
+			"generation":       "of Views, no state",
+			"freePages":        "memory to use again, no state",
+			"freeCount":        "as freePages",
+			"frozenTree":       "a copy of tree",
+			"frozenTombstones": "a copy of tombstones",
+			"pins":             "open Views, no state",
+		}},
+		{reflect.TypeFor[history](), "runs", map[string]string{
+			"changes": "versions after the compact revision, by revision and sub",
+			"done":    "0: nothing waits to be cut",
+			"bytes":   "a sum over changes",
+		}},
+		{reflect.TypeFor[version](), "value valueLen sub create mod number lease", map[string]string{
+			"prev": "the version before in the file",
+			"hash": "of the item",
+		}},
+		{reflect.TypeFor[clockRun](), "revision clockMS", nil},
+		{reflect.TypeFor[Settings](), "HistoryMS HistoryRevisions QuotaBytes", nil},
+		{reflect.TypeFor[lease](), "ttlMS deadlineMS lock own", map[string]string{"run": "see leaseRun"}},
+		{reflect.TypeFor[leaseRun](), "", map[string]string{
+			"due":  "deadlineMS and the id",
+			"keys": "the keys whose newest version names the lease",
+		}},
+		{reflect.TypeFor[lock](), "token lease owner", map[string]string{"queue": "the waiters of the lock"}},
+		{reflect.TypeFor[waiter](), "lock owner ttlMS deadlineMS", map[string]string{"due": "deadlineMS and the token"}},
+		{reflect.TypeFor[session](), "id ttlMS deadlineMS ack node answers", map[string]string{
+			"generation": "of Views, no state",
+			"hash":       "of the numbers",
+			"closed":     "false: it is in the state",
+			"due":        "deadlineMS and the id",
+		}},
+		{reflect.TypeFor[answers](), "pages", map[string]string{
+			"count": "counts the answers", "bytes": "a sum over them", "sum": "a sum over them",
+		}},
+		{reflect.TypeFor[answerPage](), "number of", map[string]string{
+			"generation": "of Views, no state", "used": "counts the answers", "next": "nil in a session",
+		}},
+		{reflect.TypeFor[answer](), "result", map[string]string{"bytes": "a function of the result"}},
+		{reflect.TypeFor[keyed](), "key fingerprint deadlineMS result", map[string]string{"bytes": "a function of key and result"}},
+		{reflect.TypeFor[upload](), "id deadlineMS chunks", map[string]string{"size": "a sum over chunks", "sum": "a sum over chunks"}},
+		{reflect.TypeFor[chunk](), "offset data", nil},
 	} {
-		fields := m.message.ProtoReflect().Descriptor().Fields().Len()
-		switch m.from.(type) {
-		case version:
-			require.Equal(t, fields-3, reflect.TypeOf(m.from).NumField()-3, "SnapshotVersion and version differ")
-		default:
-			require.Equal(t, fields, reflect.TypeOf(m.from).NumField(), "%T and %T differ", m.message, m.from)
+		held := strings.Fields(c.held)
+		for i := range c.of.NumField() {
+			name := c.of.Field(i).Name
+			_, derived := c.derived[name]
+			require.True(t, slices.Contains(held, name) != derived, "%s.%s is neither in the snapshot nor derived", c.of.Name(), name)
+		}
+		require.Equal(t, c.of.NumField(), len(held)+len(c.derived), "a field of %s that is listed does not exist", c.of.Name())
+	}
+
+	// The other way round: each field of each record is set in the sample, where
+	// it is not one that goes with another kind of the same record.
+	seen := map[protoreflect.FullName]bool{}
+	for _, r := range decodeRecords(t, rawRecords(t, view(t, fullStore(t), 0))) {
+		noteFields(r.ProtoReflect(), seen)
+	}
+	for _, m := range []proto.Message{
+		&trivetpb.SnapshotRecord{}, &trivetpb.SnapshotHeader{}, &trivetpb.Settings{}, &trivetpb.SnapshotVersion{}, &trivetpb.SnapshotClock{},
+		&trivetpb.SnapshotLease{}, &trivetpb.SnapshotLock{}, &trivetpb.LockHolder{}, &trivetpb.SnapshotWaiter{},
+		&trivetpb.SnapshotSession{}, &trivetpb.SnapshotAnswer{}, &trivetpb.SnapshotUpload{}, &trivetpb.SnapshotFooter{},
+	} {
+		fields := m.ProtoReflect().Descriptor().Fields()
+		for i := range fields.Len() {
+			require.True(t, seen[fields.Get(i).FullName()], "%s is set nowhere in the sample", fields.Get(i).FullName())
 		}
 	}
+}
+
+func noteFields(m protoreflect.Message, seen map[protoreflect.FullName]bool) {
+	m.Range(func(f protoreflect.FieldDescriptor, v protoreflect.Value) bool {
+		seen[f.FullName()] = true
+		if f.Message() != nil && f.IsList() {
+			for i := range v.List().Len() {
+				noteFields(v.List().Get(i).Message(), seen)
+			}
+		} else if f.Message() != nil {
+			noteFields(v.Message(), seen)
+		}
+		return true
+	})
 }
 
 func golden(t *testing.T, name string, now []byte) []byte {
@@ -366,16 +418,45 @@ func TestGoldenEntry(t *testing.T) {
 
 func withoutHash(s Stats) Stats { s.Hash = 0; return s }
 
-// TestGoldenSnapshot: a file of the first format can be read, and says what it
-// said. The compressed bytes may be others in another version of the library;
-// the records may not.
+// TestGoldenSnapshot: a file of this format can be read, and says what it said.
+// The compressed bytes may be others in another version of the library; the
+// records may not.
 func TestGoldenSnapshot(t *testing.T) {
-	s := sampleStore(t)
-	records := golden(t, "records.golden", rawRecords(t, view(t, s, 0)))
-	file := golden(t, "snapshot.golden", snapshotOf(t, s).Bytes())
+	s := fullStore(t)
+	records := golden(t, "records2.golden", rawRecords(t, view(t, s, 0)))
+	file := golden(t, "snapshot2.golden", snapshotOf(t, s).Bytes())
 	require.Equal(t, records, rawRecords(t, view(t, s, 0)))
 	old := New()
 	require.NoError(t, old.Restore(bytes.NewReader(file)))
 	require.Equal(t, s.Stats(), old.Stats())
 	require.Equal(t, records, rawRecords(t, view(t, old, 0)))
+	requireSound(t, old, false)
+}
+
+// TestGoldenSnapshotOfFormat1: a file from before leases can still be read, its
+// hash included, and a state without any has the same records as then.
+func TestGoldenSnapshotOfFormat1(t *testing.T) {
+	s := sampleStore(t)
+	stored := func(name string) []byte {
+		text, err := os.ReadFile("testdata/" + name)
+		require.NoError(t, err)
+		lines := bytes.Split(bytes.TrimSpace(text), []byte("\n"))
+		b, err := hex.DecodeString(string(lines[len(lines)-1]))
+		require.NoError(t, err)
+		return b
+	}
+	records, file := stored("records1.golden"), stored("snapshot1.golden")
+	require.Equal(t, records, rawRecords(t, view(t, s, 0)))
+	old := New()
+	require.NoError(t, old.Restore(bytes.NewReader(file)))
+	require.Equal(t, s.Stats(), old.Stats())
+	require.Equal(t, records, rawRecords(t, view(t, old, 0)))
+	info, err := VerifySnapshot(bytes.NewReader(file))
+	require.NoError(t, err)
+	require.EqualValues(t, 1, info.Format)
+	// What it did not have is not taken in it.
+	later := bytes.Clone(snapshotOf(t, fullStore(t)).Bytes())
+	later[8] = 1
+	later = binary.LittleEndian.AppendUint64(later[:len(later)-8], xxhash.Sum64(later[:len(later)-8]))
+	require.ErrorIs(t, New().Restore(bytes.NewReader(later)), ErrSnapshotCorrupt)
 }
