@@ -3,6 +3,7 @@ package httpapi
 import (
 	"unicode/utf8"
 
+	"trivet/store"
 	"trivet/trivetpb"
 )
 
@@ -14,7 +15,7 @@ import (
 const smallDocumentBytes = 16 << 10
 
 // maxOwnerBytes is the longest owner of a lock.
-const maxOwnerBytes = 1024
+const maxOwnerBytes = store.MaxOwnerBytes
 
 // The fields, by their place.
 const (

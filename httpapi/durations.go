@@ -4,16 +4,17 @@ import (
 	"strconv"
 	"time"
 
+	"trivet/store"
 	"trivet/trivetpb"
 )
 
-// The bounds of what lasts. The state machine keeps the same ones; here they
-// are for saying which field or parameter is out of them.
+// The bounds of what lasts are the state machine's; here they are for saying
+// which field or parameter is out of them.
 const (
-	minTTL = time.Second
-	maxTTL = 24 * time.Hour
+	minTTL = store.MinTTLMS * time.Millisecond
+	maxTTL = store.MaxTTLMS * time.Millisecond
 	// maxLockWait is the longest that a request may stand in a lock's queue.
-	maxLockWait = time.Hour
+	maxLockWait = store.MaxWaitMS * time.Millisecond
 	// defaultLockTTL and defaultSessionTTL are what a lock and a session have
 	// where the request names none. A lease has no default: what is attached to
 	// it says how long it should last.

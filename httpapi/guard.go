@@ -6,14 +6,15 @@ import (
 	"slices"
 	"strings"
 
+	"trivet/store"
 	"trivet/trivetpb"
 )
 
 const (
 	// maxGuards is the most guards of one write.
-	maxGuards = 16
+	maxGuards = store.MaxGuards
 	// maxLockName is the longest name of a lock, in bytes.
-	maxLockName = 1024
+	maxLockName = store.MaxLockNameBytes
 )
 
 // parseGuards parses the Trivet-Guard headers: `<name>=<token>`, several in one

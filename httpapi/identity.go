@@ -3,15 +3,17 @@ package httpapi
 import (
 	"crypto/sha256"
 	"encoding/binary"
+	"encoding/hex"
 	"net/http"
 	"strconv"
 	"strings"
 
+	"trivet/store"
 	"trivet/trivetpb"
 )
 
 // maxIdempotencyKey is the longest Idempotency-Key, in bytes.
-const maxIdempotencyKey = 128
+const maxIdempotencyKey = store.MaxIdempotencyKeyBytes
 
 // identity is how a caller names a write, so that the state machine can tell a
 // repeat of it from another one: by a seq of a session, by an idempotency key,
@@ -151,7 +153,7 @@ func (c *call) stamp(command *trivetpb.Command) *trivetpb.Command {
 // schema, which has no maps and gives equal messages equal bytes.
 
 // fingerprintBytes is how many bytes of the SHA-256 are kept.
-const fingerprintBytes = 16
+const fingerprintBytes = store.FingerprintBytes
 
 // callFingerprint is that of a request of one command, which has its guards and
 // no identity yet.
@@ -187,11 +189,19 @@ func fingerprint(form string, n int, part func(i int) marshaler) []byte {
 // keyOfPart is the idempotency key of one write of a batch. The first write has
 // the caller's own key, so that it is the one that meets another request under
 // that key, whatever that was; the others have their place behind a space, which
-// no caller's key has.
+// no caller's key has. Of a key that leaves no room for it there is the hash, with
+// two spaces behind it: no key that is short enough has that.
 func keyOfPart(key string, first bool, place int) []byte {
-	b := []byte(key)
-	if !first {
-		b = strconv.AppendInt(append(b, ' '), int64(place), 10)
+	const room = maxIdempotencyKey - len(" 4095")
+	b := make([]byte, 0, maxIdempotencyKey)
+	switch {
+	case first:
+		return append(b, key...)
+	case len(key) <= room:
+		b = append(b, key...)
+	default:
+		hash := sha256.Sum256([]byte(key))
+		b = append(hex.AppendEncode(b, hash[:]), ' ')
 	}
-	return b
+	return strconv.AppendInt(append(b, ' '), int64(place), 10)
 }

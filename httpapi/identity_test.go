@@ -337,3 +337,18 @@ func TestLeasesAndTTLsOfAPut(t *testing.T) {
 	d.do("POST", "/v1/batch", `{"ops":[{"op":"put","key":"a","value":"","ttl":"1500ms"}]}`)
 	require.EqualValues(t, 1500, node.taken()[0].GetOp().GetPut().TtlMs)
 }
+
+// The keys of a batch's writes are all different, and none is longer than a
+// caller's may be.
+func TestKeysOfParts(t *testing.T) {
+	seen := map[string]bool{}
+	for n := 1; n <= maxIdempotencyKey; n++ {
+		key := strings.Repeat("k", n)
+		require.Equal(t, key, string(keyOfPart(key, true, 7)))
+		for _, part := range []string{key, string(keyOfPart(key, false, 0)), string(keyOfPart(key, false, maxBatchOps-1))} {
+			require.LessOrEqual(t, len(part), maxIdempotencyKey)
+			require.False(t, seen[part], part)
+			seen[part] = true
+		}
+	}
+}
