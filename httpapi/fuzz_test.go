@@ -271,3 +271,28 @@ func FuzzDuration(f *testing.F) {
 		require.Equal(t, ms, again)
 	})
 }
+
+// The small documents are taken as JSON has them, each field by the calls that
+// have it.
+func FuzzSmallDocuments(f *testing.F) {
+	for _, seed := range []string{`{"ttl":"10s"}`, `{"wait":"1h","owner":"\u0000é","ttl":"1.5s"}`, `{"token":9007199254740991}`, `{}`, `{"ttl":"1s","ttl":"1s"}`, `{"owner":"\ud800"}`, `[]`} {
+		f.Add([]byte(seed))
+	}
+	f.Fuzz(func(t *testing.T, data []byte) {
+		for _, known := range []fieldSet{fields(smallTTL), fields(smallToken), fields(smallTTL, smallWait, smallOwner)} {
+			v, p := decodeSmall(data, known, 0)
+			if p != nil {
+				require.Equal(t, trivetpb.Code_BAD_REQUEST, p.Code)
+				require.True(t, utf8.ValidString(p.Detail))
+				continue
+			}
+			require.True(t, json.Valid(data))
+			require.True(t, known.has(smallToken) || v.token == 0)
+			require.True(t, known.has(smallWait) || v.waitMS == 0)
+			require.True(t, utf8.ValidString(v.owner))
+			require.Nil(t, store.CheckCommand(&trivetpb.Command{Command: &trivetpb.Command_LockAcquire{LockAcquire: &trivetpb.LockAcquire{
+				Name: []byte("l"), TtlMs: max(v.ttlMS, store.MinTTLMS), WaitMs: v.waitMS, Owner: v.owner,
+			}}}, store.Limits{}), "what is taken here is taken there")
+		}
+	})
+}

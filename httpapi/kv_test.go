@@ -138,12 +138,17 @@ func TestKeys(t *testing.T) {
 			{method: "GET", path: "/v1/kv/a?revision=0", status: 400, want: "bad_request"},
 			{method: "GET", path: "/v1/kv/a?revision=-1", status: 400, want: "bad_request"},
 		},
-		"leases are not of this version": {
+		"leases that are not there": {
 			{method: "PUT", path: "/v1/kv/a?lease=7", body: "1", status: 404, want: "lease_not_found"},
 			{method: "PUT", path: "/v1/kv/a?lease=0", body: "1", status: 201},
 			{method: "PUT", path: "/v1/kv/a?lease=x", body: "1", status: 400, want: "bad_request"},
-			{method: "GET", path: "/v1/watch?key=a", status: 404, want: "not_found"},
-			{method: "GET", path: "/v1/snapshot", status: 404, want: "not_found"},
+			{method: "PUT", path: "/v1/leases/7", status: 404, want: "lease_not_found"},
+			{method: "GET", path: "/v1/leases/7", status: 404, want: "lease_not_found"},
+			{method: "DELETE", path: "/v1/leases/7", status: 404, want: "lease_not_found"},
+			{method: "POST", path: "/v1/txn", body: `{"then":[{"op":"put","key":"a","value":"2"},{"op":"put","key":"b","value":"2","lease":7}]}`, status: 404, want: "lease_not_found"},
+			{method: "GET", path: "/v1/kv/a", status: 200, want: "1"},
+		},
+		"paths that are not there": {
 			{method: "GET", path: "/metrics", status: 404, want: "not_found"},
 			{method: "GET", path: "/ui/", status: 404, want: "not_found"},
 		},

@@ -2,6 +2,7 @@ package httpapi
 
 import (
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -193,4 +194,129 @@ func TestResultsOfAnotherKind(t *testing.T) {
 		p := d.do(call.method, call.path, call.body).requireProblem(t, trivetpb.Code_INTERNAL)
 		require.Equal(t, "unknown", p.Outcome)
 	}
+}
+
+type leaseJSON struct {
+	Lease                        uint64
+	TTL, Remaining, Lock, Lock64 string
+	KeyCount                     uint64 `json:"key_count"`
+	Keys, Keys64                 []string
+	More                         bool
+}
+
+// grant makes a lease.
+func (d *door) grant(ttl string) uint64 {
+	d.t.Helper()
+	r := d.do("POST", "/v1/leases", `{"ttl":"`+ttl+`"}`)
+	require.Equal(d.t, 201, r.status, r.body)
+	var l leaseJSON
+	r.decode(d.t, &l)
+	require.Positive(d.t, l.Lease)
+	require.LessOrEqual(d.t, l.Lease, uint64(maxNumber))
+	return l.Lease
+}
+
+// A lease holds its keys for as long as it is kept, and takes them with it.
+func TestLeases(t *testing.T) {
+	d := openDoor(t, newSoloNode(), Config{})
+	id := d.grant("10s")
+	path := "/v1/leases/" + itoa(int(id))
+	for _, key := range []string{"b", "a/1", "%ff", "c"} {
+		require.Equal(t, 201, d.do("PUT", "/v1/kv/"+key+"?lease="+itoa(int(id)), "v").status)
+	}
+	require.Equal(t, itoa(int(id)), d.do("GET", "/v1/kv/b", "").header.Get("Trivet-Lease"))
+
+	var l leaseJSON
+	r := d.do("GET", path, "")
+	r.decode(t, &l)
+	require.Equal(t, leaseJSON{Lease: id, TTL: "10s", Remaining: "10s", KeyCount: 4, Keys: []string{"a/1", "b", "c"}, Keys64: []string{"/w=="}}, l)
+	require.Equal(t, "linearizable", r.header.Get("Trivet-Consistency"))
+	require.Equal(t, "5", r.header.Get("Trivet-Revision"))
+	l = leaseJSON{}
+	d.do("GET", path+"?limit=2&consistency=stale", "").decode(t, &l)
+	require.Equal(t, []string{"a/1", "b"}, l.Keys)
+	require.True(t, l.More)
+	require.Equal(t, 200, d.do("HEAD", path, "").status)
+
+	d.node.advance(t, 9*time.Second)
+	l = leaseJSON{}
+	d.do("GET", path, "").decode(t, &l)
+	require.Equal(t, "1s", l.Remaining)
+	require.Equal(t, `{"lease":`+itoa(int(id))+`,"ttl":"10s","remaining":"10s"}`+"\n", d.do("PUT", path, "").body)
+	d.node.advance(t, 9500*time.Millisecond)
+	l = leaseJSON{}
+	d.do("GET", path, "").decode(t, &l)
+	require.Equal(t, "500ms", l.Remaining)
+	require.Equal(t, 200, d.do("GET", "/v1/kv/b", "").status)
+
+	// What a write attaches elsewhere, or to nothing, is the lease's no more.
+	require.Equal(t, 200, d.do("PUT", "/v1/kv/c", "v").status)
+	d.node.advance(t, 500*time.Millisecond)
+	d.do("GET", path, "").requireProblem(t, trivetpb.Code_LEASE_NOT_FOUND)
+	d.do("PUT", path, "").requireProblem(t, trivetpb.Code_LEASE_NOT_FOUND)
+	d.do("PUT", "/v1/kv/b?lease="+itoa(int(id)), "v").requireProblem(t, trivetpb.Code_LEASE_NOT_FOUND)
+	require.Equal(t, 404, d.do("GET", "/v1/kv/b", "").status)
+	require.Equal(t, 200, d.do("GET", "/v1/kv/c", "").status)
+
+	id = d.grant("1s")
+	d.do("POST", "/v1/batch", `{"ops":[{"op":"put","key":"x","value":"","lease":`+itoa(int(id))+`},{"op":"put","key":"y","value":"","lease":`+itoa(int(id))+`}]}`)
+	revision := d.node.data.Revision()
+	require.Equal(t, `{"deleted":2,"revision":`+itoa(int(revision)+1)+"}\n", d.do("DELETE", "/v1/leases/"+itoa(int(id)), "").body)
+	require.Equal(t, 404, d.do("GET", "/v1/kv/x", "").status)
+}
+
+// A key with a ttl has a lease of its own, which ends with the next write that
+// does not ask for one.
+func TestTTLs(t *testing.T) {
+	d := openDoor(t, newSoloNode(), Config{})
+	require.Equal(t, 201, d.do("PUT", "/v1/kv/a?ttl=2s", "1").status)
+	lease := d.do("GET", "/v1/kv/a", "").header.Get("Trivet-Lease")
+	require.NotEqual(t, "0", lease)
+	require.Equal(t, 200, d.do("GET", "/v1/leases/"+lease, "").status)
+	require.Equal(t, 200, d.do("PUT", "/v1/kv/a", "2").status)
+	d.do("GET", "/v1/leases/"+lease, "").requireProblem(t, trivetpb.Code_LEASE_NOT_FOUND)
+	d.node.advance(t, 3*time.Second)
+	require.Equal(t, "2", d.do("GET", "/v1/kv/a", "").body)
+	require.Equal(t, 200, d.do("POST", "/v1/txn", `{"then":[{"op":"put","key":"a","value":"3","ttl":"1s"}]}`).status)
+	d.node.advance(t, time.Second)
+	require.Equal(t, 404, d.do("GET", "/v1/kv/a", "").status)
+}
+
+// Pages of leases have each that lives through all of them once.
+func TestListsOfLeases(t *testing.T) {
+	d := openDoor(t, newSoloNode(), Config{})
+	require.Equal(t, `{"revision":1,"leases":[]}`+"\n", d.do("GET", "/v1/leases", "").body)
+	want := map[uint64]bool{}
+	for range 5 {
+		want[d.grant("10s")] = true
+	}
+	var held struct {
+		Name       string
+		Token      uint64
+		Lease      uint64
+		Owner, TTL string
+	}
+	d.do("POST", "/v1/locks/some/lock", "").decode(t, &held)
+	want[held.Lease] = true
+	seen, cursor := map[uint64]bool{}, ""
+	for pages := 0; ; pages++ {
+		require.Less(t, pages, 10)
+		var page struct {
+			Revision uint64
+			Leases   []leaseJSON
+			Next     string
+		}
+		d.do("GET", "/v1/leases?limit=2"+cursor, "").decode(t, &page)
+		for _, l := range page.Leases {
+			require.False(t, seen[l.Lease])
+			seen[l.Lease] = true
+			require.Equal(t, l.Lease == held.Lease, l.Lock == "some/lock")
+		}
+		if page.Next == "" {
+			break
+		}
+		require.Len(t, page.Leases, 2)
+		cursor = "&cursor=" + page.Next
+	}
+	require.Equal(t, want, seen)
 }

@@ -35,6 +35,10 @@ const (
 	// not the same in every language.
 	maxNumber = 1<<53 - 1
 
+	// maxRestoreBytes is the most that Config.MaxRestoreBytes may be: what is
+	// being restored is in the memory of every member.
+	maxRestoreBytes = store.MaxUploadBytes
+
 	// pageBytes is where a page of a range ends, however many items the limit
 	// would still take: keys and values, before they are written as JSON. A page
 	// always holds an item, if there is one.
@@ -58,6 +62,9 @@ type Config struct {
 	// together; past it a request is refused as overloaded. Default 256 MiB,
 	// and never below MaxDocumentBytes and MaxValueBytes.
 	MaxHeldBytes int64
+	// MaxRestoreBytes is the largest snapshot that is restored. Default 4 GiB,
+	// which is also the most.
+	MaxRestoreBytes int64
 	// MaxHeaderBytes is the longest request line and headers; it leaves room
 	// for two keys of full length in the query. Default 64 KiB, at least 32 KiB.
 	MaxHeaderBytes int
@@ -138,6 +145,12 @@ func (c Config) withDefaults() (Config, error) {
 	}
 	if c.MaxHeldBytes < max(int64(c.MaxDocumentBytes), int64(c.MaxValueBytes)) {
 		return c, fmt.Errorf("httpapi: MaxHeldBytes is %d, less than one body may have", c.MaxHeldBytes)
+	}
+	if c.MaxRestoreBytes == 0 {
+		c.MaxRestoreBytes = maxRestoreBytes
+	}
+	if c.MaxRestoreBytes < 1 || c.MaxRestoreBytes > maxRestoreBytes {
+		return c, fmt.Errorf("httpapi: MaxRestoreBytes is %d, it may be 1 to %d", c.MaxRestoreBytes, int64(maxRestoreBytes))
 	}
 	if c.Logger == nil {
 		c.Logger = slog.Default()

@@ -78,6 +78,10 @@ func (s *Server) resources() []*resource {
 			http.MethodPut:    {s.keepSession, nil},
 			http.MethodDelete: {s.closeSession, nil},
 		}},
+		{path: "/v1/snapshot", methods: map[string]method{
+			http.MethodGet: {s.getSnapshot, nil},
+			http.MethodPut: {s.putSnapshot, nil},
+		}},
 		{path: "/v1/cluster", methods: map[string]method{
 			http.MethodGet: {s.cluster, nil},
 		}},

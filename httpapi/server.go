@@ -53,6 +53,9 @@ type Server struct {
 	held      gauge
 	underWay  gauge
 	lockWaits gauge
+	// snapshots and restores count those on their way out and in.
+	snapshots gauge
+	restores  gauge
 	// connSlots has room for every connection that may be open, those included
 	// that are only told that there are too many; conns counts them.
 	connSlots chan struct{}
@@ -82,6 +85,8 @@ func New(node Node, cfg Config) (*Server, error) {
 		underWay:    gauge{most: int64(cfg.MaxRequests)},
 		connSlots:   make(chan struct{}, cfg.MaxConns+max(cfg.MaxConns/8, 1)),
 		lockWaits:   gauge{most: int64(cfg.MaxLockWaits)},
+		snapshots:   gauge{most: maxSnapshots},
+		restores:    gauge{most: 1},
 		stopping:    make(chan struct{}),
 	}
 	s.life, s.endLife = context.WithCancel(context.Background())
