@@ -123,6 +123,9 @@ func (d *document) appendResult(op *trivetpb.Op, res *trivetpb.Result, inTxn boo
 	if res.Revision != 0 && !inTxn {
 		b = appendNumber(b, `,"revision":`, res.Revision)
 	}
+	if res.Replayed {
+		b = append(b, `,"replayed":true`...)
+	}
 	switch {
 	case problem != nil:
 		b = append(b, `,"problem":`...)
@@ -226,4 +229,18 @@ func (d *document) appendTxn(op *trivetpb.TxnOp, r *trivetpb.TxnResult) {
 		ops = op.GetThen()
 	}
 	d.appendResults(ops, r.GetResults(), true)
+}
+
+// appendHolder appends who holds a lock.
+func appendHolder(b []byte, h *trivetpb.LockHolder) []byte {
+	b = append(b, '{')
+	b = appendHolderFields(b, h)
+	return append(b, '}')
+}
+
+func appendHolderFields(b []byte, h *trivetpb.LockHolder) []byte {
+	b = appendNumber(b, `"token":`, h.Token)
+	b = appendNumber(b, `,"lease":`, h.Lease)
+	b = appendText(append(b, ','), "owner", h.Owner)
+	return appendDuration(b, `,"ttl":`, h.TtlMs)
 }

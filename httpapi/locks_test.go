@@ -1,0 +1,427 @@
+package httpapi
+
+import (
+	"context"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"trivet/trivetpb"
+)
+
+type lockJSON struct {
+	Name, Name64 string
+	Token, Lease uint64
+	Owner, TTL   string
+	Remaining    string
+	Holder       *lockStateJSON
+	Queue        []lockStateJSON
+	Waiting      int
+	Released     bool
+	Revision     uint64
+}
+
+type lockStateJSON struct {
+	Token, Lease          uint64
+	Owner, TTL, Remaining string
+}
+
+// lock takes a lock that is free.
+func (d *door) lock(name, document string) lockJSON {
+	d.t.Helper()
+	r := d.do("POST", "/v1/locks/"+name, document)
+	require.Equal(d.t, 200, r.status, r.body)
+	var l lockJSON
+	r.decode(d.t, &l)
+	return l
+}
+
+func (d *door) lockState(name string) lockJSON {
+	d.t.Helper()
+	var l lockJSON
+	d.do("GET", "/v1/locks/"+name, "").decode(d.t, &l)
+	return l
+}
+
+func (d *door) release(name string, token uint64) {
+	d.t.Helper()
+	r := d.do("DELETE", "/v1/locks/"+name+"?token="+itoa(int(token)), "")
+	require.Equal(d.t, 200, r.status, r.body)
+}
+
+// waiting is a request for a lock that waits.
+type waiting struct {
+	cancel context.CancelFunc
+	done   chan response // closed without an answer where the caller went away
+}
+
+// wait sends a request for a lock and returns once it stands in the queue, as
+// the n-th.
+func (d *door) wait(n int, name, document string, headers ...string) *waiting {
+	d.t.Helper()
+	ctx, cancel := context.WithCancel(d.t.Context())
+	w := &waiting{cancel, make(chan response, 1)}
+	req, err := http.NewRequestWithContext(ctx, "POST", "http://"+d.addr+"/v1/locks/"+name, strings.NewReader(document))
+	require.NoError(d.t, err)
+	for _, h := range headers {
+		name, value, _ := strings.Cut(h, ": ")
+		req.Header.Add(name, value)
+	}
+	go func() {
+		defer close(w.done)
+		resp, err := d.client.Do(req)
+		if err == nil {
+			w.done <- d.read("POST", resp)
+		}
+	}()
+	d.t.Cleanup(func() {
+		cancel()
+		for range w.done {
+		}
+	})
+	d.waitFor(name, n)
+	return w
+}
+
+// waitFor waits until so many stand in the queue.
+func (d *door) waitFor(name string, n int) {
+	d.t.Helper()
+	require.Eventually(d.t, func() bool {
+		info, _ := d.node.data.Lock(name, 1000)
+		return len(info.Queue) == n
+	}, waitAtMost, waitStep)
+}
+
+func (w *waiting) held(t testing.TB) lockJSON {
+	t.Helper()
+	r := <-w.done
+	require.Equal(t, 200, r.status, r.body)
+	var l lockJSON
+	r.decode(t, &l)
+	return l
+}
+
+func TestLocks(t *testing.T) {
+	d := openDoor(t, newSoloNode(), Config{})
+	require.Equal(t, `{"name":"a/b","holder":null,"queue":[],"waiting":0}`+"\n", d.do("GET", "/v1/locks/a%2Fb", "").body)
+	a := d.lock("a/b", `{"ttl":"10s","owner":"A"}`)
+	require.Equal(t, "a/b", a.Name)
+	require.Equal(t, "10s", a.TTL)
+	require.Equal(t, "A", a.Owner)
+	p := d.do("POST", "/v1/locks/a%2fb", `{"owner":"B"}`).requireProblem(t, trivetpb.Code_LOCKED)
+	require.Equal(t, holderJSON{a.Token, a.Lease, "A", "10s"}, *p.Holder)
+	require.True(t, p.Retryable)
+	require.Equal(t, "not_applied", p.Outcome)
+
+	d.node.advance(t, 9*time.Second)
+	require.Equal(t, &lockStateJSON{a.Token, a.Lease, "A", "10s", "1s"}, d.lockState("a/b").Holder)
+	var kept lockJSON
+	d.do("PUT", "/v1/locks/a/b", `{"token":`+itoa(int(a.Token))+`}`).decode(t, &kept)
+	require.Equal(t, lockJSON{Name: "a/b", Token: a.Token, Lease: a.Lease, TTL: "10s", Remaining: "10s"}, kept)
+	d.node.advance(t, 9*time.Second)
+	for _, token := range []uint64{a.Token - 1, a.Token + 1, maxNumber} {
+		if token != 0 {
+			d.do("PUT", "/v1/locks/a/b", `{"token":`+itoa(int(token))+`}`).requireProblem(t, trivetpb.Code_GUARD_FAILED)
+			d.do("DELETE", "/v1/locks/a/b?token="+itoa(int(token)), "").requireProblem(t, trivetpb.Code_GUARD_FAILED)
+		}
+	}
+	// A write is done while the lock is held, and not after.
+	guard := "Trivet-Guard: a%2Fb=" + itoa(int(a.Token))
+	require.Equal(t, 201, d.do("PUT", "/v1/kv/k", "1", guard).status)
+	require.Equal(t, `{"released":true,"revision":2}`+"\n", d.do("DELETE", "/v1/locks/a/b?token="+itoa(int(a.Token)), "").body)
+	p = d.do("PUT", "/v1/kv/k", "2", guard).requireProblem(t, trivetpb.Code_GUARD_FAILED)
+	require.Equal(t, "not_applied", p.Outcome)
+	d.do("DELETE", "/v1/locks/a/b?token="+itoa(int(a.Token)), "").requireProblem(t, trivetpb.Code_GUARD_FAILED)
+
+	b := d.lock("a/b", "")
+	require.Greater(t, b.Token, a.Token)
+	d.do("PUT", "/v1/kv/k", "2", guard).requireProblem(t, trivetpb.Code_GUARD_FAILED)
+	for _, body := range []string{
+		`{"guard":[{"lock":"a/b","token":%}],"then":[{"op":"put","key":"k","value":"3"}]}`,
+		`{"guard":[{"lock64":"YS9i","token":%}],"then":[{"op":"get","key":"k"}]}`,
+	} {
+		d.do("POST", "/v1/txn", strings.Replace(body, "%", itoa(int(a.Token)), 1)).requireProblem(t, trivetpb.Code_GUARD_FAILED)
+		require.Equal(t, 200, d.do("POST", "/v1/txn", strings.Replace(body, "%", itoa(int(b.Token)), 1)).status)
+	}
+	r := d.do("POST", "/v1/batch", `{"ops":[{"op":"put","key":"k","value":"4","guard":[{"lock":"a/b","token":`+itoa(int(a.Token))+`}]},{"op":"add","key":"n","delta":1}]}`)
+	require.Contains(t, r.body, `"code":"guard_failed"`)
+	require.Contains(t, r.body, `"value":1`)
+	r = d.do("POST", "/v1/batch", `{"ops":[{"op":"put","key":"k","value":"4"},{"op":"add","key":"n","delta":1}]}`, guard)
+	require.Equal(t, 2, strings.Count(r.body, `"code":"guard_failed"`))
+	require.Equal(t, "3", d.do("GET", "/v1/kv/k", "").body)
+	require.Equal(t, "1", d.do("GET", "/v1/kv/n", "").body)
+
+	// A lock ends with its lease, and its lease with the lock.
+	d.do("DELETE", "/v1/leases/"+itoa(int(b.Lease)), "")
+	require.Nil(t, d.lockState("a/b").Holder)
+	c := d.lock("a/b", `{"ttl":"1s"}`)
+	d.node.advance(t, time.Second)
+	require.Nil(t, d.lockState("a/b").Holder)
+	d.do("GET", "/v1/leases/"+itoa(int(c.Lease)), "").requireProblem(t, trivetpb.Code_LEASE_NOT_FOUND)
+	d.do("PUT", "/v1/locks/a/b", `{"token":`+itoa(int(c.Token))+`}`).requireProblem(t, trivetpb.Code_GUARD_FAILED)
+}
+
+// First come, first served, with tokens that only grow.
+func TestLocksHaveAQueue(t *testing.T) {
+	d := openDoor(t, newSoloNode(), Config{MaxRequests: 4})
+	a := d.lock("l", `{"owner":"A"}`)
+	var queue []*waiting
+	for i, owner := range []string{"B", "C", "D"} {
+		queue = append(queue, d.wait(i+1, "l", `{"wait":"30s","ttl":"20s","owner":"`+owner+`"}`))
+	}
+	state := d.lockState("l")
+	require.Equal(t, 3, state.Waiting)
+	last, tokens := a.Token, []uint64{}
+	for i, w := range state.Queue {
+		require.Equal(t, lockStateJSON{Token: w.Token, Owner: string(rune('B' + i)), Remaining: "30s"}, w)
+		require.Greater(t, w.Token, last)
+		last = w.Token
+		tokens = append(tokens, w.Token)
+	}
+	require.EqualValues(t, 0, d.srv.underWay.held.Load(), "those who wait are counted by themselves")
+	require.EqualValues(t, 3, d.srv.lockWaits.held.Load())
+
+	d.release("l", a.Token)
+	b := queue[0].held(t)
+	require.Equal(t, tokens[0], b.Token)
+	require.Equal(t, "20s", b.TTL)
+	require.Equal(t, "B", b.Owner)
+	d.node.advance(t, 20*time.Second) // B is not heard of again
+	c := queue[1].held(t)
+	require.Equal(t, tokens[1], c.Token)
+	d.do("DELETE", "/v1/leases/"+itoa(int(c.Lease)), "")
+	require.Equal(t, tokens[2], queue[2].held(t).Token)
+	require.EqualValues(t, 0, d.srv.lockWaits.held.Load())
+}
+
+// The shown part of a queue is bounded, its length is not.
+func TestLongQueuesAreShownInPart(t *testing.T) {
+	d := openDoor(t, newSoloNode(), Config{})
+	d.lock("l", "")
+	for range shownWaiters + 5 {
+		_, err := d.node.apply([]*trivetpb.Command{{Command: &trivetpb.Command_LockAcquire{LockAcquire: &trivetpb.LockAcquire{Name: []byte("l"), TtlMs: 5000, WaitMs: 5000}}}}, nil)
+		require.NoError(t, err)
+	}
+	state := d.lockState("l")
+	require.Len(t, state.Queue, shownWaiters)
+	require.Equal(t, shownWaiters+5, state.Waiting)
+}
+
+// A wait ends by the caller's time or by the cluster's, whichever is first.
+func TestWaitsThatAreOver(t *testing.T) {
+	d := openDoor(t, newSoloNode(), Config{})
+	a := d.lock("l", `{"ttl":"1m","owner":"A"}`)
+	p := d.do("POST", "/v1/locks/l", `{"wait":"20ms"}`).requireProblem(t, trivetpb.Code_LOCKED)
+	require.Equal(t, holderJSON{a.Token, a.Lease, "A", "1m0s"}, *p.Holder)
+	require.Equal(t, "not_applied", p.Outcome)
+	d.waitFor("l", 0)
+
+	w := d.wait(1, "l", `{"wait":"30s"}`)
+	d.node.advance(t, 30*time.Second)
+	r := <-w.done
+	p = r.requireProblem(t, trivetpb.Code_LOCKED)
+	require.Equal(t, a.Token, p.Holder.Token)
+}
+
+// onCancel has something happen before a cancellation is applied.
+func (n *soloNode) onCancel(f func() *trivetpb.Problem) {
+	n.onPropose = func(_ context.Context, commands []*trivetpb.Command) ([]*trivetpb.Result, error) {
+		if commands[0].GetLockCancel() != nil {
+			if p := f(); p != nil {
+				return []*trivetpb.Result{{Problem: p}}, nil
+			}
+		}
+		return n.apply(commands, nil)
+	}
+}
+
+// Where the lock comes at the very end of the wait, the answer to the
+// cancellation decides.
+func TestLocksThatComeAtTheLastMoment(t *testing.T) {
+	node := newSoloNode()
+	d := openDoor(t, node, Config{})
+	a := d.lock("l", "")
+	node.onCancel(func() *trivetpb.Problem {
+		_, err := node.apply([]*trivetpb.Command{{Command: &trivetpb.Command_LockRelease{LockRelease: &trivetpb.LockRelease{Name: []byte("l"), Token: a.Token}}}}, nil)
+		require.NoError(t, err)
+		return nil
+	})
+	// The local state must not say so first: nothing but the cancellation may.
+	b := d.lock("l", `{"wait":"20ms"}`)
+	require.Greater(t, b.Token, a.Token)
+	require.Equal(t, b.Token, d.lockState("l").Holder.Token)
+
+	// Or it came and went.
+	node.onCancel(func() *trivetpb.Problem {
+		node.advance(t, time.Minute)
+		return nil
+	})
+	p := d.do("POST", "/v1/locks/l", `{"wait":"20ms","ttl":"1s"}`).requireProblem(t, trivetpb.Code_LOCKED)
+	require.Nil(t, p.Holder)
+	require.Nil(t, d.lockState("l").Holder)
+}
+
+// A wait whose end cannot be told to the cluster has an unknown outcome.
+func TestWaitsThatCannotBeEnded(t *testing.T) {
+	node := newSoloNode()
+	d := openDoor(t, node, Config{})
+	d.lock("l", "")
+	node.onCancel(func() *trivetpb.Problem { return &trivetpb.Problem{Code: trivetpb.Code_NO_LEADER} })
+	p := d.do("POST", "/v1/locks/l", `{"wait":"20ms"}`).requireProblem(t, trivetpb.Code_TIMEOUT)
+	require.Equal(t, "unknown", p.Outcome)
+	require.Contains(t, p.Detail, "no_leader")
+}
+
+// A caller that goes away leaves the queue, unless it can come back.
+func TestWaitingCallersThatGoAway(t *testing.T) {
+	d := openDoor(t, newSoloNode(), Config{})
+	a := d.lock("l", `{"ttl":"1h"}`)
+	w := d.wait(1, "l", `{"wait":"30s"}`)
+	w.cancel()
+	d.waitFor("l", 0)
+
+	for _, header := range []string{"Idempotency-Key: k", d.session() + ";seq=1"} {
+		w = d.wait(1, "l", `{"wait":"30s"}`, header)
+		token := d.lockState("l").Queue[0].Token
+		w.cancel()
+		<-w.done
+		require.Eventually(t, func() bool { return d.srv.lockWaits.held.Load() == 0 }, waitAtMost, waitStep)
+		require.Equal(t, token, d.lockState("l").Queue[0].Token, "its place is kept")
+		// It comes back, to this node or another, and finds it again.
+		again := d.wait(1, "l", `{"wait":"30s"}`, header)
+		require.Equal(t, 1, d.lockState("l").Waiting)
+		d.release("l", a.Token)
+		r := <-again.done
+		require.Equal(t, 200, r.status, r.body)
+		require.Equal(t, "true", r.header.Get("Trivet-Replayed"))
+		var l lockJSON
+		r.decode(t, &l)
+		require.Equal(t, token, l.Token)
+		// Once more, while it is held; and when it no longer is.
+		r = d.do("POST", "/v1/locks/l", `{"wait":"30s"}`, header)
+		require.Equal(t, 200, r.status, r.body)
+		require.Contains(t, r.body, `"token":`+itoa(int(token)))
+		d.do("POST", "/v1/locks/l", `{"wait":"31s"}`, "Idempotency-Key: k").requireProblem(t, trivetpb.Code_IDEMPOTENCY_KEY_REUSED)
+		d.release("l", token)
+		r = d.do("POST", "/v1/locks/l", `{"wait":"30s"}`, header)
+		r.requireProblem(t, trivetpb.Code_LOCKED)
+		require.Equal(t, "true", r.header.Get("Trivet-Replayed"))
+		a = d.lock("l", `{"ttl":"1h"}`)
+	}
+}
+
+// session opens a session and returns the beginning of its header.
+func (d *door) session() string {
+	d.t.Helper()
+	var s struct {
+		Session uint64
+		TTL     string
+	}
+	d.do("POST", "/v1/sessions", "").decode(d.t, &s)
+	return "Trivet-Session: " + itoa(int(s.Session))
+}
+
+// A lock that comes to a caller that has gone is released.
+func TestLocksOfCallersThatHaveGone(t *testing.T) {
+	for name, document := range map[string]string{"at once": "", "after a wait": `{"wait":"30s"}`} {
+		for _, header := range []string{"", "Idempotency-Key: k"} {
+			t.Run(name+" "+header, func(t *testing.T) {
+				node := newSoloNode()
+				proposed, goOn, cancelled := make(chan struct{}), make(chan struct{}), make(chan struct{}, 2)
+				node.onPropose = func(ctx context.Context, commands []*trivetpb.Command) ([]*trivetpb.Result, error) {
+					if commands[0].GetLockAcquire() != nil {
+						close(proposed)
+						<-goOn
+					}
+					defer func() {
+						if commands[0].GetLockCancel() != nil {
+							cancelled <- struct{}{}
+						}
+					}()
+					return node.apply(commands, nil)
+				}
+				d := openDoor(t, node, Config{})
+				if document != "" {
+					_, err := node.apply([]*trivetpb.Command{{Command: &trivetpb.Command_LockAcquire{LockAcquire: &trivetpb.LockAcquire{Name: []byte("l"), TtlMs: 3_600_000}}}}, nil)
+					require.NoError(t, err)
+				}
+				c := d.dial()
+				head := "POST /v1/locks/l HTTP/1.1\r\nHost: x\r\nContent-Length: " + itoa(len(document)) + "\r\n"
+				if header != "" {
+					head += header + "\r\n"
+				}
+				c.send(head + "\r\n" + document)
+				<-proposed
+				require.NoError(t, c.Conn.Close())
+				// The server learns of it in its own time; the answer comes then.
+				time.Sleep(20 * time.Millisecond)
+				close(goOn)
+				require.Eventually(t, func() bool {
+					return d.srv.underWay.held.Load() == 0 && d.srv.lockWaits.held.Load() == 0 && d.srv.conns.Load() == 0
+				}, waitAtMost, waitStep)
+				info, _ := node.data.Lock("l", 10)
+				mine := len(info.Queue) == 1 || (document == "" && info.Holder != nil)
+				require.Equal(t, header != "", mine)
+				require.Len(t, cancelled, map[bool]int{true: 1, false: 0}[header == ""])
+			})
+		}
+	}
+}
+
+// A node that stops lets those who wait go: with their place, where they can take
+// it elsewhere.
+func TestWaitsEndWithTheServer(t *testing.T) {
+	for _, header := range []string{"", "Idempotency-Key: k"} {
+		node := newSoloNode()
+		d := openDoor(t, node, Config{})
+		a := d.lock("l", `{"ttl":"1h"}`)
+		headers := []string{}
+		if header != "" {
+			headers = append(headers, header)
+		}
+		w := d.wait(1, "l", `{"wait":"30s"}`, headers...)
+		require.NoError(t, d.srv.Shutdown(context.Background()))
+		r := <-w.done
+		if header == "" {
+			p := r.requireProblem(t, trivetpb.Code_DRAINING)
+			require.Equal(t, "not_applied", p.Outcome)
+			d.waitFor("l", 0)
+			continue
+		}
+		p := r.requireProblem(t, trivetpb.Code_TIMEOUT)
+		require.Equal(t, "unknown", p.Outcome)
+		d.waitFor("l", 1)
+		other := openDoor(t, node, Config{})
+		again := other.wait(1, "l", `{"wait":"30s"}`, header)
+		other.release("l", a.Token)
+		require.Greater(t, again.held(t).Token, a.Token)
+	}
+	// One whose leaving cannot be told.
+	node := newSoloNode()
+	d := openDoor(t, node, Config{})
+	d.lock("l", `{"ttl":"1h"}`)
+	node.onCancel(func() *trivetpb.Problem { return &trivetpb.Problem{Code: trivetpb.Code_TIMEOUT, Unknown: true} })
+	w := d.wait(1, "l", `{"wait":"30s"}`)
+	require.NoError(t, d.srv.Shutdown(context.Background()))
+	r := <-w.done
+	require.Equal(t, "unknown", r.requireProblem(t, trivetpb.Code_TIMEOUT).Outcome)
+}
+
+// Those who wait are bounded, and take nothing from the others.
+func TestTooManyWaits(t *testing.T) {
+	d := openDoor(t, newSoloNode(), Config{MaxLockWaits: 1, MaxRequests: 1})
+	a := d.lock("l", "")
+	w := d.wait(1, "l", `{"wait":"30s"}`)
+	p := d.do("POST", "/v1/locks/l", `{"wait":"30s"}`).requireProblem(t, trivetpb.Code_OVERLOADED)
+	require.Equal(t, "not_applied", p.Outcome)
+	require.Equal(t, 1, d.lockState("l").Waiting)
+	d.do("POST", "/v1/locks/l", "").requireProblem(t, trivetpb.Code_LOCKED)
+	d.lock("other", "")
+	d.release("l", a.Token)
+	w.held(t)
+	require.Eventually(t, func() bool { return d.srv.lockWaits.held.Load() == 0 }, waitAtMost, waitStep)
+	require.EqualValues(t, 0, d.srv.underWay.held.Load())
+}
