@@ -3,6 +3,7 @@ package httpapi
 import (
 	"context"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
 	"time"
@@ -348,20 +349,21 @@ func TestLocksOfCallersThatHaveGone(t *testing.T) {
 					_, err := node.apply([]*trivetpb.Command{{Command: &trivetpb.Command_LockAcquire{LockAcquire: &trivetpb.LockAcquire{Name: []byte("l"), TtlMs: 3_600_000}}}}, nil)
 					require.NoError(t, err)
 				}
-				c := d.dial()
-				head := "POST /v1/locks/l HTTP/1.1\r\nHost: x\r\nContent-Length: " + itoa(len(document)) + "\r\n"
+				ctx, goAway := context.WithCancel(t.Context())
+				req := httptest.NewRequestWithContext(ctx, "POST", "/v1/locks/l", strings.NewReader(document))
 				if header != "" {
-					head += header + "\r\n"
+					req.Header.Set("Idempotency-Key", "k")
 				}
-				c.send(head + "\r\n" + document)
+				served := make(chan struct{})
+				go func() {
+					defer close(served)
+					d.srv.ServeHTTP(httptest.NewRecorder(), req)
+				}()
 				<-proposed
-				require.NoError(t, c.Conn.Close())
-				// The server learns of it in its own time; the answer comes then.
-				time.Sleep(20 * time.Millisecond)
+				goAway()
 				close(goOn)
-				require.Eventually(t, func() bool {
-					return d.srv.underWay.held.Load() == 0 && d.srv.lockWaits.held.Load() == 0 && d.srv.conns.Load() == 0
-				}, waitAtMost, waitStep)
+				<-served
+				require.EqualValues(t, 0, d.srv.underWay.held.Load()+d.srv.lockWaits.held.Load())
 				info, _ := node.data.Lock("l", 10)
 				mine := len(info.Queue) == 1 || (document == "" && info.Holder != nil)
 				require.Equal(t, header != "", mine)
