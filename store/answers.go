@@ -111,22 +111,22 @@ func (st *state) addAnswer(s *session, seq uint64, r *trivetpb.Result, bytes uin
 	st.countAnswers(s, 1, bytes, hash)
 }
 
-// forget drops the answers up to ack. The session is the writer's own.
+// forget makes ack the session's, which is greater than the present one, and
+// drops the answers up to it. The session is the writer's own.
 func (st *state) forget(s *session, ack uint64) {
+	next := s.ack + 1 // nothing before it is left
+	s.ack = ack
 	var count int
 	var bytes, sum uint64
 	for len(s.pages) > 0 && s.pages[0].number <= ack/pageAnswers {
 		st.ownPage(&s.pages[0])
 		p := s.pages[0]
 		first := p.number * pageAnswers
-		for i := range p.of {
-			if first+uint64(i) > ack {
-				break
-			}
+		for i := max(next, first) - first; i < pageAnswers && first+i <= ack; i++ {
 			if a := &p.of[i]; a.result != nil {
 				count++
 				bytes += a.bytes
-				sum += answerHash(s.id, first+uint64(i), a.bytes)
+				sum += answerHash(s.id, first+i, a.bytes)
 				*a = answer{}
 				p.used--
 			}

@@ -15,6 +15,7 @@ func (a *applier) apply(index uint64, entry *trivetpb.Entry) []*trivetpb.Result 
 	results := make([]*trivetpb.Result, len(entry.Commands))
 	slab := make([]trivetpb.Result, len(entry.Commands))
 	a.first = a.history.changes.n
+	a.named = a.namedBefore
 	for i, c := range entry.Commands {
 		results[i] = &slab[i]
 		a.left = len(entry.Commands) - i

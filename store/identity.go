@@ -61,7 +61,6 @@ func (a *applier) recall(c *trivetpb.Command) (first *trivetpb.Result, problem *
 	// The ack is less than the seq, so it takes nothing that is asked for here;
 	// and it may make the room that the answer needs.
 	if c.Ack > s.ack {
-		s.ack = c.Ack
 		a.forget(s, c.Ack)
 	}
 	if r := s.find(c.Seq); r != nil {

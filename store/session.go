@@ -158,6 +158,8 @@ func (a *applier) rehash() {
 		s.hash = s.hashNow()
 		a.totals.rest += s.hash
 	}
+	clear(a.named)
+	a.namedBefore = a.named[:0]
 }
 
 // countAnswers adds to the totals of remembered answers; what is taken off is

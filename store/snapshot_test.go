@@ -291,6 +291,7 @@ func TestSnapshotHoldsEveryField(t *testing.T) {
 			"generation":       "of Views, no state",
 			"freePages":        "memory to use again, no state",
 			"freeCount":        "as freePages",
+			"namedBefore":      "as freePages",
 			"frozenTree":       "a copy of tree",
 			"frozenTombstones": "a copy of tombstones",
 			"pins":             "open Views, no state",

@@ -135,8 +135,10 @@ type state struct {
 	answerCount, answerBytes, clientBytes, keyedBytes uint64
 	// generation counts the times that sessions were frozen: see session.
 	generation uint64
-	freePages  *answerPage
-	freeCount  int
+	// freePages and namedBefore are memory to use again.
+	freePages   *answerPage
+	freeCount   int
+	namedBefore []*session
 
 	// frozenTree and frozenTombstones are copies of the two trees, shared by all
 	// Views opened until either changes (thaw); nil until one is opened.
