@@ -45,10 +45,11 @@
 //
 // limits.go (Config and every bound), server.go (the pipeline), routes.go (what
 // there is), call.go (one request), query.go, precondition.go, media.go and
-// read.go (what a request says beside its body), identity.go and guard.go (what
-// a write relies on), kv.go, range.go, cursor.go and stream.go (keys), ops.go
-// (operations as JSON), txn.go, batch.go and wire.go (many at once), documents.go
-// and durations.go (small documents), leases.go, locks.go, lockwait.go and
-// sessions.go, snapshot.go and restore.go, jsonin.go and jsonout.go (strict decoding, hand-placed
-// encoding), problem.go (errors), status.go, openapi.go, conn.go.
+// read.go (what a request says beside its body), identity.go and guard.go (what a
+// write relies on), kv.go, range.go, cursor.go and stream.go (keys), ops.go
+// (operations as JSON), txn.go, batchdoc.go, batch.go and wire.go (many at once),
+// documents.go and durations.go (small documents), leases.go, locks.go,
+// lockwait.go and sessions.go, snapshot.go and restore.go, jsonin.go and
+// jsonout.go (strict decoding, hand-placed encoding), problem.go (errors),
+// status.go, openapi.go, conn.go.
 package httpapi
