@@ -1,8 +1,6 @@
 package httpapi
 
 import (
-	"unicode/utf8"
-
 	"trivet/store"
 	"trivet/trivetpb"
 )
@@ -104,43 +102,4 @@ func (c *call) pathID(prefix, what string) (uint64, *trivetpb.Problem) {
 		return 0, badRequest("the path must end in the id of a %s, a whole number from 1 to %d", what, uint64(maxNumber))
 	}
 	return id, nil
-}
-
-// appendList appends the entries that are text as a list under the name, and the
-// others in base64 under the name with 64 behind it, which is there only if there
-// are any.
-func appendList[T ~string | ~[]byte](b []byte, name string, entries []T) []byte {
-	var coded []T
-	b = append(b, '"')
-	b = append(b, name...)
-	b = append(b, `":[`...)
-	first := true
-	for _, entry := range entries {
-		if !utf8.ValidString(string(entry)) {
-			coded = append(coded, entry)
-			continue
-		}
-		if !first {
-			b = append(b, ',')
-		}
-		first = false
-		b = appendString(b, entry)
-	}
-	b = append(b, ']')
-	for i, entry := range coded {
-		if i == 0 {
-			b = append(b, `,"`...)
-			b = append(b, name...)
-			b = append(b, `64":[`...)
-		} else {
-			b = append(b, ',')
-		}
-		b = append(b, '"')
-		b = base64Strict.AppendEncode(b, []byte(entry))
-		b = append(b, '"')
-	}
-	if coded != nil {
-		b = append(b, ']')
-	}
-	return b
 }

@@ -2,6 +2,7 @@ package httpapi
 
 import (
 	"encoding/base64"
+	"slices"
 	"strconv"
 	"unicode/utf8"
 
@@ -243,4 +244,39 @@ func appendHolderFields(b []byte, h *trivetpb.LockHolder) []byte {
 	b = appendNumber(b, `,"lease":`, h.Lease)
 	b = appendText(append(b, ','), "owner", h.Owner)
 	return appendDuration(b, `,"ttl":`, h.TtlMs)
+}
+
+// appendList appends the entries that are text as a list under the name, and the
+// others in base64 under the name with 64 behind it, which is there only if there
+// are any.
+func appendList[T ~string | ~[]byte](d *document, name string, entries []T) {
+	text := func(entry T) bool { return utf8.ValidString(string(entry)) }
+	list := func(name string, wanted bool, write func(b []byte, entry T) []byte) {
+		d.buf.b = appendString(d.buf.b, name)
+		d.buf.b = append(d.buf.b, ':', '[')
+		first := true
+		for _, entry := range entries {
+			if text(entry) != wanted {
+				continue
+			}
+			if !first {
+				d.buf.b = append(d.buf.b, ',')
+			}
+			first = false
+			d.buf.b = write(d.buf.b, entry)
+			if !d.spill() {
+				return
+			}
+		}
+		d.buf.b = append(d.buf.b, ']')
+	}
+	list(name, true, appendString[T])
+	if slices.ContainsFunc(entries, func(entry T) bool { return !text(entry) }) {
+		d.buf.b = append(d.buf.b, ',')
+		list(name+"64", false, func(b []byte, entry T) []byte {
+			b = append(b, '"')
+			b = base64.StdEncoding.AppendEncode(b, []byte(entry))
+			return append(b, '"')
+		})
+	}
 }

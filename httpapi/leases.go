@@ -123,12 +123,14 @@ func (s *Server) getLease(c *call) *trivetpb.Problem {
 	if !ok || !still {
 		return &trivetpb.Problem{Code: trivetpb.Code_LEASE_NOT_FOUND}
 	}
-	b := append([]byte{}, '{')
-	b = appendLeaseFields(b, &info)
-	b = appendList(append(b, ','), "keys", keys)
-	b = append(b, `,"more":`...)
-	b = strconv.AppendBool(b, more)
-	c.answer(http.StatusOK, jsonType, append(b, '}', '\n'))
+	doc := c.newDocument(jsonType)
+	doc.buf.b = appendLeaseFields(append(doc.buf.b, '{'), &info)
+	doc.buf.b = append(doc.buf.b, `,"more":`...)
+	doc.buf.b = strconv.AppendBool(doc.buf.b, more)
+	doc.buf.b = append(doc.buf.b, ',')
+	appendList(doc, "keys", keys)
+	doc.buf.b = append(doc.buf.b, '}', '\n')
+	doc.end()
 	return nil
 }
 

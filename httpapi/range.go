@@ -211,7 +211,8 @@ func (c *call) pageRange(v *store.View, rq *rangeQuery) {
 	}
 	doc.buf.b = append(doc.buf.b, ']')
 	if rq.delimiter != nil {
-		doc.buf.b = appendList(append(doc.buf.b, ','), "prefixes", prefixes)
+		doc.buf.b = append(doc.buf.b, ',')
+		appendList(doc, "prefixes", prefixes)
 	}
 	count := uint64(0)
 	if rq.cursor != nil {

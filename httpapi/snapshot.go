@@ -1,7 +1,6 @@
 package httpapi
 
 import (
-	"errors"
 	"fmt"
 	"net/http"
 	"strings"
@@ -51,14 +50,17 @@ func (s *Server) getSnapshot(c *call) *trivetpb.Problem {
 	if err == nil {
 		err = w.flush()
 	}
-	if err != nil {
-		if !errors.Is(err, w.err) {
-			s.cfg.Logger.Error("httpapi: a snapshot could not be written", "error", err)
-		}
-		// Deferred calls run on the way; net/http cuts the connection.
-		panic(http.ErrAbortHandler)
+	switch {
+	case err == nil:
+		return nil
+	case !c.started:
+		delete(c.w.Header(), "Content-Disposition")
+		return s.problemOf(err, false)
+	case w.err == nil:
+		s.cfg.Logger.Error("httpapi: a snapshot could not be written", "error", err)
 	}
-	return nil
+	// Deferred calls run on the way; net/http cuts the connection.
+	panic(http.ErrAbortHandler)
 }
 
 // fileName keeps of a name what is safe in the name of a file everywhere.
