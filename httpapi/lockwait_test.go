@@ -236,6 +236,11 @@ func TestLocksOfCallersThatHaveGone(t *testing.T) {
 					if commands[0].GetLockAcquire() != nil {
 						close(proposed)
 						<-goOn
+						results, err := node.apply(commands, nil)
+						if ctx.Err() != nil { // it is done, and nobody is told
+							return nil, ctx.Err()
+						}
+						return results, err
 					}
 					defer func() {
 						if commands[0].GetLockCancel() != nil {
@@ -285,7 +290,7 @@ func TestWaitsEndWithTheServer(t *testing.T) {
 			headers = append(headers, header)
 		}
 		w := d.wait(1, "l", `{"wait":"30s"}`, headers...)
-		require.NoError(t, d.srv.Shutdown(context.Background()))
+		d.shutDown()
 		r := <-w.done
 		if header == "" {
 			p := r.requireProblem(t, trivetpb.Code_DRAINING)
@@ -307,7 +312,7 @@ func TestWaitsEndWithTheServer(t *testing.T) {
 	d.lock("l", `{"ttl":"1h"}`)
 	node.onCancel(func() *trivetpb.Problem { return &trivetpb.Problem{Code: trivetpb.Code_TIMEOUT, Unknown: true} })
 	w := d.wait(1, "l", `{"wait":"30s"}`)
-	require.NoError(t, d.srv.Shutdown(context.Background()))
+	d.shutDown()
 	r := <-w.done
 	require.Equal(t, "unknown", r.requireProblem(t, trivetpb.Code_TIMEOUT).Outcome)
 }
@@ -326,4 +331,12 @@ func TestTooManyWaits(t *testing.T) {
 	w.held(t)
 	require.Eventually(t, func() bool { return d.srv.lockWaits.held.Load() == 0 }, waitAtMost, waitStep)
 	require.EqualValues(t, 0, d.srv.underWay.held.Load())
+}
+
+// shutDown stops the server, which must not wait for those who wait.
+func (d *door) shutDown() {
+	d.t.Helper()
+	ctx, cancel := context.WithTimeout(d.t.Context(), waitAtMost)
+	defer cancel()
+	require.NoError(d.t, d.srv.Shutdown(ctx))
 }

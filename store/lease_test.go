@@ -79,21 +79,27 @@ func TestWhatAKeyIsAttachedTo(t *testing.T) {
 		want   string // the lease afterwards: one, two, own, none, gone
 		leases uint64
 	}{
-		"it stays":                  {func(one, two uint64) []*trivetpb.Op { return nil }, "one", 2},
-		"a put without":             {func(one, two uint64) []*trivetpb.Op { return []*trivetpb.Op{putOp("k", "")} }, "none", 2},
-		"a put with another":        {func(one, two uint64) []*trivetpb.Op { return []*trivetpb.Op{leasePut("k", "", two)} }, "two", 2},
-		"a put with the same":       {func(one, two uint64) []*trivetpb.Op { return []*trivetpb.Op{leasePut("k", "", one)} }, "one", 2},
-		"an add keeps it":           {func(one, two uint64) []*trivetpb.Op { return []*trivetpb.Op{addOp("k", 1)} }, "one", 2},
-		"a delete":                  {func(one, two uint64) []*trivetpb.Op { return []*trivetpb.Op{deleteOp("k")} }, "gone", 2},
-		"a delete of a range":       {func(one, two uint64) []*trivetpb.Op { return []*trivetpb.Op{deleteRangeOp("", "")} }, "gone", 2},
-		"a ttl":                     {func(one, two uint64) []*trivetpb.Op { return []*trivetpb.Op{ttlPut("k", "1", 1000)} }, "own", 3},
-		"an add keeps a ttl":        {func(one, two uint64) []*trivetpb.Op { return []*trivetpb.Op{ttlPut("k", "1", 1000), addOp("k", 1)} }, "own", 3},
-		"a ttl, again":              {func(one, two uint64) []*trivetpb.Op { return []*trivetpb.Op{ttlPut("k", "", 1000), ttlPut("k", "", 1000)} }, "own", 3},
-		"a ttl, then none":          {func(one, two uint64) []*trivetpb.Op { return []*trivetpb.Op{ttlPut("k", "", 1000), putOp("k", "")} }, "none", 2},
-		"a ttl, then a lease":       {func(one, two uint64) []*trivetpb.Op { return []*trivetpb.Op{ttlPut("k", "", 1000), leasePut("k", "", two)} }, "two", 2},
-		"a ttl, then a delete":      {func(one, two uint64) []*trivetpb.Op { return []*trivetpb.Op{ttlPut("k", "", 1000), deleteOp("k")} }, "gone", 2},
-		"a txn that fails":          {func(one, two uint64) []*trivetpb.Op { return []*trivetpb.Op{failing(leasePut("k", "", two))} }, "one", 2},
-		"a ttl in a txn that fails": {func(one, two uint64) []*trivetpb.Op { return []*trivetpb.Op{failing(ttlPut("k", "", 1000), ttlPut("l", "", 1000))} }, "one", 2},
+		"it stays":            {func(one, two uint64) []*trivetpb.Op { return nil }, "one", 2},
+		"a put without":       {func(one, two uint64) []*trivetpb.Op { return []*trivetpb.Op{putOp("k", "")} }, "none", 2},
+		"a put with another":  {func(one, two uint64) []*trivetpb.Op { return []*trivetpb.Op{leasePut("k", "", two)} }, "two", 2},
+		"a put with the same": {func(one, two uint64) []*trivetpb.Op { return []*trivetpb.Op{leasePut("k", "", one)} }, "one", 2},
+		"an add keeps it":     {func(one, two uint64) []*trivetpb.Op { return []*trivetpb.Op{addOp("k", 1)} }, "one", 2},
+		"a delete":            {func(one, two uint64) []*trivetpb.Op { return []*trivetpb.Op{deleteOp("k")} }, "gone", 2},
+		"a delete of a range": {func(one, two uint64) []*trivetpb.Op { return []*trivetpb.Op{deleteRangeOp("", "")} }, "gone", 2},
+		"a ttl":               {func(one, two uint64) []*trivetpb.Op { return []*trivetpb.Op{ttlPut("k", "1", 1000)} }, "own", 3},
+		"an add keeps a ttl":  {func(one, two uint64) []*trivetpb.Op { return []*trivetpb.Op{ttlPut("k", "1", 1000), addOp("k", 1)} }, "own", 3},
+		"a ttl, again": {func(one, two uint64) []*trivetpb.Op {
+			return []*trivetpb.Op{ttlPut("k", "", 1000), ttlPut("k", "", 1000)}
+		}, "own", 3},
+		"a ttl, then none": {func(one, two uint64) []*trivetpb.Op { return []*trivetpb.Op{ttlPut("k", "", 1000), putOp("k", "")} }, "none", 2},
+		"a ttl, then a lease": {func(one, two uint64) []*trivetpb.Op {
+			return []*trivetpb.Op{ttlPut("k", "", 1000), leasePut("k", "", two)}
+		}, "two", 2},
+		"a ttl, then a delete": {func(one, two uint64) []*trivetpb.Op { return []*trivetpb.Op{ttlPut("k", "", 1000), deleteOp("k")} }, "gone", 2},
+		"a txn that fails":     {func(one, two uint64) []*trivetpb.Op { return []*trivetpb.Op{failing(leasePut("k", "", two))} }, "one", 2},
+		"a ttl in a txn that fails": {func(one, two uint64) []*trivetpb.Op {
+			return []*trivetpb.Op{failing(ttlPut("k", "", 1000), ttlPut("l", "", 1000))}
+		}, "one", 2},
 		"a ttl lost in a txn that fails": {func(one, two uint64) []*trivetpb.Op {
 			return []*trivetpb.Op{ttlPut("k", "", 1000), failing(putOp("k", "")), failing(deleteOp("k"))}
 		}, "own", 3},
