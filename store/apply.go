@@ -21,6 +21,7 @@ func (st *state) apply(index uint64, entry *trivetpb.Entry) []*trivetpb.Result {
 		a.left = len(entry.Commands) - i
 		a.command(c, results[i])
 	}
+	st.watches.publish(st) // before compact, which takes prev
 	st.compact(st.history.changes.n - first)
 	return results
 }

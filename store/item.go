@@ -62,6 +62,9 @@ type version struct {
 // live says that there is a version and that it is no tombstone.
 func (v *version) live() bool { return v != nil && v.create != 0 }
 
+// expired says of a tombstone that the end of a lease made it.
+func (v *version) expired() bool { return !v.live() && v.number == 1 }
+
 func (v *version) setValue(b []byte) {
 	v.value, v.valueLen = unsafe.SliceData(b), uint32(len(b))
 }

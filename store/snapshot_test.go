@@ -278,6 +278,7 @@ func TestSnapshotHoldsEveryField(t *testing.T) {
 		"frozenTree":       "a copy of tree",
 		"frozenTombstones": "a copy of tombstones",
 		"pins":             "open Views, no state",
+		"watches":          "who watches, no state",
 		"history.changes":  "versions after the compact revision, by revision and sub",
 		"history.done":     "0: nothing waits to be cut",
 		"history.bytes":    "a sum over changes",

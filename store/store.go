@@ -76,6 +76,8 @@ type Store struct {
 	// some 50 ms. No reader holds it for longer than a point read.
 	mu    sync.RWMutex
 	state *state
+
+	watches watches
 }
 
 // tree is the chains of all keys, tombstones included until they are cut, in
@@ -110,6 +112,8 @@ type state struct {
 	frozenTombstones *keySet
 	// pins is the revisions that open Views of this state hold on to.
 	pins *pins
+	// watches is the store's: apply tells it what changed.
+	watches *watches
 }
 
 // enter adds the chain of a key that has none.
@@ -149,7 +153,7 @@ type totals struct {
 
 // New returns the empty store, at revision 1.
 func New() *Store {
-	s := &Store{}
+	s := &Store{watches: newWatches()}
 	s.replace(newState())
 	return s
 }
@@ -166,6 +170,7 @@ func newState() *state {
 // replace makes st the state; s.mu is held, or nobody else has s yet.
 func (s *Store) replace(st *state) {
 	s.state = st
+	s.watches.jump(st)
 	s.revision.Store(st.revision)
 	s.index.Store(st.index)
 }
@@ -187,6 +192,7 @@ func (s *Store) Apply(index uint64, entry *trivetpb.Entry) ([]*trivetpb.Result, 
 		return nil, fmt.Errorf("%w: entry %d: %w", ErrUnknownCommand, index, err)
 	}
 	s.state.table.warm(entry.Commands)
+	defer s.watches.wake() // once the lock is given back
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	results := s.state.apply(index, entry)
@@ -216,6 +222,7 @@ func (s *Store) Restore(r io.Reader) error {
 	if err != nil {
 		return err
 	}
+	defer s.watches.wake()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.replace(st)
