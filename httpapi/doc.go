@@ -32,6 +32,10 @@
 // then answers from one view of the store, so that all of an answer belongs to
 // one revision. A txn or batch splits into those two.
 //
+// A watch (watch.go) opens a store.Watcher, and then writes frames in the
+// goroutine of its request for as long as the caller reads (watchstream.go). It
+// has a limit of its own, and no time limit but that for taking bytes.
+//
 // The handler either writes its answer (respond.go) or returns a problem.
 //
 // # Reading order
@@ -40,6 +44,7 @@
 // there is), call.go (one request), query.go, precondition.go, media.go and
 // read.go (what a request says beside its body), kv.go, range.go, cursor.go and
 // stream.go (keys), ops.go (operations as JSON), txn.go, batch.go and wire.go
-// (many at once), jsonin.go and jsonout.go (strict decoding, hand-placed
+// (many at once), watch.go, watchstream.go and watchframe.go (watches),
+// jsonin.go and jsonout.go (strict decoding, hand-placed
 // encoding), problem.go (errors), status.go, openapi.go, conn.go.
 package httpapi

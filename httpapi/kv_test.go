@@ -144,7 +144,6 @@ func TestKeys(t *testing.T) {
 			{method: "PUT", path: "/v1/kv/a?lease=x", body: "1", status: 400, want: "bad_request"},
 			{method: "PUT", path: "/v1/kv/a?ttl=30s", body: "1", status: 400, want: "bad_request"},
 			{method: "POST", path: "/v1/leases", body: `{"ttl":"10s"}`, status: 404, want: "not_found"},
-			{method: "GET", path: "/v1/watch?key=a", status: 404, want: "not_found"},
 			{method: "GET", path: "/v1/snapshot", status: 404, want: "not_found"},
 			{method: "GET", path: "/metrics", status: 404, want: "not_found"},
 			{method: "GET", path: "/ui/", status: 404, want: "not_found"},

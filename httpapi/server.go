@@ -48,9 +48,11 @@ type Server struct {
 	router      *mux.Router
 	crossOrigin *http.CrossOriginProtection
 	http        *http.Server
-	// held counts the bytes of bodies, underWay the requests.
+	// held counts the bytes of bodies, underWay the requests but for watches,
+	// which watching counts.
 	held     gauge
 	underWay gauge
+	watching gauge
 	// connSlots has room for every connection that may be open, those included
 	// that are only told that there are too many; conns counts them.
 	connSlots chan struct{}
@@ -75,6 +77,7 @@ func New(node Node, cfg Config) (*Server, error) {
 		crossOrigin: http.NewCrossOriginProtection(),
 		held:        gauge{most: cfg.MaxHeldBytes},
 		underWay:    gauge{most: int64(cfg.MaxRequests)},
+		watching:    gauge{most: int64(cfg.MaxWatchers)},
 		connSlots:   make(chan struct{}, cfg.MaxConns+max(cfg.MaxConns/8, 1)),
 		stopping:    make(chan struct{}),
 	}
@@ -168,16 +171,20 @@ func (s *Server) serve(c *call, conn *conn) (p *trivetpb.Problem) {
 		return p
 	}
 	if !rs.always {
+		slots, what := &s.underWay, "requests"
+		if rs.watch {
+			slots, what = &s.watching, "watches"
+		}
 		switch {
 		case s.draining.Load():
 			return &trivetpb.Problem{Code: trivetpb.Code_DRAINING}
 		case conn != nil && conn.surplus:
 			c.set("Connection", "close")
 			return overloaded("the node has all the connections that it takes")
-		case !s.underWay.take(1):
-			return overloaded("the node has all the requests that it takes at one time")
+		case !slots.take(1):
+			return overloaded("the node has all the " + what + " that it takes at one time")
 		}
-		defer s.underWay.give(1)
+		defer slots.give(1)
 	}
 	// A page of another origin must not write through the browser of somebody
 	// who can reach the node: on loopback nothing else would stop it.

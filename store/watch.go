@@ -47,6 +47,8 @@ func (s *Store) Watch(keys *trivetpb.KeyRange, from uint64) (*Watcher, error) {
 	switch {
 	case from == 0:
 		from = st.revision + 1
+	case from == 1 && st.compactRevision == 1:
+		from = 2 // the first revision is that of the empty store: nothing made it
 	case from > st.revision+1:
 		return nil, futureWatch(from, st)
 	case from <= st.compactRevision:
@@ -61,6 +63,10 @@ func (s *Store) Watch(keys *trivetpb.KeyRange, from uint64) (*Watcher, error) {
 
 // Opened is the revision that the store had when the watcher was opened.
 func (w *Watcher) Opened() uint64 { return w.opened }
+
+// Sharing is how many watchers there are of the very same range, this one
+// included.
+func (w *Watcher) Sharing() int { return int(w.group.members.Load()) }
 
 // Through is the last revision of which it is known that all up to it has been
 // given.

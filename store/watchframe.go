@@ -29,7 +29,7 @@ func (e *Event) Deleted() bool { return !e.v.live() }
 
 // Expired says that the end of a lease deleted the key, not a command that
 // named it.
-func (e *Event) Expired() bool { return e.v.expired() }
+func (e *Event) Expired() bool { return e.Deleted() && e.v.expired() }
 
 // Revision is the revision that the change made.
 func (e *Event) Revision() uint64 { return e.v.mod }

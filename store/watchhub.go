@@ -76,8 +76,8 @@ func groupID(keys *trivetpb.KeyRange) string {
 // watchGroup is the watchers of one range.
 type watchGroup struct {
 	id         string
-	start, end string // end "": none
-	members    int    // guarded by watches.mu
+	start, end string       // end "": none
+	members    atomic.Int32 // changed under watches.mu
 
 	// The chain of frames. The writer changes it, under the store's lock and
 	// watches.mu; whoever has the store's lock for reading may read it. From
@@ -119,7 +119,7 @@ func (h *watches) join(keys *trivetpb.KeyRange, revision uint64) *watchGroup {
 			h.published = revision
 		}
 	}
-	g.members++
+	g.members.Add(1)
 	h.watchers.Add(1)
 	return g
 }
@@ -129,7 +129,7 @@ func (h *watches) leave(g *watchGroup) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.watchers.Add(-1)
-	if g.members--; g.members > 0 {
+	if g.members.Add(-1) > 0 {
 		return
 	}
 	h.found = nil // it may still have the group behind its end
