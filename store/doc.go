@@ -11,7 +11,7 @@
 //  2. One writer. Apply, Advance and Restore are called by one goroutine at a
 //     time (the FSM of raftnode); everything else may be called by any number
 //     of goroutines at any time.
-//  3. Nobody waits for a reader. Point reads take a short read lock. Ranges,
+//  3. Nobody waits for a reader, nor for a watcher. Point reads take a short read lock. Ranges,
 //     snapshots, read-only transactions and reads of old revisions work on a
 //     View, a copy-on-write copy of the tree that costs O(1) to take, so they
 //     hold up neither the writer nor point reads. It shares the chains of
@@ -27,10 +27,12 @@
 // delete.go, add.go, txn.go and marker.go (one replicated command each), read.go
 // and view.go (reads of the present and of old revisions), count.go, history.go
 // (what is retained, and compaction), changes.go (the list of it) and pins.go
-// (what open Views hold on to), hash.go (the state hash), snapshot.go (the file
-// format, and writing it), restore.go, keyorder.go and tail.go (reading and
-// verifying it), check.go (what is refused before it is proposed) and known.go
-// (what makes a node stop).
+// (what open Views hold on to), watch.go (a watcher), watchhub.go (how changes
+// come to watchers), watchindex.go and watchranges.go (to which), watchframe.go
+// and watchring.go (what they share), watchread.go (how one catches up), hash.go
+// (the state hash), snapshot.go (the file format, and writing it), restore.go,
+// keyorder.go and tail.go (reading and verifying it), check.go (what is refused
+// before it is proposed) and known.go (what makes a node stop).
 //
 // # Tests
 //
@@ -49,4 +51,8 @@
 // before its prev is set and Views that look into the table (both under the
 // race detector only), a copy of the trees that outlives a change
 // (TestStoreIsTheModel).
+//
+// TestWatchersAreGivenTheLog and TestWatchersBesideAWriter (watchlog_test.go)
+// hold watchers to everything that was ever changed. A watcher that skips what
+// was compacted (scripts/mutants, watch-drops-at-compaction) fails both.
 package store

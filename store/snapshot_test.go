@@ -495,6 +495,7 @@ func TestSnapshotHoldsEveryField(t *testing.T) {
 			"frozenTree":       "a copy of tree",
 			"frozenTombstones": "a copy of tombstones",
 			"pins":             "open Views, no state",
+			"watches":          "who watches, no state",
 		}},
 		{reflect.TypeFor[history](), "runs", map[string]string{
 			"changes": "versions after the compact revision, by revision and sub",
