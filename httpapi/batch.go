@@ -11,62 +11,10 @@ import (
 	"trivet/trivetpb"
 )
 
-var batchFields = []string{"ops"}
-
-// decodeBatch reads a batch in JSON.
-func decodeBatch(data []byte) ([]*trivetpb.Op, *trivetpb.Problem) {
-	d := &decoder{data: data}
-	ops := []*trivetpb.Op{}
-	seen, err := d.object(batchFields, func(int) *jsonError {
-		return d.array(func() *jsonError {
-			if len(ops) == maxBatchOps {
-				return &jsonError{refused: tooManyOps()}
-			}
-			op, err := d.decodeOp(false)
-			ops = append(ops, op)
-			return err
-		})
-	})
-	if err == nil {
-		err = d.end()
-	}
-	switch {
-	case err != nil:
-		return nil, err.problem()
-	case seen == 0:
-		return nil, badRequest("field ops is missing")
-	}
-	return ops, nil
-}
-
-// decodeProtoBatch reads a batch in protobuf. An operation that is missing in
-// its BatchOp comes back as an empty one, for store.Check to refuse.
-func decodeProtoBatch(data []byte) ([]*trivetpb.Op, *trivetpb.Problem) {
-	if p := checkBatchWire(data); p != nil {
-		return nil, p
-	}
-	var req trivetpb.BatchRequest
-	if err := req.UnmarshalVT(data); err != nil {
-		return nil, badRequest("the body is no BatchRequest")
-	}
-	if req.Session != 0 || req.Ack != 0 {
-		return nil, badRequest("sessions are not supported by this version")
-	}
-	ops := make([]*trivetpb.Op, len(req.Ops))
-	for i, op := range req.Ops {
-		if op.GetSeq() != 0 || len(op.GetGuards()) != 0 {
-			return nil, badRequest("sessions and guards are not supported by this version")
-		}
-		if ops[i] = op.GetOp(); ops[i] == nil {
-			ops[i] = &trivetpb.Op{}
-		}
-	}
-	return ops, nil
-}
-
 // batch serves POST /v1/batch: many requests as if sent at once, each with a
-// result of its own. All its writes are proposed in one call, and all its reads
-// come from one view behind one proof of freshness; both go on side by side.
+// result of its own. All its writes are proposed in one call (under an idempotency
+// key the first goes ahead), and all its reads come from one view behind one proof
+// of freshness; both go on side by side.
 func (s *Server) batch(c *call) *trivetpb.Problem {
 	sent, p := documentType(c.r.Header, jsonType, protobuf)
 	if p != nil {
@@ -74,6 +22,9 @@ func (s *Server) batch(c *call) *trivetpb.Problem {
 	}
 	if p := noPrecondition(c.r.Header); p != nil {
 		return p
+	}
+	if c.id.session != 0 {
+		return badRequest("a batch has its session in its document: session and ack beside ops, a seq in each write")
 	}
 	freshness, p := parseRead(&c.query)
 	if p != nil {
@@ -87,13 +38,22 @@ func (s *Server) batch(c *call) *trivetpb.Problem {
 	if sent == protobuf {
 		decode, other = decodeProtoBatch, jsonType
 	}
-	ops, p := decode(body)
+	req, p := decode(body)
 	if p != nil {
 		return p
 	}
-	b := newBatchRun(ops, s.limits)
+	if req.Session != 0 && c.id.key != "" {
+		return badRequest("a session and Idempotency-Key exclude each other")
+	}
+	b, p := newBatchRun(c, req)
+	if p != nil {
+		return p
+	}
 	defer b.close()
 	b.run(c, freshness)
+	if b.refused != nil {
+		return b.refused
+	}
 	if negotiate(c.r.Header, sent, other) == protobuf {
 		b.writeProto(c)
 	} else {
@@ -104,13 +64,17 @@ func (s *Server) batch(c *call) *trivetpb.Problem {
 
 // batchRun is a batch under way.
 type batchRun struct {
-	ops []*trivetpb.Op
+	ops []*trivetpb.BatchOp
 	// results has what is known; a read that is still to be done has none. Reads
 	// are done as the answer is written, so that no more than one of them is
 	// held at a time.
 	results []*trivetpb.Result
-	// writes and reads are the places of the operations that were not refused.
+	// writes and reads are the places of the operations that were not refused,
+	// commands what the writes are proposed as.
 	writes, reads []int
+	commands      []*trivetpb.Command
+	// refused is why the batch was refused as a whole, after all.
+	refused *trivetpb.Problem
 	// view is what reads are answered from. Where all of them are gets there is
 	// none: they are independent of each other, and a view makes the writer copy
 	// what it changes next.
@@ -121,20 +85,37 @@ type batchRun struct {
 }
 
 // newBatchRun sorts the operations. One that store.Check refuses has its problem
-// for a result, and the others go on.
-func newBatchRun(ops []*trivetpb.Op, limits store.Limits) *batchRun {
-	b := &batchRun{ops: ops, results: make([]*trivetpb.Result, len(ops))}
-	for i, op := range ops {
-		switch p := store.Check(op, limits); {
-		case p != nil:
-			b.results[i] = &trivetpb.Result{Problem: p}
-		case store.ReadOnly(op):
-			b.reads = append(b.reads, i)
-		default:
-			b.writes = append(b.writes, i)
-		}
+// for a result, and the others go on. A txn that only reads is a write where it
+// has a guard, which is checked where writes are.
+func newBatchRun(c *call, req *trivetpb.BatchRequest) (*batchRun, *trivetpb.Problem) {
+	b := &batchRun{ops: req.Ops, results: make([]*trivetpb.Result, len(req.Ops))}
+	var print []byte
+	if c.id.key != "" {
+		print = batchFingerprint(req.Ops)
 	}
-	return b
+	for i, op := range b.ops {
+		if p := store.Check(op.Op, c.srv.limits); p != nil {
+			b.results[i] = &trivetpb.Result{Problem: p}
+			continue
+		}
+		if store.ReadOnly(op.Op) && len(op.Guards) == 0 {
+			b.reads = append(b.reads, i)
+			continue
+		}
+		guards, p := mergeGuards(c.guards, op.Guards)
+		if p != nil {
+			return nil, badRequest("ops[%d]: %s", i, p.Detail)
+		}
+		command := &trivetpb.Command{Command: &trivetpb.Command_Op{Op: op.Op}, Guards: guards}
+		switch {
+		case print != nil:
+			command.IdempotencyKey, command.Fingerprint = keyOfPart(c.id.key, len(b.writes) == 0, i), print
+		case op.Seq != 0:
+			command.Session, command.Seq, command.Ack = req.Session, op.Seq, req.Ack
+		}
+		b.writes, b.commands = append(b.writes, i), append(b.commands, command)
+	}
+	return b, nil
 }
 
 func (b *batchRun) close() {
@@ -184,15 +165,30 @@ func inParallel(f func()) (wait func()) {
 }
 
 func (b *batchRun) propose(c *call) {
-	if len(b.writes) == 0 {
+	done := 0
+	if c.id.key != "" {
+		// The first write goes ahead alone. Where the key belongs to another
+		// request it is refused, and the batch with it: nothing of it was done.
+		done = min(1, len(b.writes))
+		b.proposePart(c, 0, done)
+		if done > 0 {
+			p := b.results[b.writes[0]].Problem
+			if p.GetCode() == trivetpb.Code_IDEMPOTENCY_KEY_REUSED {
+				b.refused = p
+				return
+			}
+		}
+	}
+	b.proposePart(c, done, len(b.writes))
+}
+
+// proposePart proposes some of the writes.
+func (b *batchRun) proposePart(c *call, from, to int) {
+	if from == to {
 		return
 	}
-	commands := make([]*trivetpb.Command, len(b.writes))
-	for i, place := range b.writes {
-		commands[i] = &trivetpb.Command{Command: &trivetpb.Command_Op{Op: b.ops[place]}}
-	}
-	results, p := c.propose(commands)
-	for i, place := range b.writes {
+	results, p := c.propose(b.commands[from:to])
+	for i, place := range b.writes[from:to] {
 		if p != nil {
 			b.results[place] = &trivetpb.Result{Problem: p}
 		} else {
@@ -206,7 +202,7 @@ func (b *batchRun) propose(c *call) {
 func (b *batchRun) awaitReads(c *call, freshness raftnode.ReadOptions) {
 	p := c.awaitRead(freshness)
 	b.store = c.srv.node.Store()
-	if p == nil && slices.ContainsFunc(b.reads, func(place int) bool { return b.ops[place].GetGet() == nil }) {
+	if p == nil && slices.ContainsFunc(b.reads, func(place int) bool { return b.ops[place].Op.GetGet() == nil }) {
 		var err error
 		if b.view, err = b.store.View(0); err != nil {
 			p = c.srv.problemOf(err, false)
@@ -248,13 +244,13 @@ func (b *batchRun) result(place int) *trivetpb.Result {
 	}
 	var r *trivetpb.Result
 	if b.view != nil {
-		r = b.view.Do(b.ops[place])
+		r = b.view.Do(b.ops[place].Op)
 	} else {
 		r = &trivetpb.Result{}
 		get := &trivetpb.GetResult{}
 		var it store.Item
 		var ok bool
-		if it, ok, r.Revision = b.store.Get(b.ops[place].GetGet().GetKey()); ok {
+		if it, ok, r.Revision = b.store.Get(b.ops[place].Op.GetGet().GetKey()); ok {
 			get.Item = it.Proto()
 		}
 		r.Result = &trivetpb.Result_Get{Get: get}
@@ -271,7 +267,7 @@ func (b *batchRun) writeJSON(c *call) {
 		if i > 0 {
 			doc.buf.b = append(doc.buf.b, ',')
 		}
-		doc.appendResult(op, b.result(i), false)
+		doc.appendResult(op.Op, b.result(i), false)
 		if !doc.spill() {
 			break
 		}

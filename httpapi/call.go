@@ -22,9 +22,15 @@ type call struct {
 	w     http.ResponseWriter
 	r     *http.Request
 	query query
+	// id and guards are what the headers of a write say of it; see identity.go
+	// and guard.go.
+	id     identity
+	guards []*trivetpb.Guard
 
 	// revision is what Trivet-Revision says; 0 means the state's present one.
 	revision uint64
+	// admitted says that the request counts among those under way.
+	admitted bool
 	// started says that the status line has gone out.
 	started bool
 	// held is what the request's body takes of Server.held.
@@ -59,6 +65,15 @@ func (c *call) end() {
 	}
 }
 
+// stepAside gives up the request's place among those under way: it has ended, or
+// it will be here for long and is counted elsewhere.
+func (c *call) stepAside() {
+	if c.admitted {
+		c.admitted = false
+		c.srv.underWay.give(1)
+	}
+}
+
 // safe says that the method cannot have changed anything.
 func (c *call) safe() bool {
 	return c.r.Method == http.MethodGet || c.r.Method == http.MethodHead
@@ -66,25 +81,48 @@ func (c *call) safe() bool {
 
 // propose puts commands before the cluster and returns one result for each.
 func (c *call) propose(commands []*trivetpb.Command) ([]*trivetpb.Result, *trivetpb.Problem) {
-	results, err := c.srv.node.Propose(c.begin(), commands)
+	return c.srv.propose(c.begin(), commands)
+}
+
+// errOtherResult is a node that returned a result of another kind than the
+// command has.
+var errOtherResult = errors.New("the node returned a result of another kind than the command has")
+
+func (s *Server) propose(ctx context.Context, commands []*trivetpb.Command) ([]*trivetpb.Result, *trivetpb.Problem) {
+	results, err := s.node.Propose(ctx, commands)
 	if err != nil {
-		return nil, c.srv.problemOf(err, true)
+		return nil, s.problemOf(err, true)
 	}
 	if len(results) != len(commands) {
 		// Which result belongs to which command can no longer be told.
-		return nil, c.srv.problemOf(errors.New("the node returned another number of results than commands"), true)
+		return nil, s.problemOf(errors.New("the node returned another number of results than commands"), true)
 	}
 	return results, nil
 }
 
-// proposeOp is propose for a single operation, whose problem it returns as one.
-func (c *call) proposeOp(op *trivetpb.Op) (*trivetpb.Result, *trivetpb.Problem) {
-	results, p := c.propose([]*trivetpb.Command{{Command: &trivetpb.Command_Op{Op: op}}})
+// proposeOne is propose for a request that is a single command, which gets the
+// request's guards and identity. It returns the command's problem as one.
+func (c *call) proposeOne(command *trivetpb.Command) (*trivetpb.Result, *trivetpb.Problem) {
+	results, p := c.propose([]*trivetpb.Command{c.stamp(command)})
 	if p != nil {
 		return nil, p
 	}
-	c.revision = results[0].Revision
-	return results[0], results[0].Problem
+	return results[0], c.concluded(results[0])
+}
+
+// concluded takes from the result of the request's command what the headers of
+// the answer say of it, and returns its problem.
+func (c *call) concluded(result *trivetpb.Result) *trivetpb.Problem {
+	c.revision = result.Revision
+	if result.Replayed {
+		c.set("Trivet-Replayed", "true")
+	}
+	return result.Problem
+}
+
+// proposeOp is proposeOne for an operation.
+func (c *call) proposeOp(op *trivetpb.Op) (*trivetpb.Result, *trivetpb.Problem) {
+	return c.proposeOne(&trivetpb.Command{Command: &trivetpb.Command_Op{Op: op}})
 }
 
 // awaitRead waits until the local store is as fresh as asked, and says in the

@@ -16,7 +16,9 @@
 //     trivetpb/codes.go. An outcome that is not proven is unknown.
 //  5. Every response, those to requests that never reached a handler included,
 //     carries Trivet-Revision, Trivet-Node and Trivet-Cluster.
-//  6. Every door has a limit (limits.go): headers, bodies, all bodies together,
+//  6. What a caller relies on is kept or refused: an identity, a guard or a
+//     condition that a call does not take is a 400, never passed over.
+//  7. Every door has a limit (limits.go): headers, bodies, all bodies together,
 //     operations, connections, requests under way, and the time for each step.
 //
 // # The way of a request
@@ -26,11 +28,16 @@
 // against what the call knows (query.go), admits the request or refuses it as
 // draining or overloaded, and calls the handler with a call (call.go).
 //
-// A write (kv.go, txn.go, batch.go) reads its body, becomes a trivetpb.Op,
-// passes store.Check, and waits in Node.Propose. A read (kv.go, range.go)
-// waits in Node.AwaitRead until the local store is as fresh as asked (read.go),
-// then answers from one view of the store, so that all of an answer belongs to
-// one revision. A txn or batch splits into those two.
+// A write (kv.go, txn.go, batch.go, leases.go, locks.go, sessions.go) reads its
+// body, becomes a trivetpb.Command with the identity and the guards that came
+// with it (identity.go, guard.go), and waits in Node.Propose. A read (kv.go,
+// range.go) waits in Node.AwaitRead until the local store is as fresh as asked
+// (read.go), then answers from one view of the store, so that all of an answer
+// belongs to one revision. A txn or batch splits into those two.
+//
+// A request for a lock that is held waits beside the requests under way, by what
+// the local store says of its token (lockwait.go). A snapshot goes out from a
+// view (snapshot.go) and comes in through the log in parts (restore.go).
 //
 // The handler either writes its answer (respond.go) or returns a problem.
 //
@@ -38,8 +45,11 @@
 //
 // limits.go (Config and every bound), server.go (the pipeline), routes.go (what
 // there is), call.go (one request), query.go, precondition.go, media.go and
-// read.go (what a request says beside its body), kv.go, range.go, cursor.go and
-// stream.go (keys), ops.go (operations as JSON), txn.go, batch.go and wire.go
-// (many at once), jsonin.go and jsonout.go (strict decoding, hand-placed
-// encoding), problem.go (errors), status.go, openapi.go, conn.go.
+// read.go (what a request says beside its body), identity.go and guard.go (what a
+// write relies on), kv.go, range.go, cursor.go and stream.go (keys), ops.go
+// (operations as JSON), txn.go, batchdoc.go, batch.go and wire.go (many at once),
+// documents.go and durations.go (small documents), leases.go, locks.go,
+// lockwait.go and sessions.go, snapshot.go and restore.go, jsonin.go and
+// jsonout.go (strict decoding, hand-placed encoding), problem.go (errors),
+// status.go, openapi.go, conn.go.
 package httpapi

@@ -26,7 +26,8 @@ func TestProblemsOfTheNode(t *testing.T) {
 		}
 		for _, unknown := range []bool{false, true} {
 			problem := &trivetpb.Problem{Code: code, Detail: `why "it" failed`, Unknown: unknown,
-				ModRevision: 3, CompactRevision: 4, Revision: 5, Limit: 6}
+				ModRevision: 3, CompactRevision: 4, Revision: 5, Limit: 6,
+				Holder: &trivetpb.LockHolder{Token: 7, Lease: 8, Owner: `"me"`, TtlMs: 9000}}
 			node := newSoloNode()
 			node.onPropose = func(context.Context, []*trivetpb.Command) ([]*trivetpb.Result, error) {
 				return nil, fmt.Errorf("raftnode: propose: %w", problem)
@@ -38,6 +39,9 @@ func TestProblemsOfTheNode(t *testing.T) {
 				{"PUT", "/v1/kv/a", "1"}, {"DELETE", "/v1/kv/a", ""}, {"POST", "/v1/kv/a?add=1", ""}, {"DELETE", "/v1/kv?prefix=a", ""},
 				{"GET", "/v1/kv/a", ""}, {"GET", "/v1/kv/a?revision=1", ""}, {"GET", "/v1/kv", ""}, {"GET", "/v1/cluster", ""},
 				{"POST", "/v1/txn", `{"then":[{"op":"put","key":"a","value":""}]}`}, {"POST", "/v1/txn", `{"then":[{"op":"get","key":"a"}]}`},
+				{"POST", "/v1/leases", `{"ttl":"1s"}`}, {"PUT", "/v1/leases/1", ""}, {"DELETE", "/v1/leases/1", ""}, {"GET", "/v1/leases/1", ""}, {"GET", "/v1/leases", ""},
+				{"POST", "/v1/locks/l", ""}, {"PUT", "/v1/locks/l", `{"token":1}`}, {"DELETE", "/v1/locks/l?token=1", ""}, {"GET", "/v1/locks/l", ""},
+				{"POST", "/v1/sessions", ""}, {"PUT", "/v1/sessions/1", ""}, {"DELETE", "/v1/sessions/1", ""}, {"GET", "/v1/snapshot", ""},
 			} {
 				r := d.do(call.method, call.path, call.body)
 				p := r.problem(t)
@@ -49,6 +53,10 @@ func TestProblemsOfTheNode(t *testing.T) {
 				require.Equal(t, code == trivetpb.Code_COMPACTED, p.CompactRevision != nil)
 				require.Equal(t, code == trivetpb.Code_COMPACTED || code == trivetpb.Code_FUTURE_REVISION, p.Revision != nil)
 				require.Equal(t, code == trivetpb.Code_TOO_LARGE || code == trivetpb.Code_HEADERS_TOO_LARGE, p.Limit != nil)
+				require.Equal(t, code == trivetpb.Code_LOCKED, p.Holder != nil)
+				if p.Holder != nil {
+					require.Equal(t, holderJSON{7, 8, `"me"`, "9s"}, *p.Holder)
+				}
 			}
 			head := d.do("HEAD", "/v1/kv/a", "")
 			require.Equal(t, code.Info().Status, head.status)

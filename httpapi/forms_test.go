@@ -39,7 +39,7 @@ func TestBatchesMeanTheSameInBothForms(t *testing.T) {
 		fromJSON, p := decodeBatch([]byte(body))
 		require.Nil(t, p, "%v: %s", p, body)
 		for i := range protos {
-			require.True(t, proto.Equal(fromJSON[i], protos[i]), "%s\n%v\n%v", texts[i], fromJSON[i], protos[i])
+			require.True(t, proto.Equal(fromJSON.Ops[i].Op, protos[i]), "%s\n%v\n%v", texts[i], fromJSON.Ops[i].Op, protos[i])
 		}
 		asJSON := d1.do("POST", "/v1/batch", body, "Accept: application/x-protobuf")
 		require.Equal(t, 200, asJSON.status, asJSON.body)
@@ -98,6 +98,9 @@ func genOp(rt *rapid.T, inTxn bool) jsonAndOp {
 		if rapid.IntRange(0, 9).Draw(rt, "leased") == 0 {
 			op.Lease = 7
 			text += `,"lease":7`
+		} else if rapid.IntRange(0, 9).Draw(rt, "mortal") == 0 {
+			op.TtlMs = 1500
+			text += `,"ttl":"1.5s"`
 		}
 		if !inTxn {
 			op.Precondition, text = genPrecondition(rt, text)

@@ -3,12 +3,16 @@ package httpapi
 import (
 	"bytes"
 	"encoding/json"
+	"fmt"
 	"net/http"
+	"net/url"
+	"strconv"
 	"strings"
 	"testing"
 	"unicode/utf8"
 
 	"github.com/stretchr/testify/require"
+	"google.golang.org/protobuf/proto"
 
 	"trivet/store"
 	"trivet/trivetpb"
@@ -25,13 +29,14 @@ func FuzzBatchJSON(f *testing.F) {
 		`{"ops":[{"op":"range","start":"a","end":"b","limit":5,"keys_only":true,"count_only":false},{"op":"add","key":"n","delta":-5}]}`,
 		`{"ops":[{"op":"txn","if":[{"key":"a","target":"value","op":"!=","value64":""}],"then":[{"op":"get","key":"a"}],"else":[]}]}`,
 		`{"ops":[{"op":"txn","if":[{"prefix":"a","target":"lease","op":">=","number":9007199254740991}]}]}`,
+		`{"session":7,"ack":2,"ops":[{"op":"put","key":"a","value":"","ttl":"30s","seq":3,"guard":[{"lock":"l","token":5},{"lock64":"/w==","token":1}]},{"op":"get","key":"a"},{"op":"txn","then":[],"seq":9,"guard":[]}]}`,
 		`{"ops":[{"op":"get","key":"a","key":"b"}]}`, `{"ops":[{"op":"get","key":"\ud800"}]}`, `{"ops":[`, `[`, "\ufeff{}", `{"ops":[]}x`,
 	} {
 		f.Add([]byte(seed))
 	}
 	f.Fuzz(func(t *testing.T, data []byte) {
 		given := bytes.Clone(data)
-		ops, p := decodeBatch(data)
+		req, p := decodeBatch(data)
 		require.Equal(t, given, data, "the input belongs to the caller")
 		if p != nil {
 			require.Contains(t, []trivetpb.Code{trivetpb.Code_BAD_REQUEST, trivetpb.Code_TOO_LARGE}, p.Code)
@@ -41,22 +46,20 @@ func FuzzBatchJSON(f *testing.F) {
 		}
 		require.True(t, json.Valid(data), "taken, and no JSON: %q", data)
 		require.True(t, utf8.Valid(data))
-		req := &trivetpb.BatchRequest{}
-		for _, op := range ops {
-			store.Check(op, store.Limits{}) // must not panic
-			req.Ops = append(req.Ops, &trivetpb.BatchOp{Op: op})
+		for _, op := range req.Ops {
+			store.Check(op.Op, store.Limits{}) // must not panic
 		}
 		encoded, err := req.MarshalVT()
 		require.NoError(t, err)
 		again, p := decodeProtoBatch(encoded)
 		require.Nil(t, p, "%v", p)
-		require.Len(t, again, len(ops))
+		require.True(t, proto.Equal(req, again))
 		var want struct {
 			Ops []struct{ Op, Key, Value *string }
 		}
 		require.NoError(t, json.Unmarshal(data, &want))
-		for i, op := range ops {
-			if put := op.GetPut(); put != nil && want.Ops[i].Key != nil && want.Ops[i].Value != nil {
+		for i, op := range req.Ops {
+			if put := op.Op.GetPut(); put != nil && want.Ops[i].Key != nil && want.Ops[i].Value != nil {
 				require.Equal(t, *want.Ops[i].Key, string(put.Key))
 				require.Equal(t, *want.Ops[i].Value, string(put.Value))
 			}
@@ -67,11 +70,13 @@ func FuzzBatchJSON(f *testing.F) {
 func FuzzTxnJSON(f *testing.F) {
 	f.Add([]byte(`{"if":[{"key":"a","target":"version","op":"<","number":1}],"then":[{"op":"put","key":"a","value":"1"}],"else":[{"op":"get","key64":"YQ=="}]}`))
 	f.Add([]byte(`{"then":[{"op":"txn"}]}`))
+	f.Add([]byte(`{"guard":[{"lock":"a/b","token":7}],"then":[{"op":"put","key":"a","value":"1","ttl":"1m"}]}`))
 	f.Fuzz(func(t *testing.T, data []byte) {
-		txn, p := decodeTxn(data)
+		txn, guards, p := decodeTxn(data)
 		if p != nil {
 			return
 		}
+		require.LessOrEqual(t, len(guards), maxGuards)
 		require.True(t, json.Valid(data))
 		require.LessOrEqual(t, max(len(txn.If), len(txn.Then), len(txn.Else)), maxTxnOps+1)
 		store.Check(&trivetpb.Op{Op: &trivetpb.Op_Txn{Txn: txn}}, store.Limits{})
@@ -80,31 +85,26 @@ func FuzzTxnJSON(f *testing.F) {
 
 // A batch in protobuf is refused, or it is what its operations make again.
 func FuzzBatchProtobuf(f *testing.F) {
-	ops, p := decodeBatch([]byte(`{"ops":[{"op":"put","key":"a","value":"1","if_match":2},{"op":"txn","if":[{"key":"a","target":"value","op":"!=","value64":""}],"then":[{"op":"get","key":"a"}]},{"op":"range","prefix":"b"},{"op":"add","key":"n","delta":-5}]}`))
+	req, p := decodeBatch([]byte(`{"session":7,"ops":[{"op":"put","key":"a","value":"1","if_match":2,"seq":1,"guard":[{"lock":"l","token":2}]},{"op":"txn","if":[{"key":"a","target":"value","op":"!=","value64":""}],"then":[{"op":"get","key":"a"}]},{"op":"range","prefix":"b"},{"op":"add","key":"n","delta":-5,"seq":2}]}`))
 	require.Nil(f, p)
-	req := &trivetpb.BatchRequest{}
-	for _, op := range ops {
-		req.Ops = append(req.Ops, &trivetpb.BatchOp{Op: op})
-	}
 	seed, err := req.MarshalVT()
 	require.NoError(f, err)
 	f.Add(seed)
 	f.Add([]byte{0x0a, 0x00})
 	f.Add([]byte{0x0a, 0x04, 0x0a, 0x02, 0x32, 0x00})
 	f.Fuzz(func(t *testing.T, data []byte) {
-		ops, p := decodeProtoBatch(data)
+		req, p := decodeProtoBatch(data)
 		if p != nil {
 			require.Contains(t, []trivetpb.Code{trivetpb.Code_BAD_REQUEST, trivetpb.Code_TOO_LARGE}, p.Code)
 			require.True(t, utf8.ValidString(p.Detail))
 			return
 		}
-		require.LessOrEqual(t, len(ops), maxBatchOps)
-		again := &trivetpb.BatchRequest{}
-		for _, op := range ops {
-			store.Check(op, store.Limits{})
-			again.Ops = append(again.Ops, &trivetpb.BatchOp{Op: op})
+		require.LessOrEqual(t, len(req.Ops), maxBatchOps)
+		for _, op := range req.Ops {
+			store.Check(op.Op, store.Limits{})
+			require.LessOrEqual(t, len(op.Guards), maxGuards)
 		}
-		encoded, err := again.MarshalVT()
+		encoded, err := req.MarshalVT()
 		require.NoError(t, err)
 		_, p = decodeProtoBatch(encoded)
 		require.Nil(t, p)
@@ -203,6 +203,96 @@ func FuzzStringJSON(f *testing.F) {
 			require.Equal(t, string(s), text)
 		} else {
 			require.Equal(t, s, got.V64)
+		}
+	})
+}
+
+// A session header that is taken has one text, and its numbers are in order.
+func FuzzSession(f *testing.F) {
+	for _, seed := range []string{"5;seq=2;ack=1", "5;seq=1", "5;seq=1;ack=0", "05;seq=1", "5; seq=1", "5;ack=1;seq=2", "5;seq=1;ack=1", ";;", "9007199254740992;seq=1"} {
+		f.Add(seed)
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		id, p := parseSession(text)
+		if p != nil {
+			require.Equal(t, trivetpb.Code_BAD_REQUEST, p.Code)
+			require.Equal(t, identity{}, id)
+			return
+		}
+		require.Greater(t, id.seq, id.ack)
+		require.Positive(t, id.session)
+		again := fmt.Sprintf("%d;seq=%d", id.session, id.seq)
+		if strings.Contains(text, "ack") {
+			again += fmt.Sprintf(";ack=%d", id.ack)
+		}
+		require.Equal(t, again, text)
+	})
+}
+
+// Guards that are taken come back the same from what they are written as.
+func FuzzGuards(f *testing.F) {
+	for _, seed := range []string{"a=1", "a/b%2C%3D=1, c=d=2", "a=1,a=1", "=1", "a=0", "a=01", "%zz=1", ",", "\xff=1", "a=9007199254740992"} {
+		f.Add(seed)
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		guards, p := parseGuards([]string{text})
+		if p != nil {
+			require.Equal(t, trivetpb.Code_BAD_REQUEST, p.Code)
+			require.True(t, utf8.ValidString(p.Detail))
+			return
+		}
+		var parts []string
+		for _, g := range guards {
+			parts = append(parts, url.PathEscape(string(g.Lock))+"="+strconv.FormatUint(g.Token, 10))
+		}
+		again, p := parseGuards(parts)
+		require.Nil(t, p)
+		require.Equal(t, len(guards), len(again))
+		for i := range guards {
+			require.True(t, proto.Equal(guards[i], again[i]))
+		}
+	})
+}
+
+// A duration that is taken is written as one that is taken for the same.
+func FuzzDuration(f *testing.F) {
+	for _, seed := range []string{"10s", "1.5s", "24h", "1500ms", "1e9s", "-1s", "0s", "1s1us", "25h", ""} {
+		f.Add(seed)
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		ms, wrong := parseDuration(text, minTTL, maxTTL)
+		if wrong != "" {
+			return
+		}
+		written, err := strconv.Unquote(string(appendDuration(nil, "", ms)))
+		require.NoError(t, err)
+		again, wrong := parseDuration(written, minTTL, maxTTL)
+		require.Empty(t, wrong)
+		require.Equal(t, ms, again)
+	})
+}
+
+// The small documents are taken as JSON has them, each field by the calls that
+// have it.
+func FuzzSmallDocuments(f *testing.F) {
+	for _, seed := range []string{`{"ttl":"10s"}`, `{"wait":"1h","owner":"\u0000é","ttl":"1.5s"}`, `{"token":9007199254740991}`, `{}`, `{"ttl":"1s","ttl":"1s"}`, `{"owner":"\ud800"}`, `[]`} {
+		f.Add([]byte(seed))
+	}
+	f.Fuzz(func(t *testing.T, data []byte) {
+		for _, known := range []fieldSet{fields(smallTTL), fields(smallToken), fields(smallTTL, smallWait, smallOwner)} {
+			v, p := decodeSmall(data, known, 0)
+			if p != nil {
+				require.Equal(t, trivetpb.Code_BAD_REQUEST, p.Code)
+				require.True(t, utf8.ValidString(p.Detail))
+				continue
+			}
+			require.True(t, json.Valid(data))
+			require.True(t, known.has(smallToken) || v.token == 0)
+			require.True(t, known.has(smallWait) || v.waitMS == 0)
+			require.True(t, utf8.ValidString(v.owner))
+			require.Nil(t, store.CheckCommand(&trivetpb.Command{Command: &trivetpb.Command_LockAcquire{LockAcquire: &trivetpb.LockAcquire{
+				Name: []byte("l"), TtlMs: max(v.ttlMS, store.MinTTLMS), WaitMs: v.waitMS, Owner: v.owner,
+			}}}, store.Limits{}), "what is taken here is taken there")
 		}
 	})
 }

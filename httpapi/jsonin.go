@@ -20,7 +20,7 @@ import (
 type decoder struct {
 	data []byte
 	pos  int
-	// elements counts the operations and comparisons so far.
+	// elements counts the operations, comparisons and guards so far.
 	elements int
 }
 
@@ -175,7 +175,7 @@ func indexOf(form []string, name string) int {
 	return -1
 }
 
-// element counts an operation or comparison of the document.
+// element counts an operation, comparison or guard of the document.
 func (d *decoder) element() *jsonError {
 	if d.elements++; d.elements > maxElements {
 		return &jsonError{refused: tooManyElements()}

@@ -2,6 +2,7 @@ package httpapi
 
 import (
 	"encoding/base64"
+	"slices"
 	"strconv"
 	"unicode/utf8"
 
@@ -123,6 +124,9 @@ func (d *document) appendResult(op *trivetpb.Op, res *trivetpb.Result, inTxn boo
 	if res.Revision != 0 && !inTxn {
 		b = appendNumber(b, `,"revision":`, res.Revision)
 	}
+	if res.Replayed {
+		b = append(b, `,"replayed":true`...)
+	}
 	switch {
 	case problem != nil:
 		b = append(b, `,"problem":`...)
@@ -226,4 +230,53 @@ func (d *document) appendTxn(op *trivetpb.TxnOp, r *trivetpb.TxnResult) {
 		ops = op.GetThen()
 	}
 	d.appendResults(ops, r.GetResults(), true)
+}
+
+// appendHolder appends who holds a lock.
+func appendHolder(b []byte, h *trivetpb.LockHolder) []byte {
+	b = append(b, '{')
+	b = appendHolderFields(b, h)
+	return append(b, '}')
+}
+
+func appendHolderFields(b []byte, h *trivetpb.LockHolder) []byte {
+	b = appendNumber(b, `"token":`, h.Token)
+	b = appendNumber(b, `,"lease":`, h.Lease)
+	b = appendText(append(b, ','), "owner", h.Owner)
+	return appendDuration(b, `,"ttl":`, h.TtlMs)
+}
+
+// appendList appends the entries that are text as a list under the name, and the
+// others in base64 under the name with 64 behind it, which is there only if there
+// are any.
+func appendList[T ~string | ~[]byte](d *document, name string, entries []T) {
+	text := func(entry T) bool { return utf8.ValidString(string(entry)) }
+	list := func(name string, wanted bool, write func(b []byte, entry T) []byte) {
+		d.buf.b = appendString(d.buf.b, name)
+		d.buf.b = append(d.buf.b, ':', '[')
+		first := true
+		for _, entry := range entries {
+			if text(entry) != wanted {
+				continue
+			}
+			if !first {
+				d.buf.b = append(d.buf.b, ',')
+			}
+			first = false
+			d.buf.b = write(d.buf.b, entry)
+			if !d.spill() {
+				return
+			}
+		}
+		d.buf.b = append(d.buf.b, ']')
+	}
+	list(name, true, appendString[T])
+	if slices.ContainsFunc(entries, func(entry T) bool { return !text(entry) }) {
+		d.buf.b = append(d.buf.b, ',')
+		list(name+"64", false, func(b []byte, entry T) []byte {
+			b = append(b, '"')
+			b = base64.StdEncoding.AppendEncode(b, []byte(entry))
+			return append(b, '"')
+		})
+	}
 }

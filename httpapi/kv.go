@@ -83,6 +83,12 @@ func (s *Server) putKey(c *call) *trivetpb.Problem {
 	if put.Lease, _, p = c.query.uint("lease", 0, maxNumber); p != nil {
 		return p
 	}
+	if put.TtlMs, p = c.query.ttl("ttl"); p != nil {
+		return p
+	}
+	if put.TtlMs != 0 && c.query.has("lease") {
+		return badRequest("lease and ttl exclude each other")
+	}
 	if put.Prev, p = c.query.bool("prev"); p != nil {
 		return p
 	}

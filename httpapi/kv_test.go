@@ -138,14 +138,17 @@ func TestKeys(t *testing.T) {
 			{method: "GET", path: "/v1/kv/a?revision=0", status: 400, want: "bad_request"},
 			{method: "GET", path: "/v1/kv/a?revision=-1", status: 400, want: "bad_request"},
 		},
-		"leases are not of this version": {
+		"leases that are not there": {
 			{method: "PUT", path: "/v1/kv/a?lease=7", body: "1", status: 404, want: "lease_not_found"},
 			{method: "PUT", path: "/v1/kv/a?lease=0", body: "1", status: 201},
 			{method: "PUT", path: "/v1/kv/a?lease=x", body: "1", status: 400, want: "bad_request"},
-			{method: "PUT", path: "/v1/kv/a?ttl=30s", body: "1", status: 400, want: "bad_request"},
-			{method: "POST", path: "/v1/leases", body: `{"ttl":"10s"}`, status: 404, want: "not_found"},
-			{method: "GET", path: "/v1/watch?key=a", status: 404, want: "not_found"},
-			{method: "GET", path: "/v1/snapshot", status: 404, want: "not_found"},
+			{method: "PUT", path: "/v1/leases/7", status: 404, want: "lease_not_found"},
+			{method: "GET", path: "/v1/leases/7", status: 404, want: "lease_not_found"},
+			{method: "DELETE", path: "/v1/leases/7", status: 404, want: "lease_not_found"},
+			{method: "POST", path: "/v1/txn", body: `{"then":[{"op":"put","key":"a","value":"2"},{"op":"put","key":"b","value":"2","lease":7}]}`, status: 404, want: "lease_not_found"},
+			{method: "GET", path: "/v1/kv/a", status: 200, want: "1"},
+		},
+		"paths that are not there": {
 			{method: "GET", path: "/metrics", status: 404, want: "not_found"},
 			{method: "GET", path: "/ui/", status: 404, want: "not_found"},
 		},
@@ -298,18 +301,6 @@ func TestQueriesThatAreRefused(t *testing.T) {
 	}
 	require.EqualValues(t, 1, d.node.data.Revision())
 	require.Equal(t, 404, d.raw("GET", "/v1/kv/a?timeout=1m&&", "").status)
-}
-
-// A write that asks for what this version does not keep is not done without it.
-func TestPromisesThatAreNotKept(t *testing.T) {
-	d := openDoor(t, newSoloNode(), Config{})
-	for _, header := range []string{"Trivet-Guard: lock=7", "Trivet-Session: 5;seq=1;ack=0", "Idempotency-Key: x"} {
-		for _, call := range []struct{ method, path string }{{"PUT", "/v1/kv/a"}, {"POST", "/v1/kv/a?add=1"}, {"DELETE", "/v1/kv?all=true"}, {"POST", "/v1/txn"}, {"POST", "/v1/batch"}} {
-			p := d.do(call.method, call.path, "", header).requireProblem(t, trivetpb.Code_BAD_REQUEST)
-			require.Contains(t, header, strings.Fields(p.Detail)[0])
-		}
-	}
-	require.EqualValues(t, 1, d.node.data.Revision())
 }
 
 // The parts of an item are those of the store, whatever its bytes are.

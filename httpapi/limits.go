@@ -20,8 +20,8 @@ const (
 	// maxTxnOps is the most operations of either branch of a txn, and the most
 	// comparisons.
 	maxTxnOps = store.DefaultMaxTxnOps
-	// maxElements is the most operations and comparisons that one document may
-	// hold in all, those inside txns included. An operation of a few bytes takes
+	// maxElements is the most operations, comparisons and guards that one document
+	// may hold in all, those inside txns included. An operation of a few bytes takes
 	// a hundred and more in memory, so a bound on the body alone is too little.
 	maxElements = 1 << 16
 
@@ -34,6 +34,10 @@ const (
 	// maxNumber bounds every number in JSON but a counter's: larger ones are
 	// not the same in every language.
 	maxNumber = 1<<53 - 1
+
+	// maxRestoreBytes is the most that Config.MaxRestoreBytes may be: what is
+	// being restored is in the memory of every member.
+	maxRestoreBytes = store.MaxUploadBytes
 
 	// pageBytes is where a page of a range ends, however many items the limit
 	// would still take: keys and values, before they are written as JSON. A page
@@ -58,6 +62,9 @@ type Config struct {
 	// together; past it a request is refused as overloaded. Default 256 MiB,
 	// and never below MaxDocumentBytes and MaxValueBytes.
 	MaxHeldBytes int64
+	// MaxRestoreBytes is the largest snapshot that is restored. Default 4 GiB,
+	// which is also the most.
+	MaxRestoreBytes int64
 	// MaxHeaderBytes is the longest request line and headers; it leaves room
 	// for two keys of full length in the query. Default 64 KiB, at least 32 KiB.
 	MaxHeaderBytes int
@@ -68,6 +75,10 @@ type Config struct {
 	// are taken only to be told that the node is overloaded; any beyond those
 	// wait in the kernel's queue. Default 16,384.
 	MaxConns int
+	// MaxLockWaits is the most requests that wait for a lock at one time. They
+	// do not count as under way; past it a request that would wait is refused as
+	// overloaded. Default 4,096.
+	MaxLockWaits int
 	// HeaderTimeout is how long a request's headers may take. Default 10 s.
 	HeaderTimeout time.Duration
 	// BodyTimeout is how long a request's body may take. Default 30 s.
@@ -99,6 +110,7 @@ func (c Config) withDefaults() (Config, error) {
 		{"MaxHeaderBytes", &c.MaxHeaderBytes, 64 << 10, 32 << 10},
 		{"MaxRequests", &c.MaxRequests, 8192, 1},
 		{"MaxConns", &c.MaxConns, 16384, 1},
+		{"MaxLockWaits", &c.MaxLockWaits, 4096, 1},
 	} {
 		if *f.value == 0 {
 			*f.value = f.def
@@ -133,6 +145,12 @@ func (c Config) withDefaults() (Config, error) {
 	}
 	if c.MaxHeldBytes < max(int64(c.MaxDocumentBytes), int64(c.MaxValueBytes)) {
 		return c, fmt.Errorf("httpapi: MaxHeldBytes is %d, less than one body may have", c.MaxHeldBytes)
+	}
+	if c.MaxRestoreBytes == 0 {
+		c.MaxRestoreBytes = maxRestoreBytes
+	}
+	if c.MaxRestoreBytes < 1 || c.MaxRestoreBytes > maxRestoreBytes {
+		return c, fmt.Errorf("httpapi: MaxRestoreBytes is %d, it may be 1 to %d", c.MaxRestoreBytes, int64(maxRestoreBytes))
 	}
 	if c.Logger == nil {
 		c.Logger = slog.Default()

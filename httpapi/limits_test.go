@@ -236,6 +236,7 @@ func TestDraining(t *testing.T) {
 	d.srv.Drain()
 	for _, call := range []struct{ method, path string }{
 		{"GET", "/v1/kv/a"}, {"PUT", "/v1/kv/a"}, {"DELETE", "/v1/kv/a"}, {"GET", "/v1/kv"}, {"POST", "/v1/txn"}, {"POST", "/v1/batch"}, {"GET", "/v1/cluster"},
+		{"POST", "/v1/leases"}, {"GET", "/v1/locks/l"}, {"POST", "/v1/locks/l"}, {"POST", "/v1/sessions"}, {"GET", "/v1/snapshot"}, {"PUT", "/v1/snapshot"},
 	} {
 		r := d.do(call.method, call.path, "")
 		require.Equal(t, "not_applied", r.requireProblem(t, trivetpb.Code_DRAINING).Outcome)

@@ -22,7 +22,11 @@ import (
 	"trivet/trivetpb"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	// net/http waits half a second before it closes a connection whose body it
+	// did not read to the end.
+	goleak.VerifyTestMain(m, goleak.IgnoreAnyFunction("net/http.(*conn).closeWriteAndWait"))
+}
 
 // soloNode is a Node without a cluster: what is proposed is applied at once to a
 // real store, in the bytes that a log entry would have.
@@ -31,6 +35,7 @@ type soloNode struct {
 
 	mu    sync.Mutex
 	index uint64
+	clock uint64 // the replicated clock; advance moves it
 
 	// What a test wants to go otherwise; set before the server starts.
 	onPropose func(ctx context.Context, commands []*trivetpb.Command) ([]*trivetpb.Result, error)
@@ -57,7 +62,14 @@ func (n *soloNode) apply(commands []*trivetpb.Command, settings *trivetpb.Settin
 	if settings != nil {
 		commands = []*trivetpb.Command{{Command: &trivetpb.Command_Marker{Marker: &trivetpb.Marker{Term: 1, Settings: settings}}}}
 	}
-	encoded, err := (&trivetpb.Entry{Commands: commands}).MarshalVT()
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.applyNow(commands)
+}
+
+// applyNow is called under mu.
+func (n *soloNode) applyNow(commands []*trivetpb.Command) ([]*trivetpb.Result, error) {
+	encoded, err := (&trivetpb.Entry{ClockMs: n.clock, Commands: commands}).MarshalVT()
 	if err != nil {
 		return nil, err
 	}
@@ -65,10 +77,25 @@ func (n *soloNode) apply(commands []*trivetpb.Command, settings *trivetpb.Settin
 	if err := entry.UnmarshalVT(encoded); err != nil {
 		return nil, err
 	}
-	n.mu.Lock()
-	defer n.mu.Unlock()
 	n.index++
 	return n.data.Apply(n.index, entry)
+}
+
+// advance moves the replicated clock on and, as a leader does, has ended what is
+// due by then.
+func (n *soloNode) advance(t testing.TB, d time.Duration) {
+	t.Helper()
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.clock += uint64(d / time.Millisecond)
+	for range 1000 {
+		_, err := n.applyNow([]*trivetpb.Command{{Command: &trivetpb.Command_Expire{Expire: &trivetpb.Expire{}}}})
+		require.NoError(t, err)
+		if due, ok := n.data.NextDeadline(); !ok || due > n.clock {
+			return
+		}
+	}
+	t.Fatal("what is due does not end")
 }
 
 func (n *soloNode) AwaitRead(ctx context.Context, o raftnode.ReadOptions) (raftnode.Proof, error) {
@@ -260,15 +287,27 @@ type problemJSON struct {
 	CompactRevision                    *uint64 `json:"compact_revision"`
 	Revision                           *uint64 `json:"revision"`
 	Limit                              *uint64 `json:"limit"`
+	Holder                             *holderJSON
+}
+
+type holderJSON struct {
+	Token, Lease uint64
+	Owner, TTL   string
+}
+
+// decode reads the body as JSON into v, strictly.
+func (r response) decode(t testing.TB, v any) {
+	t.Helper()
+	d := json.NewDecoder(strings.NewReader(r.body))
+	d.DisallowUnknownFields()
+	require.NoError(t, d.Decode(v), "body: %s", r.body)
 }
 
 // problem reads the body as a problem, strictly.
 func (r response) problem(t testing.TB) problemJSON {
 	t.Helper()
 	var p problemJSON
-	d := json.NewDecoder(strings.NewReader(r.body))
-	d.DisallowUnknownFields()
-	require.NoError(t, d.Decode(&p), "body: %s", r.body)
+	r.decode(t, &p)
 	return p
 }
 

@@ -11,6 +11,8 @@ import (
 
 	"github.com/getkin/kin-openapi/openapi3"
 	"github.com/stretchr/testify/require"
+
+	"trivet/trivetpb"
 )
 
 func loadOpenAPI(t *testing.T) *openapi3.T {
@@ -64,6 +66,14 @@ func TestAnswersAreAsDescribed(t *testing.T) {
 	d := openDoor(t, newSoloNode(), Config{MaxValueBytes: 100})
 	d.node.put(t, "a", "1", "b/1", "2", "text", "x", "\xff/\xfe", "\xff", "c", "3")
 	ndjson := "Accept: application/x-ndjson"
+	lease := "/v1/leases/" + itoa(int(d.grant("1h")))
+	held := d.lock("held", `{"ttl":"1h","owner":"somebody"}`)
+	token := itoa(int(held.Token))
+	session := d.session()
+	sessions := "/v1/sessions/" + strings.TrimPrefix(session, "Trivet-Session: ")
+	_, err := d.node.apply([]*trivetpb.Command{{Command: &trivetpb.Command_LockAcquire{LockAcquire: &trivetpb.LockAcquire{Name: []byte("held"), TtlMs: 5000, WaitMs: 5000}}}}, nil)
+	require.NoError(t, err)
+	snapshot := d.do("GET", "/v1/snapshot", "").body
 	for _, call := range []struct {
 		method, path, target, body string
 		headers                    []string
@@ -102,13 +112,55 @@ func TestAnswersAreAsDescribed(t *testing.T) {
 		{"GET", "/readyz", "/readyz?max_lag=4", "", nil},
 		{"GET", "/v1/openapi.json", "/v1/openapi.json", "", nil},
 		{"GET", "/v1/kv", "/v1/kv?delimiter=/", "", []string{ndjson}},
+		{"PUT", "/v1/kv/{key}", "/v1/kv/mortal?ttl=1h", "1", []string{"Idempotency-Key: k", "Trivet-Guard: held=" + token}},
+		{"PUT", "/v1/kv/{key}", "/v1/kv/mortal?ttl=1h", "1", []string{"Idempotency-Key: k", "Trivet-Guard: held=" + token}},
+		{"PUT", "/v1/kv/{key}", "/v1/kv/mortal?ttl=2h", "1", []string{"Idempotency-Key: k"}},
+		{"PUT", "/v1/kv/{key}", "/v1/kv/mortal", "1", []string{"Trivet-Guard: held=99"}},
+		{"PUT", "/v1/kv/{key}", "/v1/kv/mortal", "1", []string{"Trivet-Session: 5;seq=1"}},
+		{"DELETE", "/v1/kv/{key}", "/v1/kv/none", "", []string{session + ";seq=1"}},
+		{"DELETE", "/v1/kv/{key}", "/v1/kv/none", "", []string{session + ";seq=1"}},
+		{"POST", "/v1/txn", "/v1/txn", `{"guard":[{"lock":"held","token":` + token + `}],"then":[{"op":"put","key":"a","value":"3","ttl":"1h"}]}`, nil},
+		{"POST", "/v1/batch", "/v1/batch", `{"session":` + strings.TrimPrefix(session, "Trivet-Session: ") + `,"ack":1,"ops":[{"op":"put","key":"a","value":"3","ttl":"1m","seq":2,"guard":[{"lock64":"aGVsZA==","token":` + token + `}]},{"op":"add","key":"n","delta":1,"seq":3},{"op":"delete","key":"n","seq":4},{"op":"txn","seq":5}]}`, nil},
+		{"POST", "/v1/batch", "/v1/batch", `{"session":` + strings.TrimPrefix(session, "Trivet-Session: ") + `,"ack":1,"ops":[{"op":"add","key":"n","delta":1,"seq":3}]}`, nil},
+		{"POST", "/v1/leases", "/v1/leases", `{"ttl":"10s"}`, []string{"Idempotency-Key: l"}},
+		{"POST", "/v1/leases", "/v1/leases", `{"ttl":"10s"}`, []string{"Idempotency-Key: l"}},
+		{"POST", "/v1/leases", "/v1/leases", `{"ttl":"0s"}`, nil},
+		{"GET", "/v1/leases", "/v1/leases", "", nil},
+		{"GET", "/v1/leases", "/v1/leases?limit=1", "", nil},
+		{"HEAD", "/v1/leases", "/v1/leases", "", nil},
+		{"GET", "/v1/leases/{id}", lease, "", nil},
+		{"GET", "/v1/leases/{id}", "/v1/leases/" + itoa(int(held.Lease)), "", nil},
+		{"GET", "/v1/leases/{id}", "/v1/leases/7", "", nil},
+		{"PUT", "/v1/leases/{id}", lease, "", nil},
+		{"PUT", "/v1/leases/{id}", "/v1/leases/7", "", nil},
+		{"DELETE", "/v1/leases/{id}", lease, "", nil},
+		{"DELETE", "/v1/leases/{id}", lease, "", nil},
+		{"GET", "/v1/locks/{name}", "/v1/locks/held", "", nil},
+		{"GET", "/v1/locks/{name}", "/v1/locks/%ff", "", nil},
+		{"HEAD", "/v1/locks/{name}", "/v1/locks/held", "", nil},
+		{"POST", "/v1/locks/{name}", "/v1/locks/a%2Fb", `{"ttl":"10s","wait":"1s","owner":"me"}`, nil},
+		{"POST", "/v1/locks/{name}", "/v1/locks/held", `{}`, nil},
+		{"POST", "/v1/locks/{name}", "/v1/locks/held", `{"wait":"5ms"}`, nil},
+		{"PUT", "/v1/locks/{name}", "/v1/locks/held", `{"token":` + token + `}`, nil},
+		{"PUT", "/v1/locks/{name}", "/v1/locks/held", `{"token":99}`, nil},
+		{"DELETE", "/v1/locks/{name}", "/v1/locks/held?token=" + token, "", nil},
+		{"DELETE", "/v1/locks/{name}", "/v1/locks/held?token=" + token, "", nil},
+		{"POST", "/v1/sessions", "/v1/sessions", `{"ttl":"1s"}`, nil},
+		{"PUT", "/v1/sessions/{id}", sessions, "", nil},
+		{"DELETE", "/v1/sessions/{id}", sessions, "", nil},
+		{"DELETE", "/v1/sessions/{id}", sessions, "", nil},
+		{"GET", "/v1/snapshot", "/v1/snapshot", "", nil},
+		{"HEAD", "/v1/snapshot", "/v1/snapshot", "", nil},
+		{"PUT", "/v1/snapshot", "/v1/snapshot", snapshot, nil},
+		{"PUT", "/v1/snapshot", "/v1/snapshot", "x", nil},
+		{"PUT", "/v1/snapshot", "/v1/snapshot", "x", []string{"Content-Type: text/plain"}},
 	} {
 		r := d.do(call.method, call.target, call.body, call.headers...)
 		op := doc.Paths.Value(call.path).GetOperation(call.method)
 		described := op.Responses.Status(r.status)
 		require.NotNil(t, described, "%s %s: %d is not described: %s", call.method, call.target, r.status, r.body)
 		for name := range r.header {
-			if strings.HasPrefix(name, "Trivet-") || name == "Vary" || name == "Etag" {
+			if strings.HasPrefix(name, "Trivet-") || name == "Vary" || name == "Etag" || name == "Content-Disposition" {
 				require.True(t, hasHeader(described.Value.Headers, name), "%s %s: header %s of %d is not described", call.method, call.target, name, r.status)
 			}
 		}

@@ -32,6 +32,9 @@ const (
 	fieldIf
 	fieldThen
 	fieldElse
+	fieldTTL
+	fieldGuard
+	fieldSeq
 )
 
 var opFields = []string{
@@ -41,6 +44,7 @@ var opFields = []string{
 	fieldLimit: "limit", fieldKeysOnly: "keys_only", fieldCountOnly: "count_only", fieldDelta: "delta",
 	fieldIfMatch: "if_match", fieldIfNoneMatch: "if_none_match",
 	fieldIf: "if", fieldThen: "then", fieldElse: "else",
+	fieldTTL: "ttl", fieldGuard: "guard", fieldSeq: "seq",
 }
 
 var (
@@ -48,18 +52,20 @@ var (
 	valueFields = fields(fieldValue, fieldValue64)
 	rangeFields = fields(fieldPrefix, fieldPrefix64, fieldStart, fieldStart64, fieldEnd, fieldEnd64)
 	// batchOnly are fields that an operation of a batch may have and one of a
-	// txn may not: a txn has conditions of its own.
-	batchOnly = fields(fieldIfMatch, fieldIfNoneMatch)
+	// txn may not: a txn has conditions, guards and an identity of its own.
+	batchOnly = fields(fieldIfMatch, fieldIfNoneMatch, fieldGuard, fieldSeq)
+	// ofWrites are those that every write of a batch may have.
+	ofWrites = fields(fieldGuard, fieldSeq)
 )
 
 // opForms is which fields go with which kind of operation.
 var opForms = map[string]fieldSet{
-	"put":    fields(fieldOp, fieldLease, fieldPrev) | keyFields | valueFields | batchOnly,
+	"put":    fields(fieldOp, fieldLease, fieldTTL, fieldPrev) | keyFields | valueFields | batchOnly,
 	"delete": fields(fieldOp, fieldPrev) | keyFields | rangeFields | batchOnly,
 	"get":    fields(fieldOp) | keyFields,
 	"range":  fields(fieldOp, fieldLimit, fieldKeysOnly, fieldCountOnly) | rangeFields,
-	"add":    fields(fieldOp, fieldDelta) | keyFields,
-	"txn":    fields(fieldOp, fieldIf, fieldThen, fieldElse),
+	"add":    fields(fieldOp, fieldDelta) | keyFields | ofWrites,
+	"txn":    fields(fieldOp, fieldIf, fieldThen, fieldElse) | ofWrites,
 }
 
 // opValues are the values of an operation's fields as they were read, in
@@ -67,18 +73,22 @@ var opForms = map[string]fieldSet{
 type opValues struct {
 	op                  string
 	bytes               [fieldEnd64 + 1][]byte
-	lease               uint64
+	lease, ttlMS        uint64
 	limit               uint64
 	delta               int64
 	ifMatch             uint64
 	prev, ifNoneMatch   bool
 	keysOnly, countOnly bool
 	txn                 trivetpb.TxnOp
+	guards              []*trivetpb.Guard
+	seq                 uint64
 }
 
-// decodeOp reads an operation of a batch, or of a txn: there it has neither
-// conditions nor a txn in it.
-func (d *decoder) decodeOp(inTxn bool) (*trivetpb.Op, *jsonError) {
+// decodeOp reads an operation of a batch, and into of what it has beside the
+// operation itself, or an operation of a txn, where into is nil: there it has
+// nothing beside, and no txn in it.
+func (d *decoder) decodeOp(into *trivetpb.BatchOp) (*trivetpb.Op, *jsonError) {
+	inTxn := into == nil
 	if err := d.element(); err != nil {
 		return nil, err
 	}
@@ -98,6 +108,14 @@ func (d *decoder) decodeOp(inTxn bool) (*trivetpb.Op, *jsonError) {
 			if v.ifMatch, err = d.uint(maxNumber); err == nil && v.ifMatch == 0 {
 				err = d.fail("must be a revision, from 1 on")
 			}
+		case fieldTTL:
+			v.ttlMS, err = d.duration(minTTL, maxTTL)
+		case fieldSeq:
+			if v.seq, err = d.uint(maxNumber); err == nil && v.seq == 0 {
+				err = d.fail("must be from 1 on")
+			}
+		case fieldGuard:
+			v.guards, err = d.decodeGuards()
 		case fieldPrev:
 			v.prev, err = d.bool()
 		case fieldIfNoneMatch:
@@ -124,6 +142,9 @@ func (d *decoder) decodeOp(inTxn bool) (*trivetpb.Op, *jsonError) {
 		d.pos = at
 		d.skipSpace()
 		return nil, &jsonError{pos: d.pos, text: text}
+	}
+	if into != nil {
+		into.Guards, into.Seq = v.guards, v.seq
 	}
 	return op, nil
 }
@@ -198,9 +219,12 @@ func (v *opValues) buildPut(seen fieldSet, key []byte) (*trivetpb.Op, string) {
 	if value == nil {
 		return nil, "field value is missing"
 	}
+	if seen.has(fieldLease) && seen.has(fieldTTL) {
+		return nil, "fields lease and ttl exclude each other"
+	}
 	pre, wrong := v.precondition(seen)
 	return &trivetpb.Op{Op: &trivetpb.Op_Put{Put: &trivetpb.PutOp{
-		Key: key, Value: value, Lease: v.lease, Prev: v.prev, Precondition: pre,
+		Key: key, Value: value, Lease: v.lease, TtlMs: v.ttlMS, Prev: v.prev, Precondition: pre,
 	}}}, wrong
 }
 

@@ -71,6 +71,11 @@ func appendProblem(b []byte, p *trivetpb.Problem) []byte {
 		b = appendNumber(b, `,"revision":`, p.Revision)
 	case trivetpb.Code_TOO_LARGE, trivetpb.Code_HEADERS_TOO_LARGE:
 		b = appendNumber(b, `,"limit":`, p.Limit)
+	case trivetpb.Code_LOCKED:
+		if p.Holder != nil {
+			b = append(b, `,"holder":`...)
+			b = appendHolder(b, p.Holder)
+		}
 	}
 	return append(b, '}')
 }

@@ -47,9 +47,6 @@ func parseQuery(raw string, known []string) (query, *trivetpb.Problem) {
 			return q, badRequest("parameter %s has a malformed percent-escape", quote(name))
 		}
 		if name != "timeout" && !slices.Contains(known, name) {
-			if name == "ttl" && slices.Contains(known, "lease") {
-				return q, badRequest("parameter ttl is not supported by this version")
-			}
 			return q, badRequest("unknown parameter %s", quote(name))
 		}
 		if _, ok := q.get(name); ok {

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"encoding/binary"
 	"hash/crc32"
-	"unicode/utf8"
 
 	"trivet/raftnode"
 	"trivet/store"
@@ -212,7 +211,8 @@ func (c *call) pageRange(v *store.View, rq *rangeQuery) {
 	}
 	doc.buf.b = append(doc.buf.b, ']')
 	if rq.delimiter != nil {
-		doc.buf.b = appendPrefixes(doc.buf.b, prefixes)
+		doc.buf.b = append(doc.buf.b, ',')
+		appendList(doc, "prefixes", prefixes)
 	}
 	count := uint64(0)
 	if rq.cursor != nil {
@@ -229,40 +229,6 @@ func (c *call) pageRange(v *store.View, rq *rangeQuery) {
 	}
 	doc.buf.b = append(doc.buf.b, '}', '\n')
 	doc.end()
-}
-
-// appendPrefixes writes the common prefixes that are text as `prefixes`; those
-// that are not go into `prefixes64`, which is there only if there are any.
-func appendPrefixes(b []byte, prefixes [][]byte) []byte {
-	var coded [][]byte
-	b = append(b, `,"prefixes":[`...)
-	first := true
-	for _, prefix := range prefixes {
-		if !utf8.Valid(prefix) {
-			coded = append(coded, prefix)
-			continue
-		}
-		if !first {
-			b = append(b, ',')
-		}
-		first = false
-		b = appendString(b, prefix)
-	}
-	b = append(b, ']')
-	for i, prefix := range coded {
-		if i == 0 {
-			b = append(b, `,"prefixes64":[`...)
-		} else {
-			b = append(b, ',')
-		}
-		b = append(b, '"')
-		b = base64Strict.AppendEncode(b, prefix)
-		b = append(b, '"')
-	}
-	if coded != nil {
-		b = append(b, ']')
-	}
-	return b
 }
 
 // walk goes through what is left of the range in its direction and calls visit

@@ -19,7 +19,8 @@ type handler func(*call) *trivetpb.Problem
 
 // resource is what a path names.
 type resource struct {
-	// path is the path, or what it starts with where it ends in {key}.
+	// path is the path. {key} or {name} at its end is all that comes behind,
+	// slashes too; {id} is one part.
 	path string
 	// methods holds what the resource does. HEAD comes with GET.
 	methods map[string]method
@@ -40,7 +41,7 @@ func (s *Server) resources() []*resource {
 	return []*resource{
 		{path: "/v1/kv/{key}", methods: map[string]method{
 			http.MethodGet:    {s.getKey, with(readParams, "revision")},
-			http.MethodPut:    {s.putKey, []string{"lease", "prev"}},
+			http.MethodPut:    {s.putKey, []string{"lease", "ttl", "prev"}},
 			http.MethodDelete: {s.deleteKey, []string{"prev"}},
 			http.MethodPost:   {s.addKey, []string{"add"}},
 		}},
@@ -54,6 +55,32 @@ func (s *Server) resources() []*resource {
 			http.MethodGet: {s.getRange, with(readParams, "revision", "prefix", "prefix64", "start", "start64", "end", "end64",
 				"limit", "cursor", "keys_only", "count_only", "reverse", "delimiter")},
 			http.MethodDelete: {s.deleteRange, []string{"prefix", "prefix64", "start", "start64", "end", "end64", "all"}},
+		}},
+		{path: "/v1/leases", methods: map[string]method{
+			http.MethodPost: {s.grantLease, nil},
+			http.MethodGet:  {s.listLeases, with(readParams, "limit", "cursor")},
+		}},
+		{path: "/v1/leases/{id}", methods: map[string]method{
+			http.MethodGet:    {s.getLease, with(readParams, "limit")},
+			http.MethodPut:    {s.keepLease, nil},
+			http.MethodDelete: {s.revokeLease, nil},
+		}},
+		{path: "/v1/locks/{name}", methods: map[string]method{
+			http.MethodPost:   {s.acquireLock, nil},
+			http.MethodGet:    {s.getLock, readParams},
+			http.MethodPut:    {s.keepLock, nil},
+			http.MethodDelete: {s.releaseLock, []string{"token"}},
+		}},
+		{path: "/v1/sessions", methods: map[string]method{
+			http.MethodPost: {s.openSession, nil},
+		}},
+		{path: "/v1/sessions/{id}", methods: map[string]method{
+			http.MethodPut:    {s.keepSession, nil},
+			http.MethodDelete: {s.closeSession, nil},
+		}},
+		{path: "/v1/snapshot", methods: map[string]method{
+			http.MethodGet: {s.getSnapshot, nil},
+			http.MethodPut: {s.putSnapshot, nil},
 		}},
 		{path: "/v1/cluster", methods: map[string]method{
 			http.MethodGet: {s.cluster, nil},
@@ -119,10 +146,11 @@ func (rs *resource) ServeHTTP(http.ResponseWriter, *http.Request) {
 func newRouter(resources []*resource) *mux.Router {
 	r := mux.NewRouter().UseEncodedPath().SkipClean(true)
 	for _, rs := range resources {
-		if prefix, ok := strings.CutSuffix(rs.path, "{key}"); ok {
-			r.PathPrefix(prefix).Handler(rs)
-		} else {
+		switch at := strings.IndexByte(rs.path, '{'); {
+		case at < 0, rs.path[at:] == "{id}":
 			r.Path(rs.path).Handler(rs)
+		default:
+			r.PathPrefix(rs.path[:at]).Handler(rs)
 		}
 	}
 	return r

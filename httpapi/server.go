@@ -48,18 +48,26 @@ type Server struct {
 	router      *mux.Router
 	crossOrigin *http.CrossOriginProtection
 	http        *http.Server
-	// held counts the bytes of bodies, underWay the requests.
-	held     gauge
-	underWay gauge
+	// held counts the bytes of bodies, underWay the requests; lockWaits counts
+	// those that wait for locks.
+	held      gauge
+	underWay  gauge
+	lockWaits gauge
+	// snapshots and restores count those on their way out and in.
+	snapshots gauge
+	restores  gauge
 	// connSlots has room for every connection that may be open, those included
 	// that are only told that there are too many; conns counts them.
 	connSlots chan struct{}
 	conns     atomic.Int64
 	// draining is set once and for all by Drain.
 	draining atomic.Bool
-	// stopping is closed by Shutdown: streams end there.
+	// stopping is closed by Shutdown, and life ends with it: streams and waits
+	// end there.
 	stopping chan struct{}
 	stopOnce sync.Once
+	life     context.Context
+	endLife  context.CancelFunc
 }
 
 // New returns the server of a node. It fails only where cfg makes no sense.
@@ -76,8 +84,12 @@ func New(node Node, cfg Config) (*Server, error) {
 		held:        gauge{most: cfg.MaxHeldBytes},
 		underWay:    gauge{most: int64(cfg.MaxRequests)},
 		connSlots:   make(chan struct{}, cfg.MaxConns+max(cfg.MaxConns/8, 1)),
+		lockWaits:   gauge{most: int64(cfg.MaxLockWaits)},
+		snapshots:   gauge{most: maxSnapshots},
+		restores:    gauge{most: 1},
 		stopping:    make(chan struct{}),
 	}
+	s.life, s.endLife = context.WithCancel(context.Background())
 	s.router = newRouter(s.resources())
 	s.http = &http.Server{
 		Handler:           s,
@@ -120,17 +132,25 @@ func (s *Server) Drain() { s.draining.Store(true) }
 // ctx's error.
 func (s *Server) Shutdown(ctx context.Context) error {
 	s.Drain()
-	s.stopOnce.Do(func() { close(s.stopping) })
+	s.stop()
 	if err := s.http.Shutdown(ctx); err != nil {
 		return errors.Join(err, s.http.Close())
 	}
 	return nil
 }
 
+// stop ends what goes on until it is told to.
+func (s *Server) stop() {
+	s.stopOnce.Do(func() {
+		close(s.stopping)
+		s.endLife()
+	})
+}
+
 // Close cuts off every connection at once.
 func (s *Server) Close() error {
 	s.Drain()
-	s.stopOnce.Do(func() { close(s.stopping) })
+	s.stop()
 	return s.http.Close()
 }
 
@@ -177,7 +197,8 @@ func (s *Server) serve(c *call, conn *conn) (p *trivetpb.Problem) {
 		case !s.underWay.take(1):
 			return overloaded("the node has all the requests that it takes at one time")
 		}
-		defer s.underWay.give(1)
+		c.admitted = true
+		defer c.stepAside()
 	}
 	// A page of another origin must not write through the browser of somebody
 	// who can reach the node: on loopback nothing else would stop it.
@@ -185,23 +206,11 @@ func (s *Server) serve(c *call, conn *conn) (p *trivetpb.Problem) {
 		return &trivetpb.Problem{Code: trivetpb.Code_PERMISSION_DENIED, Detail: "writes from web pages of another origin are refused"}
 	}
 	if !c.safe() {
-		if p := refusePromises(c.r.Header); p != nil {
+		if p := c.parsePromises(); p != nil {
 			return p
 		}
 	}
 	return m.handle(c)
-}
-
-// refusePromises refuses a write that carries a header of the API that this
-// version does not keep. To pass over it would be to write without the guard, or
-// twice where the caller was promised once.
-func refusePromises(h http.Header) *trivetpb.Problem {
-	for _, name := range []string{"Trivet-Guard", "Trivet-Session", "Idempotency-Key"} {
-		if len(h[name]) > 0 {
-			return badRequest("%s is not supported by this version", name)
-		}
-	}
-	return nil
 }
 
 // recoverPanic makes of a panic a problem, where the answer has not begun. Where

@@ -11,24 +11,30 @@ const (
 	txnIf = iota
 	txnThen
 	txnElse
+	txnGuard
 )
 
-var txnFields = []string{txnIf: "if", txnThen: "then", txnElse: "else"}
+var txnFields = []string{txnIf: "if", txnThen: "then", txnElse: "else", txnGuard: "guard"}
 
-// decodeTxn reads a whole document that is one txn.
-func decodeTxn(data []byte) (*trivetpb.TxnOp, *trivetpb.Problem) {
+// decodeTxn reads a whole document that is one txn, with its guards.
+func decodeTxn(data []byte) (*trivetpb.TxnOp, []*trivetpb.Guard, *trivetpb.Problem) {
 	d := &decoder{data: data}
 	txn := &trivetpb.TxnOp{}
-	_, err := d.object(txnFields, func(place int) *jsonError {
+	var guards []*trivetpb.Guard
+	_, err := d.object(txnFields, func(place int) (err *jsonError) {
+		if place == txnGuard {
+			guards, err = d.decodeGuards()
+			return err
+		}
 		return d.decodeTxnField(fieldIf+place, txn)
 	})
 	if err == nil {
 		err = d.end()
 	}
 	if err != nil {
-		return nil, err.problem()
+		return nil, nil, err.problem()
 	}
-	return txn, nil
+	return txn, guards, nil
 }
 
 // decodeTxnField reads `if`, `then` or `else`, which a txn has by itself and as
@@ -49,7 +55,7 @@ func (d *decoder) decodeTxnField(place int, txn *trivetpb.TxnOp) *jsonError {
 		ops = &txn.Else
 	}
 	return d.array(func() *jsonError {
-		op, err := d.decodeOp(true)
+		op, err := d.decodeOp(nil)
 		if len(*ops) <= maxTxnOps {
 			*ops = append(*ops, op)
 		}
@@ -173,7 +179,8 @@ func compareFault(cmp *trivetpb.Compare, seen fieldSet) string {
 }
 
 // txn serves POST /v1/txn. A txn that only reads does not go into the log: it is
-// answered from one view, as fresh as asked.
+// answered from one view, as fresh as asked, and an identity means nothing to it.
+// With a guard it does go there, for the guard to be checked in the same step.
 func (s *Server) txn(c *call) *trivetpb.Problem {
 	if _, p := documentType(c.r.Header, jsonType); p != nil {
 		return p
@@ -189,8 +196,11 @@ func (s *Server) txn(c *call) *trivetpb.Problem {
 	if p != nil {
 		return p
 	}
-	txn, p := decodeTxn(body)
+	txn, guards, p := decodeTxn(body)
 	if p != nil {
+		return p
+	}
+	if c.guards, p = mergeGuards(c.guards, guards); p != nil {
 		return p
 	}
 	op := &trivetpb.Op{Op: &trivetpb.Op_Txn{Txn: txn}}
@@ -198,10 +208,10 @@ func (s *Server) txn(c *call) *trivetpb.Problem {
 		return p
 	}
 	var result *trivetpb.Result
-	if store.ReadOnly(op) {
+	if store.ReadOnly(op) && len(c.guards) == 0 {
 		result, p = c.readTxn(op, freshness)
 	} else if c.query.has(readParams...) {
-		return badRequest("consistency, max_staleness and min_revision go with a txn that only reads")
+		return badRequest("consistency, max_staleness and min_revision go with a txn that only reads and has no guard")
 	} else {
 		result, p = c.proposeOp(op)
 	}

@@ -3,6 +3,7 @@ package httpapi
 import (
 	"context"
 	"errors"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -153,10 +154,37 @@ func TestDocumentsThatAreRefused(t *testing.T) {
 		{"/v1/txn", `{"if":[{"key":"a","target":"value","op":"==","value":"","value64":""}]}`, "exclude each other"},
 		{"/v1/txn", `{"if":[{"key":"a","target":"size","op":"==","number":1}]}`, "target: must be"},
 		{"/v1/txn", `{"if":[{"key":"a","target":"lease","op":"=","number":1}]}`, "op: must be"},
-		{"/v1/txn", `{"guard":[]}`, `unknown field "guard"`},
+		{"/v1/txn", `{"guard":{}}`, "guard: expected an array"},
+		{"/v1/txn", `{"guard":[{"lock":"a"}]}`, "guard[0]: field token is missing"},
+		{"/v1/txn", `{"guard":[{"token":1}]}`, "guard[0]: field lock is missing"},
+		{"/v1/txn", `{"guard":[{"lock":"a","lock64":"YQ==","token":1}]}`, "guard[0]: fields lock and lock64 exclude each other"},
+		{"/v1/txn", `{"guard":[{"lock":"a","token":0}]}`, `guard: a guard on lock "a" has token 0`},
+		{"/v1/txn", `{"guard":[{"lock":"a","token":"1"}]}`, "guard[0].token: expected an integer"},
+		{"/v1/txn", `{"guard":[{"lock":"a","token":9007199254740992}]}`, "guard[0].token: must be an integer"},
+		{"/v1/txn", `{"guard":[{"lock":"","token":1}]}`, "guard: the name of the lock is empty"},
+		{"/v1/txn", `{"guard":[{"lock":"a","token":1},{"lock64":"YQ==","token":1}]}`, `guard: two guards name lock "a"`},
+		{"/v1/txn", `{"guard":[{"lock":"a","token":1,"ttl":"1s"}]}`, `guard[0]: unknown field "ttl"`},
+		{"/v1/txn", `{"guard":[` + strings.Repeat(`,{"lock":"a","token":1}`, 17)[1:] + `]}`, "guard: a write has more than 16 guards"},
+		{"/v1/txn", `{"then":[{"op":"put","key":"a","value":"","guard":[]}]}`, "then[0]: field guard does not go with op put"},
+		{"/v1/txn", `{"then":[{"op":"put","key":"a","value":"","seq":1}]}`, "then[0]: field seq does not go with op put"},
+		{"/v1/txn", `{"then":[{"op":"put","key":"a","value":"","ttl":"30s","lease":4}]}`, "then[0]: fields lease and ttl exclude each other"},
+		{"/v1/txn", `{"then":[{"op":"put","key":"a","value":"","ttl":30}]}`, "then[0].ttl: expected a string"},
+		{"/v1/txn", `{"then":[{"op":"put","key":"a","value":"","ttl":"0s"}]}`, "then[0].ttl: must be from 1s to 24h0m0s"},
+		{"/v1/txn", `{"then":[{"op":"put","key":"a","value":"","ttl":"1e9s"}]}`, "then[0].ttl: is no duration"},
+		{"/v1/txn", `{"then":[{"op":"add","key":"a","delta":1,"ttl":"3s"}]}`, "then[0]: field ttl does not go with op add"},
 		{"/v1/batch", `{}`, "field ops is missing"},
 		{"/v1/batch", `{"ops":{}}`, "ops: expected an array"},
-		{"/v1/batch", `{"ops":[` + get + `],"session":1}`, `unknown field "session"`},
+		{"/v1/batch", `{"ops":[` + get + `],"session":0}`, "session: must be the id of a session"},
+		{"/v1/batch", `{"ops":[` + get + `],"session":"1"}`, "session: expected an integer"},
+		{"/v1/batch", `{"ops":[` + get + `],"ack":0}`, "field ack goes with session"},
+		{"/v1/batch", `{"ops":[{"op":"get","key":"a","seq":1}],"session":1}`, "ops[0]: field seq does not go with op get"},
+		{"/v1/batch", `{"ops":[{"op":"range","prefix":"a","guard":[]}]}`, "ops[0]: field guard does not go with op range"},
+		{"/v1/batch", `{"ops":[` + get + `,{"op":"add","key":"a","delta":1}],"session":1}`, "ops[1]: a write of a batch with a session needs a seq"},
+		{"/v1/batch", `{"ops":[{"op":"add","key":"a","delta":1,"seq":1}]}`, "ops[0]: seq goes with a batch that names a session"},
+		{"/v1/batch", `{"ops":[{"op":"add","key":"a","delta":1,"seq":0}],"session":1}`, "ops[0].seq: must be from 1 on"},
+		{"/v1/batch", `{"ops":[{"op":"add","key":"a","delta":1,"seq":4}],"session":1,"ack":4}`, "ops[0]: seq 4 is not above ack"},
+		{"/v1/batch", `{"session":1,"ops":[{"op":"add","key":"a","delta":1,"seq":4},{"op":"delete","key":"a","seq":3},{"op":"delete","key":"b","seq":4}]}`, "ops[2]: seq 4 is given more than once"},
+		{"/v1/batch", `{"ops":[{"op":"add","key":"a","delta":1,"guard":[{"lock":"a"}]}]}`, "ops[0].guard[0]: field token is missing"},
 		{"/v1/batch", `{"ops":[{"op":"put","key":"a","value":"","if_match":1,"if_none_match":true}]}`, "exclude each other"},
 		{"/v1/batch", `{"ops":[{"op":"put","key":"a","value":"","if_match":0}]}`, "if_match: must be a revision"},
 		{"/v1/batch", `{"ops":[{"op":"delete","prefix":"a","if_match":1}]}`, "go with a key"},

@@ -65,8 +65,8 @@ func wireType(k protoreflect.Kind) protowire.Type {
 
 // wireCheck counts what one body holds.
 type wireCheck struct {
-	// ops are those of the batch, elements also those inside its txns, and the
-	// comparisons.
+	// ops are those of the batch, elements also those inside its txns, the
+	// comparisons and the guards.
 	ops, elements int
 }
 
@@ -120,7 +120,7 @@ func (w *wireCheck) submessage(form *wireForm, data []byte, inTxn bool) *trivetp
 		if w.ops++; w.ops > maxBatchOps {
 			return tooManyOps()
 		}
-	case "Op", "Compare":
+	case "Op", "Compare", "Guard":
 		if w.elements++; w.elements > maxElements {
 			return tooManyElements()
 		}
@@ -138,5 +138,5 @@ func tooManyOps() *trivetpb.Problem {
 }
 
 func tooManyElements() *trivetpb.Problem {
-	return tooLarge(maxElements, "the txns have more than %d operations and comparisons together", maxElements)
+	return tooLarge(maxElements, "the document has more than %d operations, comparisons and guards together", maxElements)
 }

@@ -20,6 +20,8 @@ import (
 type fsm struct {
 	n     *Node
 	entry trivetpb.Entry // used again for each entry
+	// deadline is the state's nearest one, as keepTime was last told.
+	deadline uint64
 }
 
 var (
@@ -75,6 +77,10 @@ func (f *fsm) apply(l *raft.Log) {
 		f.n.markerApplied(term, l.Index)
 	}
 	f.n.snapshots.applied(len(l.Data))
+	if deadline, _ := f.n.store.NextDeadline(); deadline != f.deadline {
+		f.deadline = deadline
+		f.n.wakeClock()
+	}
 }
 
 // Restore replaces the state by a snapshot, or leaves it as it is.

@@ -10,13 +10,16 @@
 //     without proof; outcome.go argues it case by case.
 //  3. A read that AwaitRead let through as linearizable sees every write that
 //     was acknowledged anywhere before AwaitRead was called.
-//  4. A member whose disk fails, hangs or hands back something else than was
+//  4. A command is applied once at most, and goes out again until it has an
+//     answer or its caller gives up: identity.go.
+//  5. What ends by itself ends by the replicated clock, never early: clock.go.
+//  6. A member whose disk fails, hangs or hands back something else than was
 //     written stops, naming the file. It never goes on with less.
 //
 // # The way of a write
 //
-// propose.go queues it; its dispatcher groups what waits into one log entry
-// and gives it to raft (on the leader) or into one request to the leader
+// propose.go queues it; its dispatcher stamps what waits with the node's session
+// (identity.go), groups it into one log entry and gives it to raft (on the leader) or into one request to the leader
 // (forward.go). logstore.go writes the entry and syncs it; raft replicates and
 // commits; apply.go hands it to store.Apply and its results back to those who
 // wait in propose.go.
@@ -30,7 +33,8 @@
 // # Reading order
 //
 // node.go (what a Node is made of, its start and its end), propose.go,
-// outcome.go, leader.go, forward.go, apply.go, readindex.go; below them peerport.go and
+// outcome.go, identity.go, leader.go, clock.go, forward.go, apply.go,
+// readindex.go; below them peerport.go and
 // peerrpc.go (members talk), transport.go (what raft is not allowed to do
 // directly), logstore.go, stablestore.go and snapshots.go (what raft writes),
 // datadir.go and storage.go (the data folder), entrymeta.go (what travels

@@ -553,6 +553,7 @@ func TestSimNoLeaderIsCertain(t *testing.T) {
 func TestSimIsolatedLeaderDoesNotKnow(t *testing.T) {
 	runSim(t, 3, nil, func(s *sim) {
 		old := s.leader()
+		require.Nil(t, simPut(old, "k", "u", time.Second))
 		s.isolate(old.ID())
 		p := simPut(old, "k", "v", 50*time.Millisecond)
 		require.True(t, p.GetUnknown(), "it is in a log, and may yet be committed")

@@ -3,6 +3,7 @@ package raftnode
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 
 	"trivet/store"
@@ -14,54 +15,47 @@ const maxForwardWait = 60 * time.Second
 
 // forward sends a group to the leader, in a goroutine of its own.
 func (n *Node) forward(leader string, g *group) {
-	commands := make([][]byte, 0, g.count)
-	for _, s := range g.segments {
-		commands = append(commands, s.p.commands[s.from:s.to]...)
-	}
+	commands := g.commands
 	if !n.spawn(func() {
-		results, err := n.callForward(leader, commands)
+		results, refused, err := n.callForward(g.ctx, leader, commands)
 		if err != nil && !errors.Is(err, errNotSent) {
 			n.log.Debug("a forward was lost", "leader", leader, "commands", len(commands), "error", err)
 		}
-		unknown := unknownResult("the leader was lost while the write was under way")
-		if len(results) != len(commands) {
-			results = make([]*trivetpb.Result, len(commands))
-			for i := range results {
-				results[i] = unknown
-			}
-		}
-		n.proposer.forwarded(g, results, func(i int) bool {
-			if err != nil {
-				return errors.Is(err, errNotSent)
-			}
-			// The leader was not one, or is none any more: look again. All
-			// other problems are answers.
-			p := results[i].Problem
-			return p != nil && !p.Unknown && (p.Code == trivetpb.Code_NO_LEADER || p.Code == trivetpb.Code_DRAINING)
-		})
+		n.proposer.forwarded(g, results, refused, err)
 	}) {
-		n.proposer.forwarded(g, nil, func(int) bool { return true }) // stopped: it goes no further
+		n.proposer.forwarded(g, nil, nil, errNotSent) // stopped: it goes no further
 	}
 }
 
-func (n *Node) callForward(leader string, commands [][]byte) ([]*trivetpb.Result, error) {
-	ctx, cancel := context.WithTimeout(n.ctx, maxForwardWait)
+// encode makes the commands of a group what is sent. Under proposer.mu, which
+// guards the stamps.
+func (g *group) encode() {
+	g.commands = make([][]byte, 0, g.count)
+	all := make([]byte, 0, g.bytes) // never grows, so that what is cut from it stays
+	for _, s := range g.segments {
+		for i := s.from; i < s.to; i++ {
+			c := &s.p.commands[i]
+			from := len(all)
+			all = c.appendStamp(append(all, c.data...))
+			g.commands = append(g.commands, all[from:len(all):len(all)])
+		}
+	}
+}
+
+func (n *Node) callForward(ctx context.Context, leader string, commands [][]byte) ([]*trivetpb.Result, *trivetpb.Problem, error) {
+	ctx, cancel := context.WithTimeout(ctx, maxForwardWait)
 	defer cancel()
 	reply, err := n.peers.call(ctx, leader, &trivetpb.PeerRequest{
 		Request: &trivetpb.PeerRequest_Forward{Forward: &trivetpb.ForwardRequest{Commands: commands}},
 	})
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	f := reply.GetForward()
-	if f.GetProblem() != nil {
-		results := make([]*trivetpb.Result, len(commands))
-		for i := range results {
-			results[i] = &trivetpb.Result{Problem: f.Problem}
-		}
-		return results, nil
+	if f.GetProblem() == nil && len(f.GetResults()) != len(commands) {
+		return nil, nil, fmt.Errorf("member %s answered %d commands with %d results", leader, len(commands), len(f.GetResults()))
 	}
-	return f.GetResults(), nil
+	return f.GetResults(), f.GetProblem(), nil
 }
 
 // maxForwardAnswer bounds what the results of one forward take together, well
@@ -74,14 +68,14 @@ const maxForwardAnswer = maxFrame * 3 / 4
 // member of a later one, would stop every member that has to apply it.
 func (n *Node) serveForward(ctx context.Context, from string, r *trivetpb.ForwardRequest) *trivetpb.ForwardReply {
 	reply := &trivetpb.ForwardReply{Results: make([]*trivetpb.Result, len(r.Commands))}
-	good := make([][]byte, 0, len(r.Commands))
+	good := make([]pending, 0, len(r.Commands))
 	for i, b := range r.Commands {
 		if problem := checkCommand(b); problem != nil {
 			n.log.Warn("a forwarded command was refused", "from", from, "problem", problem)
 			reply.Results[i] = &trivetpb.Result{Problem: problem}
 			continue
 		}
-		good = append(good, b)
+		good = append(good, pending{data: b, kind: identified})
 	}
 	var results []*trivetpb.Result
 	if len(good) > 0 {
@@ -115,9 +109,5 @@ func checkCommand(b []byte) *trivetpb.Problem {
 	if err := c.UnmarshalVT(b); err != nil {
 		return &trivetpb.Problem{Code: trivetpb.Code_BAD_REQUEST, Detail: err.Error()}
 	}
-	op := c.GetOp()
-	if op == nil {
-		return &trivetpb.Problem{Code: trivetpb.Code_BAD_REQUEST, Detail: "the leader does not know this command"}
-	}
-	return store.Check(op, store.Limits{MaxValueBytes: store.HardMaxValueBytes, MaxTxnOps: store.HardMaxTxnOps})
+	return store.CheckCommand(&c, store.Limits{MaxValueBytes: store.HardMaxValueBytes, MaxTxnOps: store.HardMaxTxnOps})
 }

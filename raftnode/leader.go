@@ -81,6 +81,7 @@ func (n *Node) markerApplied(term, index uint64) {
 		since:   time.Now(),
 	})
 	n.changed()
+	n.wakeClock()
 }
 
 // leaderID returns whom raft takes for the leader, "" where it knows none.

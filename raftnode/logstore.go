@@ -53,7 +53,9 @@ import (
 //     snapshot's term. What follows it in the log is compared with the leader's
 //     entries, and truncated where it differs, as always;
 //   - entries that come after a gap are taken if the snapshot covers the gap;
-//     what was before is deleted then.
+//     what was before is deleted then;
+//   - a message that follows the snapshot's end is not compared with what raft
+//     remembers of the log (matchSnapshot in transport.go).
 //
 // A poisoned store fails every call from then on and tells the node, which
 // stops (Node.fail).
@@ -155,6 +157,13 @@ func (g *guardedLog) snapshot(index, term uint64) {
 		return // Log Matching: all before it is what the snapshot holds
 	}
 	_ = g.DeleteRange(first, min(index, last)) // poisons where it fails
+}
+
+// snapshotEnd returns where the newest snapshot ends; 0 for none.
+func (g *guardedLog) snapshotEnd() (index, term uint64) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.snapshotIndex, g.snapshotTerm
 }
 
 func (g *guardedLog) FirstIndex() (uint64, error) {

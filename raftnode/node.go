@@ -27,7 +27,7 @@ import (
 // Goroutines, all ended by Close: raft's own; the transport's pump; the peer
 // port's accept loop with one for each connection; the proposer's dispatcher;
 // one that follows leadership; one that tells raft of commits; one that takes
-// snapshots; and short ones for forwards and confirmations (spawn).
+// snapshots; one that keeps the replicated clock; and short ones for forwards and confirmations (spawn).
 type Node struct {
 	cfg     Config
 	cluster string
@@ -58,6 +58,8 @@ type Node struct {
 
 	signalMu sync.Mutex
 	signal   chan struct{} // closed at the next change of leader
+
+	clockWake chan struct{} // has room for one: look at the next deadline again
 
 	proofMu    sync.Mutex
 	provenAsOf time.Time
@@ -98,6 +100,7 @@ func Open(cfg Config) (_ *Node, err error) {
 		commits:     &commits{wake: make(chan struct{}, 1)},
 		raftStopped: make(chan struct{}),
 		signal:      make(chan struct{}),
+		clockWake:   make(chan struct{}, 1),
 		contacts:    map[string]contact{},
 		spawning:    true,
 		failed:      make(chan struct{}),
@@ -146,6 +149,7 @@ func Open(cfg Config) (_ *Node, err error) {
 		func() { n.proposer.dispatch(n.ctx.Done()) },
 		n.tellCommits,
 		n.takeSnapshots,
+		n.keepTime,
 	} {
 		n.spawn(loop)
 	}
@@ -210,7 +214,7 @@ func (n *Node) openRaft(ln net.Listener) error {
 		Logger:                  newRaftLog(n.log, &n.raftQuiet),
 		MsgpackUseNewTimeFormat: true,
 	})
-	n.transport = newTransport(nt, n.port, n.stable)
+	n.transport = newTransport(nt, n.port, n.stable, n.logs.snapshotEnd)
 
 	if err := n.stable.claim(cfg.ID, s.fresh); err != nil {
 		return err
@@ -231,10 +235,12 @@ func (n *Node) openRaft(ln net.Listener) error {
 		return err
 	}
 
-	var boot [8]byte
-	rand.Read(boot[:]) // never fails
+	var drawn [16]byte
+	rand.Read(drawn[:]) // never fails
 	n.proposer = &proposer{
-		boot:     binary.BigEndian.Uint64(boot[:]),
+		boot:     binary.BigEndian.Uint64(drawn[:8]),
+		seed:     binary.BigEndian.Uint64(drawn[8:]),
+		ctx:      n.ctx,
 		maxBytes: cfg.QueueBytes,
 		self:     cfg.ID,
 		leader:   func() string { return n.leaderID() },
@@ -353,18 +359,22 @@ func (n *Node) spawn(f func()) bool {
 
 // Propose writes commands and returns a result for each, in their order; they
 // are applied in any order, each on its own. It takes them on any node: one
-// that does not lead sends them to the leader, and sends them again as long as
-// they were certainly not applied. Commands are not checked here (store.Check).
+// that does not lead sends them to the leader. They go out again, to whoever
+// leads by then, until they have an answer or the context ends, and are applied
+// once at most: a command without a session or an idempotency key is given an
+// identity of the node's (identity.go). Commands are not checked here
+// (store.CheckCommand).
 //
 // A command that did not get through has a Result with a Problem: NO_LEADER,
 // DRAINING or TIMEOUT with Unknown unset where it was certainly not applied,
-// TIMEOUT with Unknown set where it may have been or may yet be. The error is a
+// TIMEOUT with Unknown set where it may have been or may yet be: the context
+// ended, or the node stopped, with the command under way. The error is a
 // *trivetpb.Problem where none was taken: OVERLOADED, DRAINING, TOO_LARGE.
 //
 // Results must not be changed. Commands may be used again once Propose has
 // returned.
 func (n *Node) Propose(ctx context.Context, commands []*trivetpb.Command) ([]*trivetpb.Result, error) {
-	encoded := make([][]byte, len(commands))
+	encoded := make([]pending, len(commands))
 	for i, c := range commands {
 		b, err := c.MarshalVT()
 		if err != nil {
@@ -374,7 +384,10 @@ func (n *Node) Propose(ctx context.Context, commands []*trivetpb.Command) ([]*tr
 			return nil, &trivetpb.Problem{Code: trivetpb.Code_TOO_LARGE, Limit: maxCommand,
 				Detail: fmt.Sprintf("a command of %d bytes", len(b))}
 		}
-		encoded[i] = b
+		encoded[i].data = b
+		if c.Session != 0 || len(c.IdempotencyKey) != 0 {
+			encoded[i].kind = identified
+		}
 	}
 	if len(commands) == 0 {
 		return nil, nil

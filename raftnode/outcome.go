@@ -2,6 +2,7 @@ package raftnode
 
 import (
 	"encoding/binary"
+	"errors"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -33,8 +34,11 @@ import (
 //     no-op is not seen; anything applied beyond i shows it), was certainly not
 //     applied: entries are applied in the order of the log, and index i has
 //     been passed. Back to the queue;
-//   - that may be stored and is not decided yet is waited for until its callers
-//     give up: outcome unknown.
+//   - that may be stored and is not decided when its term ends, or is passed by
+//     a snapshot, goes back to the queue as well, as commands that may have been
+//     applied: identity.go says why that is safe. A command without an identity
+//     has an unknown outcome; what another member forwarded is told to look for
+//     the leader again, with an unknown outcome, and has its identity there.
 
 // storing notes where entries of ours are about to be written. Called by the log
 // store in raft's main goroutine.
@@ -78,16 +82,24 @@ func (q *proposer) applied(l *raft.Log, results []*trivetpb.Result) (markerOf ui
 		return 0
 	}
 	if g := q.own(l); g != nil {
-		delete(q.entries, g.seq)
+		q.remove(g)
 		if g.marker {
 			markerOf = g.term
 		}
+		back := &group{}
 		i := 0
 		for _, s := range g.segments {
 			for c := s.from; c < s.to; c++ {
-				q.conclude(s.p, c, results[i])
+				if q.expired(&s.p.commands[c], results[i]) {
+					back.segments = append(back.segments, segment{s.p, c, c + 1})
+				} else {
+					q.conclude(s.p, c, results[i])
+				}
 				i++
 			}
+		}
+		if len(back.segments) > 0 {
+			q.putBack(back)
 		}
 		q.kick()
 	}
@@ -99,37 +111,57 @@ func (q *proposer) applied(l *raft.Log, results []*trivetpb.Result) (markerOf ui
 	return markerOf
 }
 
-// skipped concludes what a restored snapshot leaves open: an entry up to its
+// skipped puts back what a restored snapshot leaves open: an entry up to its
 // index may be in it or not.
 func (q *proposer) skipped(index uint64) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	for _, g := range q.entries {
 		if g.index != 0 && g.index <= index {
-			delete(q.entries, g.seq)
-			q.lose(g, "a snapshot took the place of the log entry with the write")
+			q.putBackMaybe(g)
 		}
 	}
 }
 
+// remove takes a group out of those under way.
+func (q *proposer) remove(g *group) {
+	delete(q.entries, g.seq)
+	if g.tick != nil {
+		close(g.tick)
+		g.tick = nil
+	}
+}
+
 // conclude gives a command its result.
-func (q *proposer) conclude(p *proposal, c int, r *trivetpb.Result) {
-	if p.state[c] == concluded {
+func (q *proposer) conclude(p *proposal, i int, r *trivetpb.Result) {
+	c := &p.commands[i]
+	if c.state == concluded {
 		return
 	}
-	p.state[c] = concluded
-	p.results[c] = r
-	q.bytes -= held(p.commands[c])
+	c.state = concluded
+	p.results[i] = c.told(r)
+	q.bytes -= held(c.data)
+	if c.session != nil {
+		c.session.finish(c.seq)
+	}
 	if p.open--; p.open == 0 {
 		close(p.done)
+	}
+	if p.then != nil {
+		p.then(r)
 	}
 }
 
 // lose concludes a group whose outcome stays unknown.
 func (q *proposer) lose(g *group, detail string) {
+	q.remove(g)
 	for _, s := range g.segments {
 		for c := s.from; c < s.to; c++ {
-			q.conclude(s.p, c, unknownResult(detail))
+			if s.p.hop {
+				q.conclude(s.p, c, gone)
+			} else {
+				q.conclude(s.p, c, unknownResult(detail))
+			}
 		}
 	}
 }
@@ -137,21 +169,26 @@ func (q *proposer) lose(g *group, detail string) {
 // putBack returns a group that was certainly not applied to the front of the
 // queue, but for commands that nobody waits for any more.
 func (q *proposer) putBack(g *group) {
-	delete(q.entries, g.seq)
+	q.remove(g)
 	front := make([]segment, 0, len(g.segments)+len(q.queue))
 	for _, s := range g.segments {
-		for c := s.from; c < s.to; c++ {
+		for i := s.from; i < s.to; i++ {
+			c := &s.p.commands[i]
 			switch {
-			case s.p.state[c] == concluded:
+			case c.state == concluded:
 			case s.p.gaveUp:
 				// Its caller was told that the outcome is unknown.
-				q.conclude(s.p, c, unknownResult("nobody waits for it"))
+				q.conclude(s.p, i, unknownResult("nobody waits for it"))
+			case c.maybe && s.p.hop:
+				q.conclude(s.p, i, gone)
+			case c.maybe && c.kind == bare:
+				q.conclude(s.p, i, unknownResult("the leader was lost while the write was under way"))
 			case q.ended:
-				q.conclude(s.p, c, &trivetpb.Result{Problem: q.closed})
+				q.conclude(s.p, i, &trivetpb.Result{Problem: q.closed})
 			case s.p.hop && q.lead == nil:
-				q.conclude(s.p, c, notLeading)
+				q.conclude(s.p, i, notLeading)
 			default:
-				s.p.state[c] = queued
+				c.state = queued
 				q.stats.Retried++
 			}
 		}
@@ -161,10 +198,27 @@ func (q *proposer) putBack(g *group) {
 	q.kick()
 }
 
+// putBackMaybe is putBack of a group that may have been applied, or may yet be.
+func (q *proposer) putBackMaybe(g *group) {
+	for _, s := range g.segments {
+		for i := s.from; i < s.to; i++ {
+			s.p.commands[i].maybe = true
+		}
+	}
+	q.putBack(g)
+}
+
 // notLeading answers what another member forwarded to a node that does not
 // lead: certainly not applied, look for the leader again.
 var notLeading = &trivetpb.Result{Problem: &trivetpb.Problem{
 	Code: trivetpb.Code_NO_LEADER, Detail: "the node that the write was forwarded to does not lead",
+}}
+
+// gone answers it where the node led and may have done it, or may yet: that
+// member looks again, with the same identity.
+var gone = &trivetpb.Result{Problem: &trivetpb.Problem{
+	Code: trivetpb.Code_NO_LEADER, Unknown: true,
+	Detail: "the node that the write was forwarded to ceased to lead while the write was under way",
 }}
 
 // serve says that this node leads from here on: its marker was applied. The
@@ -173,6 +227,7 @@ func (q *proposer) serve(l *leadership) {
 	q.mu.Lock()
 	if l.term > q.over {
 		q.lead = l
+		q.forwardTo("") // what went to the leader before goes out from here
 	}
 	q.mu.Unlock()
 	q.kick()
@@ -199,8 +254,12 @@ func (q *proposer) stepDown(leads uint64) {
 		q.lead = nil
 	}
 	for _, g := range q.entries {
-		if g.term != leads && (g.index == 0 || mutant.On("retry-unknown")) {
+		switch {
+		case g.term == leads:
+		case g.index == 0:
 			q.putBack(g)
+		default:
+			q.putBackMaybe(g)
 		}
 	}
 	if leads != 0 {
@@ -211,7 +270,7 @@ func (q *proposer) stepDown(leads uint64) {
 			continue
 		}
 		for c := s.from; c < s.to; c++ {
-			if s.p.state[c] == queued {
+			if s.p.commands[c].state == queued {
 				q.conclude(s.p, c, notLeading)
 			}
 		}
@@ -219,10 +278,10 @@ func (q *proposer) stepDown(leads uint64) {
 	q.kick()
 }
 
-// forwarded concludes a forward. retry has true for each command, in the order
-// of the group, that was certainly not applied and shall go out again; the
-// others get their result.
-func (q *proposer) forwarded(g *group, results []*trivetpb.Result, retry func(i int) bool) {
+// forwarded takes what became of a forward: why it did not get through (err),
+// why the member that it went to took none of it (refused), or the results, one
+// for each command.
+func (q *proposer) forwarded(g *group, results []*trivetpb.Result, refused *trivetpb.Problem, err error) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	if g.epoch == q.epoch {
@@ -232,10 +291,24 @@ func (q *proposer) forwarded(g *group, results []*trivetpb.Result, retry func(i 
 	i := 0
 	for _, s := range g.segments {
 		for c := s.from; c < s.to; c++ {
-			if retry(i) {
+			cmd := &s.p.commands[c]
+			var r *trivetpb.Result
+			switch {
+			case err != nil:
+				cmd.maybe = cmd.maybe || !errors.Is(err, errNotSent)
+			case refused != nil:
+				if again := lookAgain(refused) || cmd.maybe; !again {
+					r = &trivetpb.Result{Problem: refused}
+				}
+			case lookAgain(results[i].Problem):
+				cmd.maybe = cmd.maybe || results[i].Problem.Unknown
+			case !q.expired(cmd, results[i]):
+				r = results[i]
+			}
+			if r == nil {
 				back.segments = append(back.segments, segment{s.p, c, c + 1})
 			} else {
-				q.conclude(s.p, c, results[i])
+				q.conclude(s.p, c, r)
 			}
 			i++
 		}
@@ -247,6 +320,12 @@ func (q *proposer) forwarded(g *group, results []*trivetpb.Result, retry func(i 
 		q.putBack(back)
 	}
 	q.kick()
+}
+
+// lookAgain says that the member asked does not lead, or not any more. All
+// other problems are answers.
+func lookAgain(p *trivetpb.Problem) bool {
+	return p != nil && (p.Code == trivetpb.Code_NO_LEADER || p.Code == trivetpb.Code_DRAINING)
 }
 
 // close refuses what comes from here on with why.
@@ -273,7 +352,7 @@ func (q *proposer) abandon(why *trivetpb.Problem) {
 	q.closed, q.ended, q.lead = why, true, nil
 	for _, s := range q.queue {
 		for c := s.from; c < s.to; c++ {
-			if s.p.state[c] == queued {
+			if s.p.commands[c].state == queued {
 				q.conclude(s.p, c, &trivetpb.Result{Problem: why})
 			}
 		}
@@ -282,5 +361,4 @@ func (q *proposer) abandon(why *trivetpb.Problem) {
 	for _, g := range q.entries {
 		q.lose(g, "the node stopped with the write under way")
 	}
-	clear(q.entries)
 }

@@ -9,6 +9,7 @@ import (
 
 	"github.com/hashicorp/raft"
 
+	"trivet/internal/mutant"
 	"trivet/trivetpb"
 )
 
@@ -19,22 +20,45 @@ import (
 // is on its way the next one gathers by itself, and a lone command leaves at
 // once.
 //
-// What became of a command is decided in outcome.go.
+// What became of a command is decided in outcome.go; that none is applied twice,
+// however often it goes out, in identity.go.
 
 // proposal is what one caller waits for.
 type proposal struct {
-	commands [][]byte // encoded
 	// hop marks commands that another member forwarded: they are never
 	// forwarded again but answered NO_LEADER, and their origin looks anew.
 	hop  bool
 	done chan struct{} // closed when every command has its result
+	// then, where it is set, is called with the result of each command, under
+	// proposer.mu.
+	then func(*trivetpb.Result)
 
 	// Guarded by proposer.mu.
-	results []*trivetpb.Result // by command; nil while open
-	state   []commandState     // by command
-	open    int                // commands without a result
-	gaveUp  bool               // nobody reads the results any more
+	commands []pending
+	results  []*trivetpb.Result // by command; nil while open
+	open     int                // commands without a result
+	gaveUp   bool               // nobody reads the results any more
 }
+
+// pending is one command of a proposal.
+type pending struct {
+	data  []byte // encoded, without the stamp
+	kind  commandKind
+	state commandState
+	// maybe is set once an attempt ended that may have been applied, or may yet
+	// be: from then on "it was not applied" is true only if the state says so.
+	maybe bool
+	stamp
+}
+
+// commandKind says by what a repeat of a command is told from another command.
+type commandKind uint8
+
+const (
+	own        commandKind = iota // this node stamps it with its session
+	identified                    // its caller did, or the member that forwarded it
+	bare                          // nothing does: it goes out once
+)
 
 type commandState uint8
 
@@ -60,8 +84,14 @@ type group struct {
 	term   uint64
 	index  uint64 // where it may be stored; 0 until then
 	marker bool   // the term's marker, which has no segments
-	// Of a forward: whose slots it holds.
-	epoch uint64
+	// tick is closed when an entry of the clock's, which has no segments either,
+	// is applied or given up; nil for others.
+	tick chan struct{}
+	// Of a forward: whose slots it holds, what ends when they are given to
+	// another leader's, and the commands with their stamps.
+	epoch    uint64
+	ctx      context.Context
+	commands [][]byte
 }
 
 // leadership is what the leader knows of its term once its marker is applied.
@@ -76,12 +106,19 @@ type leadership struct {
 
 // now is the replicated clock of an entry made now.
 func (l *leadership) now() uint64 {
+	switch {
+	case mutant.On("wall-clock"):
+		return uint64(time.Now().UnixMilli())
+	case mutant.On("clock-from-zero"):
+		return uint64(time.Since(l.since).Milliseconds())
+	}
 	return l.clockMS + uint64(time.Since(l.since).Milliseconds())
 }
 
 // proposer is the queue and what left it.
 type proposer struct {
 	boot     uint64 // this start of the node, drawn at random: entryMeta.proposer
+	seed     uint64 // drawn at random: Marker.seed
 	maxBytes int64
 	// apply gives raft an entry; it returns when raft has taken it or is gone.
 	apply func(raft.Log)
@@ -90,6 +127,7 @@ type proposer struct {
 	// leader returns the id of the member that raft takes for the leader.
 	leader func() string
 	self   string
+	ctx    context.Context // the node's
 
 	wake chan struct{} // has room for one
 
@@ -104,9 +142,14 @@ type proposer struct {
 	entries map[uint64]*group
 	lastSeq uint64
 
+	session *session // this node's; nil while there is none
+	opening bool     // a SessionOpen is queued or under way
+
 	forwards  int    // under way to forwardee, in this epoch
 	forwardee string // the leader that they go to
 	epoch     uint64 // counts the changes of forwardee
+	epochCtx  context.Context
+	endEpoch  context.CancelFunc // nil before the first
 	holdUntil time.Time
 
 	closed *trivetpb.Problem // why nothing new is taken any more
@@ -121,7 +164,7 @@ type proposerStats struct {
 	Commands  uint64 // commands in them
 	Forwards  uint64 // requests to the leader
 	Forwarded uint64 // commands in them
-	Retried   uint64 // commands put back because they were certainly not applied
+	Retried   uint64 // commands put back, to go out again
 }
 
 // held is what a command counts for while it waits or is under way: its bytes,
@@ -133,18 +176,17 @@ func held(command []byte) int64 { return int64(len(command)) + 256 }
 const retryPause = 20 * time.Millisecond
 
 // submit queues commands, or says at once why not.
-func (q *proposer) submit(commands [][]byte, hop bool) (*proposal, *trivetpb.Problem) {
+func (q *proposer) submit(commands []pending, hop bool) (*proposal, *trivetpb.Problem) {
 	p := &proposal{
 		commands: commands,
 		hop:      hop,
 		done:     make(chan struct{}),
 		results:  make([]*trivetpb.Result, len(commands)),
-		state:    make([]commandState, len(commands)),
 		open:     len(commands),
 	}
 	var size int64
-	for _, c := range commands {
-		size += held(c)
+	for i := range commands {
+		size += held(commands[i].data)
 	}
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -191,21 +233,22 @@ func (q *proposer) wait(ctx context.Context, p *proposal) []*trivetpb.Result {
 	results := make([]*trivetpb.Result, len(p.commands))
 	withdrawn := false
 	for i, r := range p.results {
-		switch {
-		case r != nil:
-			results[i] = r
-		case p.state[i] == queued:
-			p.state[i] = concluded
-			q.bytes -= held(p.commands[i])
+		c := &p.commands[i]
+		if r == nil && c.state == queued {
+			// Withdrawn. Where an attempt was made before, conclude says that
+			// the outcome is unknown.
 			withdrawn = true
 			problem := &trivetpb.Problem{Code: trivetpb.Code_TIMEOUT, Detail: "the write waited for its turn until its time was up"}
 			if q.lead == nil && q.leader() == "" {
 				problem = &trivetpb.Problem{Code: trivetpb.Code_NO_LEADER, Detail: "no leader was known until the write's time was up"}
 			}
-			results[i] = &trivetpb.Result{Problem: problem}
-		default:
-			results[i] = unknownResult("the write was under way when its time was up")
+			q.conclude(p, i, &trivetpb.Result{Problem: problem})
+			r = p.results[i]
 		}
+		if r == nil {
+			r = unknownResult("the write was under way when its time was up")
+		}
+		results[i] = r
 	}
 	if withdrawn {
 		q.sweep()
@@ -265,9 +308,12 @@ func (q *proposer) dispatchAll() time.Duration {
 				q.mu.Unlock()
 				return 0
 			}
-			g := q.take(false)
+			g, more := q.take(false)
 			if g == nil {
 				q.mu.Unlock()
+				if !more {
+					return 0
+				}
 				continue
 			}
 			l := q.entry(g, lead)
@@ -281,10 +327,7 @@ func (q *proposer) dispatchAll() time.Duration {
 			return 0
 		}
 		if leader != q.forwardee {
-			// Forwards to another leader may hang with it; they have no claim
-			// on this one's slots.
-			q.forwardee, q.forwards, q.holdUntil = leader, 0, time.Time{}
-			q.epoch++
+			q.forwardTo(leader)
 		}
 		if hold := time.Until(q.holdUntil); hold > 0 {
 			q.mu.Unlock()
@@ -294,13 +337,17 @@ func (q *proposer) dispatchAll() time.Duration {
 			q.mu.Unlock()
 			return 0
 		}
-		g := q.take(true)
+		g, more := q.take(true)
 		if g == nil {
 			q.mu.Unlock()
+			if !more {
+				return 0
+			}
 			continue
 		}
 		q.forwards++
-		g.epoch = q.epoch
+		g.epoch, g.ctx = q.epoch, q.epochCtx
+		g.encode()
 		q.stats.Forwards++
 		q.stats.Forwarded += uint64(g.count)
 		q.mu.Unlock()
@@ -308,30 +355,49 @@ func (q *proposer) dispatchAll() time.Duration {
 	}
 }
 
+// forwardTo begins a new epoch of forwards. Those of the one before may hang
+// with their leader: they are ended, and go out again to this one.
+func (q *proposer) forwardTo(leader string) {
+	if q.endEpoch != nil {
+		q.endEpoch()
+	}
+	q.epochCtx, q.endEpoch = context.WithCancel(q.ctx)
+	q.forwardee, q.forwards, q.holdUntil = leader, 0, time.Time{}
+	q.epoch++
+}
+
 // take removes a group from the front of the queue; nil where everything that
-// it found had been given up. To be forwarded, it takes nothing that another
-// member forwarded: that came while this node was about to lead.
-func (q *proposer) take(forward bool) *group {
-	g := &group{}
+// it found had been given up (more: look again), or has to wait for a session.
+// To be forwarded, it takes nothing that another member forwarded: that came
+// while this node was about to lead.
+func (q *proposer) take(forward bool) (g *group, more bool) {
+	g = &group{}
 	emptied := 0
-	for full := false; !full && emptied < len(q.queue); {
+	stop := false // the rest stays in the queue
+	for !stop && emptied < len(q.queue) {
 		s := &q.queue[emptied]
 		from := s.from
 		if forward && s.p.hop {
 			for ; s.from < s.to; s.from++ {
-				if s.p.state[s.from] == queued {
+				if s.p.commands[s.from].state == queued {
 					q.conclude(s.p, s.from, notLeading)
 				}
 			}
 			emptied++
 			continue
 		}
-		for s.from < s.to && s.p.state[s.from] == queued && !full {
-			n := len(s.p.commands[s.from])
-			if full = g.count == maxGroupCommands || (g.count > 0 && g.bytes+n > maxGroupBytes); full {
+		for s.from < s.to && s.p.commands[s.from].state == queued {
+			c := &s.p.commands[s.from]
+			n := len(c.data) + maxStampBytes
+			if g.count == maxGroupCommands || (g.count > 0 && g.bytes+n > maxGroupBytes) {
+				stop = true
 				break
 			}
-			s.p.state[s.from] = underWay
+			if c.kind == own && !q.identify(c) {
+				stop = true
+				break
+			}
+			c.state = underWay
 			s.from++
 			g.count++
 			g.bytes += n
@@ -339,7 +405,7 @@ func (q *proposer) take(forward bool) *group {
 		if s.from > from {
 			g.segments = append(g.segments, segment{s.p, from, s.from})
 		}
-		for s.from < s.to && s.p.state[s.from] != queued {
+		for s.from < s.to && s.p.commands[s.from].state != queued {
 			s.from++ // withdrawn meanwhile
 		}
 		if s.from == s.to {
@@ -351,33 +417,32 @@ func (q *proposer) take(forward bool) *group {
 	if len(q.queue) == 0 {
 		q.queue, q.stale = nil, 0
 	}
-	if g.count == 0 {
-		return nil
+	if g.count > 0 {
+		return g, true
 	}
-	return g
+	if stop && !q.opening { // the first command needs a session that is not there
+		return q.openSession(), false
+	}
+	return nil, !stop
 }
 
 // entry makes a group the log entry of its leader and notes it as under way.
 func (q *proposer) entry(g *group, lead *leadership) raft.Log {
-	size := 11 // the clock
-	for _, s := range g.segments {
-		for _, c := range s.p.commands[s.from:s.to] {
-			size += 1 + binary.MaxVarintLen32 + len(c)
-		}
-	}
 	// A trivetpb.Entry by hand, since its commands are encoded already.
 	const (
 		tagClock   = 1 << 3     // field 1, a varint
 		tagCommand = 2<<3 | 0x2 // field 2, delimited
 	)
-	data := make([]byte, 0, size)
+	data := make([]byte, 0, 11+g.bytes+g.count*(1+binary.MaxVarintLen32))
 	data = append(data, tagClock)
 	data = binary.AppendUvarint(data, lead.now())
 	for _, s := range g.segments {
-		for _, c := range s.p.commands[s.from:s.to] {
+		for i := s.from; i < s.to; i++ {
+			c := &s.p.commands[i]
 			data = append(data, tagCommand)
-			data = binary.AppendUvarint(data, uint64(len(c)))
-			data = append(data, c...)
+			data = binary.AppendUvarint(data, uint64(len(c.data)+c.stampBytes()))
+			data = append(data, c.data...)
+			data = c.appendStamp(data)
 		}
 	}
 	q.stats.Entries++
@@ -396,7 +461,7 @@ func (q *proposer) note(g *group, term uint64, data []byte) raft.Log {
 // mark returns the entry of a term's marker.
 func (q *proposer) mark(term uint64, settings *trivetpb.Settings) (raft.Log, error) {
 	data, err := (&trivetpb.Entry{Commands: []*trivetpb.Command{{
-		Command: &trivetpb.Command_Marker{Marker: &trivetpb.Marker{Term: term, Settings: settings}},
+		Command: &trivetpb.Command_Marker{Marker: &trivetpb.Marker{Term: term, Settings: settings, Seed: q.seed}},
 	}}}).MarshalVT()
 	if err != nil {
 		return raft.Log{}, err

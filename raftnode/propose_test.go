@@ -29,9 +29,23 @@ func newDesk() *desk {
 		forward: func(to string, g *group) { d.sent, d.sentTo = append(d.sent, g), append(d.sentTo, to) },
 		leader:  func() string { return d.leaderIs },
 		wake:    make(chan struct{}, 1),
+		ctx:     context.Background(),
+		session: &session{id: 77},
 	}
 	d.proposer.entries = map[uint64]*group{}
 	return d
+}
+
+// submit submits commands as this node's callers do, or as another member does.
+func (d *desk) submit(commands [][]byte, hop bool) (*proposal, *trivetpb.Problem) {
+	p := make([]pending, len(commands))
+	for i, c := range commands {
+		p[i].data = c
+		if hop {
+			p[i].kind = identified
+		}
+	}
+	return d.proposer.submit(p, hop)
 }
 
 func (d *desk) lead(term uint64) {
@@ -40,13 +54,27 @@ func (d *desk) lead(term uint64) {
 	d.serve(&leadership{term: term, start: 5, clockMS: 1000, since: time.Now()})
 }
 
+// commandsOf returns commands of about the given size, each another one.
 func commandsOf(n, size int) [][]byte {
 	out := make([][]byte, n)
 	for i := range out {
-		out[i] = make([]byte, size)
-		copy(out[i], fmt.Sprint(i))
+		value := make([]byte, max(0, size-20))
+		c := put(fmt.Sprintf("%06d", i), string(value))
+		out[i], _ = c.MarshalVT()
+		for len(out[i]) < size { // lengths of lengths
+			value = append(value, 0)
+			out[i], _ = put(fmt.Sprintf("%06d", i), string(value)).MarshalVT()
+		}
 	}
 	return out
+}
+
+// command decodes a command of an entry.
+func (d *desk) command(t *testing.T, entry, i int) *trivetpb.Command {
+	t.Helper()
+	var e trivetpb.Entry
+	require.NoError(t, e.UnmarshalVT(d.entries[entry].Data))
+	return e.Commands[i]
 }
 
 func okResults(n int) []*trivetpb.Result {
@@ -74,7 +102,7 @@ func TestGroupsHaveBounds(t *testing.T) {
 		{"one alone", 1, 10, []int{1}},
 		{"what fits goes together", 1024, 10, []int{1024}},
 		{"too many", 2500, 10, []int{1024, 1024, 452}},
-		{"too large", 600, 1000, []int{262, 262, 76}},
+		{"too large", 600, 1000, []int{253, 253, 94}},
 		{"one larger than a group goes alone", 2, 300 << 10, []int{1, 1}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -91,8 +119,7 @@ func TestGroupsHaveBounds(t *testing.T) {
 				m, err := decodeEntryMeta(&l)
 				require.NoError(t, err)
 				require.Equal(t, entryMeta{term: 3, proposer: 7, seq: uint64(i + 1)}, m)
-				// The commands are no Commands here; count them on the wire.
-				require.NoError(t, countCommands(l.Data, &e))
+				require.NoError(t, e.UnmarshalVT(l.Data))
 				require.Len(t, e.Commands, n)
 				d.commit(t, i, uint64(10+i), n)
 			}
@@ -101,32 +128,6 @@ func TestGroupsHaveBounds(t *testing.T) {
 			require.Zero(t, d.bytes)
 		})
 	}
-}
-
-// countCommands reads an entry's shape without reading its commands.
-func countCommands(data []byte, e *trivetpb.Entry) error {
-	for i := 0; i < len(data); {
-		switch data[i] {
-		case 1 << 3:
-			for i++; data[i] >= 0x80; i++ {
-			}
-			i++
-		case 2<<3 | 2:
-			n, shift := 0, 0
-			for i++; ; i++ {
-				n |= int(data[i]&0x7f) << shift
-				shift += 7
-				if data[i] < 0x80 {
-					break
-				}
-			}
-			i += 1 + n
-			e.Commands = append(e.Commands, nil)
-		default:
-			return fmt.Errorf("tag %d at %d", data[i], i)
-		}
-	}
-	return nil
 }
 
 func TestEntryIsTheProtobufOfItsCommands(t *testing.T) {
@@ -145,9 +146,9 @@ func TestEntryIsTheProtobufOfItsCommands(t *testing.T) {
 	var e trivetpb.Entry
 	require.NoError(t, e.UnmarshalVT(d.entries[0].Data))
 	require.GreaterOrEqual(t, e.ClockMs, uint64(1000))
-	want, err := (&trivetpb.Entry{ClockMs: e.ClockMs, Commands: []*trivetpb.Command{a, b}}).MarshalVT()
-	require.NoError(t, err)
-	require.Equal(t, want, d.entries[0].Data)
+	a.Session, a.Seq = 77, 1
+	b.Session, b.Seq = 77, 2
+	require.Equal(t, (&trivetpb.Entry{ClockMs: e.ClockMs, Commands: []*trivetpb.Command{a, b}}).String(), e.String())
 }
 
 func TestNoMoreThanSomeEntriesAreUnderWay(t *testing.T) {
@@ -199,45 +200,36 @@ func TestWhatBecomesOfAnEntryOfADeposedLeader(t *testing.T) {
 	for _, c := range []struct {
 		name    string
 		happens func(d *desk, l raft.Log)
-		result  string // "ok", "again" or "open"
+		result  string // "ok", "again", or "maybe" where it may have been applied as well
 	}{
 		{"never stored", func(d *desk, l raft.Log) { d.stepDown(0) }, "again"},
 		{"stored, then open", func(d *desk, l raft.Log) {
 			l.Index = 10
 			d.storing([]*raft.Log{&l})
 			d.stepDown(0)
-		}, "open"},
-		{"stored, then committed by another leader", func(d *desk, l raft.Log) {
+		}, "maybe"},
+		{"stored, and committed by another leader before the notice", func(d *desk, l raft.Log) {
 			l.Index = 10
 			d.storing([]*raft.Log{&l})
-			d.stepDown(0)
 			d.applied(&l, okResults(1))
+			d.stepDown(0)
 		}, "ok"},
 		{"stored, then something else in its place", func(d *desk, l raft.Log) {
 			l.Index = 10
 			d.storing([]*raft.Log{&l})
-			d.stepDown(0)
 			d.applied(&raft.Log{Index: 10, Type: raft.LogConfiguration}, nil)
 		}, "again"},
 		{"stored, then a no-op in its place, which is not seen", func(d *desk, l raft.Log) {
 			l.Index = 10
 			d.storing([]*raft.Log{&l})
-			d.stepDown(0)
 			d.applied(&raft.Log{Index: 9, Type: raft.LogConfiguration}, nil)
 			d.applied(&raft.Log{Index: 11, Type: raft.LogConfiguration}, nil)
 		}, "again"},
-		{"stored, then something applied before it", func(d *desk, l raft.Log) {
-			l.Index = 10
-			d.storing([]*raft.Log{&l})
-			d.stepDown(0)
-			d.applied(&raft.Log{Index: 9, Type: raft.LogConfiguration}, nil)
-		}, "open"},
 		{"stored, then a snapshot over it", func(d *desk, l raft.Log) {
 			l.Index = 10
 			d.storing([]*raft.Log{&l})
-			d.stepDown(0)
 			d.skipped(10)
-		}, "unknown"},
+		}, "maybe"},
 		{"another process's entry with the same number", func(d *desk, l raft.Log) {
 			l.Index = 10
 			d.storing([]*raft.Log{&l})
@@ -256,13 +248,15 @@ func TestWhatBecomesOfAnEntryOfADeposedLeader(t *testing.T) {
 			switch c.result {
 			case "ok":
 				require.Nil(t, d.wait(over, p)[0].Problem)
-			case "unknown", "open":
-				require.Empty(t, d.queue)
-				require.True(t, d.wait(over, p)[0].Problem.Unknown)
-			case "again":
+			case "maybe", "again":
+				require.Equal(t, c.result == "maybe", p.commands[0].maybe)
+				first := d.command(t, 0, 0)
 				d.lead(4)
 				d.dispatchAll()
 				require.Len(t, d.entries, 2)
+				again := d.command(t, 1, 0)
+				require.Equal(t, []uint64{77, 1}, []uint64{again.Session, again.Seq})
+				require.Equal(t, first.Seq, again.Seq)
 				d.commit(t, 1, 20, 1)
 				require.Nil(t, d.wait(over, p)[0].Problem)
 				require.EqualValues(t, 1, d.stats.Retried)
@@ -317,25 +311,55 @@ func TestForwardsHopOnce(t *testing.T) {
 	require.False(t, p.results[0].Problem.Unknown)
 }
 
-func TestForwardsGoOutAgainOnlyIfCertainlyNotApplied(t *testing.T) {
+func TestForwardsGoOutAgainUntilTheyAreAnswered(t *testing.T) {
 	d := newDesk()
 	d.leaderIs = "n2"
-	p, _ := d.submit(commandsOf(3, 10), false)
+	p, _ := d.submit(commandsOf(4, 10), false)
 	d.dispatchAll()
 	require.Equal(t, []string{"n2"}, d.sentTo)
-	results := []*trivetpb.Result{{Revision: 9}, notLeading, unknownResult("lost")}
-	d.forwarded(d.sent[0], results, func(i int) bool { return i == 1 })
+	d.forwarded(d.sent[0], []*trivetpb.Result{
+		{Revision: 9}, notLeading, gone, unknownResult("the answer was too large"),
+	}, nil, nil)
 	require.Positive(t, d.dispatchAll(), "not at once to the same leader")
 	d.leaderIs = "n3"
 	d.dispatchAll()
 	require.Equal(t, []string{"n2", "n3"}, d.sentTo)
-	require.Equal(t, 1, d.sent[1].segments[0].to-d.sent[1].segments[0].from)
-	d.forwarded(d.sent[1], okResults(1), func(int) bool { return false })
+	require.Equal(t, d.sent[0].commands[1:3], withoutAck(t, d.sent[1].commands), "with the same stamps")
+	d.forwarded(d.sent[1], nil, nil, errPeerLost)
+	d.leaderIs = "n4"
+	d.dispatchAll()
+	// Of the first it is known that it was not applied by n2; n3 may have.
+	d.forwarded(d.sent[2], nil, &trivetpb.Problem{Code: trivetpb.Code_OVERLOADED}, nil)
+	d.leaderIs = "n5"
+	d.dispatchAll()
+	d.forwarded(d.sent[3], []*trivetpb.Result{
+		{Revision: 4, Replayed: true}, {Problem: &trivetpb.Problem{Code: trivetpb.Code_QUOTA_EXCEEDED}},
+	}, nil, nil)
 	<-p.done
 	require.EqualValues(t, 9, p.results[0].Revision)
-	require.EqualValues(t, 1, p.results[1].Revision)
-	require.True(t, p.results[2].Problem.Unknown)
+	require.EqualValues(t, 4, p.results[1].Revision)
+	require.False(t, p.results[1].Replayed, "the repeat was the node's")
+	require.True(t, p.results[2].Problem.Unknown, "n3 may have applied it, and may yet")
+	require.True(t, p.results[3].Problem.Unknown)
 	require.True(t, d.idle())
+	require.EqualValues(t, 4, d.session.acked)
+}
+
+// withoutAck is encoded commands without their acks.
+func withoutAck(t *testing.T, commands [][]byte) [][]byte {
+	t.Helper()
+	var out [][]byte
+	for _, b := range commands {
+		var c trivetpb.Command
+		require.NoError(t, c.UnmarshalVT(b))
+		c.Ack = 0
+		stamp := pending{stamp: stamp{&session{id: c.Session}, c.Seq}}
+		c.Session, c.Seq = 0, 0
+		b, err := c.MarshalVT()
+		require.NoError(t, err)
+		out = append(out, stamp.appendStamp(b))
+	}
+	return out
 }
 
 // A leader that hangs holds the forwards that it got, and no others.
@@ -352,12 +376,12 @@ func TestAHangingLeaderDoesNotHoldUpTheNext(t *testing.T) {
 	d.dispatchAll()
 	require.Len(t, d.sent, maxInFlight+2)
 	// What the first one still answers does not free the second one's slots.
-	d.forwarded(d.sent[0], okResults(1), func(int) bool { return false })
+	d.forwarded(d.sent[0], okResults(1), nil, nil)
 	require.Equal(t, 2, d.forwards)
 	d.leaderIs = "n2" // again
 	d.submit(commandsOf(1, 10), false)
 	d.dispatchAll()
-	d.forwarded(d.sent[1], okResults(1), func(int) bool { return false })
+	d.forwarded(d.sent[1], okResults(1), nil, nil)
 	require.Equal(t, 1, d.forwards)
 }
 

@@ -21,7 +21,18 @@ type simNet struct {
 	latency   func() time.Duration    // of one way; called under mu
 	changed   chan struct{}           // closed at each change of cut
 	conns     map[*simConn]bool
+	// onWrite, where it is set, is called before each write to a stream and says
+	// what becomes of it.
+	onWrite func(c *simConn) writeFate
 }
+
+type writeFate int
+
+const (
+	delivered writeFate = iota
+	lost                // it goes nowhere, and the stream breaks
+	last                // it arrives, and then the stream breaks
+)
 
 func newSimNet() *simNet {
 	return &simNet{
@@ -263,8 +274,17 @@ func (c *simConn) Write(b []byte) (int, error) {
 		return 0, net.ErrClosed
 	}
 	c.net.mu.Lock()
-	latency := c.net.latency()
+	latency, onWrite := c.net.latency(), c.net.onWrite
 	c.net.mu.Unlock()
+	if onWrite != nil {
+		switch onWrite(c) {
+		case lost:
+			c.Close()
+			return 0, errors.New("broken pipe")
+		case last:
+			defer c.Close() // the bytes are in the pipe, which is read to its end
+		}
+	}
 	c.w.mu.Lock()
 	defer c.w.mu.Unlock()
 	if c.w.closed {

@@ -13,7 +13,7 @@ import (
 	"trivet/internal/mutant"
 )
 
-// transport is raft's network transport with three differences.
+// transport is raft's network transport with these differences.
 //
 //   - Servers are addressed by id; the peer port finds the address when it
 //     dials. What raft puts into its messages and its vote as an address is the
@@ -21,6 +21,8 @@ import (
 //   - Heartbeats bypass raft's main goroutine only where that is safe
 //     (stablestore.go).
 //   - A message commits nothing that lies beyond it (boundCommit).
+//   - A message that goes on right behind the newest snapshot is compared with
+//     that (matchSnapshot).
 //   - The node can put a message of its own in front of raft (inject): one that
 //     the leader could have sent.
 type transport struct {
@@ -29,6 +31,9 @@ type transport struct {
 	stable *guardedStable
 	// state is raft's, once raft exists.
 	state atomic.Pointer[func() raft.RaftState]
+
+	// snapshotEnd returns where the newest snapshot ends.
+	snapshotEnd func() (index, term uint64)
 
 	// leads returns the term that raft leads, 0 for none; set with state.
 	leads    atomic.Pointer[func() uint64]
@@ -40,8 +45,9 @@ type transport struct {
 	done chan struct{}
 }
 
-func newTransport(nt *raft.NetworkTransport, port *peerPort, stable *guardedStable) *transport {
+func newTransport(nt *raft.NetworkTransport, port *peerPort, stable *guardedStable, snapshotEnd func() (index, term uint64)) *transport {
 	t := &transport{
+		snapshotEnd:      snapshotEnd,
 		NetworkTransport: nt,
 		id:               raft.ServerID(port.id),
 		portStop:         port.stop,
@@ -69,6 +75,26 @@ func boundCommit(req *raft.AppendEntriesRequest) {
 	req.LeaderCommitIndex = min(req.LeaderCommitIndex, req.PrevLogEntry+uint64(len(req.Entries)))
 }
 
+// matchSnapshot lets a message through whose entries follow the very entry that
+// the newest snapshot ends with. raft compares that entry with what it remembers
+// as the end of its log, where the two have the same index. After a snapshot was
+// installed over a log that ended there in an entry of a deposed leader, that is
+// a memory of an entry that is gone: it would refuse the message, be sent the
+// snapshot again, and refuse the message, for ever. A message that follows
+// nothing is not compared; the snapshot stands for all that it would follow.
+//
+// What raft remembers stays wrong until the next entry is stored, in one more
+// place: its last term, where it votes and stands for election, is that of the
+// deposed leader, so lower than it is. To stand with less than one has harms
+// nobody. To vote for one with less harms nobody either, as the entry that the
+// snapshot ends with was not committed by this member's vote.
+func (t *transport) matchSnapshot(req *raft.AppendEntriesRequest) {
+	index, term := t.snapshotEnd()
+	if req.PrevLogEntry == index && req.PrevLogTerm == term && !mutant.On("snapshot-at-end") {
+		req.PrevLogEntry, req.PrevLogTerm = 0, 0
+	}
+}
+
 // pump hands raft what arrives.
 func (t *transport) pump() {
 	defer close(t.done)
@@ -77,6 +103,7 @@ func (t *transport) pump() {
 		case rpc := <-t.NetworkTransport.Consumer():
 			if req, ok := rpc.Command.(*raft.AppendEntriesRequest); ok {
 				boundCommit(req)
+				t.matchSnapshot(req)
 				if i := slices.IndexFunc(req.Entries, func(l *raft.Log) bool { return len(l.Extensions) == 0 }); i >= 0 {
 					// Its leader would have stamped it (logstore.go).
 					rpc.Respond(nil, fmt.Errorf("raftnode: entry %d %w", req.Entries[i].Index, errNoMeta))
@@ -151,6 +178,9 @@ const resendPause = 25 * time.Millisecond
 // returns once raft has taken it, false where the transport closed before. The
 // answer goes to reply (nil: nowhere), a channel with room for it.
 func (t *transport) inject(command any, reply chan raft.RPCResponse) bool {
+	if req, ok := command.(*raft.AppendEntriesRequest); ok {
+		t.matchSnapshot(req)
+	}
 	if reply == nil {
 		reply = make(chan raft.RPCResponse, 1)
 	}

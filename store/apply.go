@@ -7,37 +7,54 @@ import (
 )
 
 // apply applies an entry that knownEntry accepted, under the store's lock.
-func (st *state) apply(index uint64, entry *trivetpb.Entry) []*trivetpb.Result {
-	st.index = index
-	st.clockMS = max(st.clockMS, entry.ClockMs)
+func (a *applier) apply(index uint64, entry *trivetpb.Entry) []*trivetpb.Result {
+	a.index = index
+	a.clockMS = max(a.clockMS, entry.ClockMs)
 
 	// Results come from slabs: they are answered and dropped together.
 	results := make([]*trivetpb.Result, len(entry.Commands))
 	slab := make([]trivetpb.Result, len(entry.Commands))
-	a := applier{state: st}
-	first := st.history.changes.n
+	a.first = a.history.changes.n
+	a.named = a.namedBefore
 	for i, c := range entry.Commands {
 		results[i] = &slab[i]
 		a.left = len(entry.Commands) - i
 		a.command(c, results[i])
 	}
-	st.compact(st.history.changes.n - first)
+	a.rehash()
+	a.compact(a.history.changes.n - a.first)
 	return results
 }
 
-// applier applies the commands of one entry, one after the other. A command is
-// executed directly against the state. What it changed so far is the end of the
-// history, so that is its undo log as well.
+// applier applies the commands of one entry, one after the other. An operation
+// on keys is executed directly against the state. What it changed so far is the
+// end of the history, so that is its undo log as well. All other commands fail
+// before they change anything, or not at all.
 type applier struct {
+	// state is another one after a RestoreCommit.
 	*state
-	// mark is where the changes of the present command begin in the history,
-	// before what the totals were then.
-	mark   int
-	before totals
+	replaced bool
+	ready    *prepared
+	// first is where the changes of the entry begin in the history, mark where
+	// those of the present command do, before what the totals were then.
+	first, mark int
+	before      totals
+	// nextIDBefore, granted and orphans are for the leases of single puts: see
+	// attach.go.
+	nextIDBefore     uint64
+	granted, orphans []uint64
+	// expiring marks what is erased as expired.
+	expiring bool
 	// budget is what the answer to the present command may still hold.
 	budget budget
 	// ranged is how many keys its delete ranges have found.
 	ranged uint64
+
+	// session is the one that was named last, named all that the entry named.
+	session *session
+	named   []*session
+	// stirred is the tokens whose standing changed: see awaiting.
+	stirred []uint64
 
 	puts slab[putAnswer]
 	adds slab[addAnswer]
@@ -54,32 +71,117 @@ type addAnswer struct {
 	add   trivetpb.AddResult
 }
 
-// command applies one command and writes its result: all of it or nothing.
+// command applies one command and writes its result: all of it or nothing. The
+// order is part of the state machine: what was applied before under the same
+// identity is answered as then, whatever has become of guards and limits.
 func (a *applier) command(c *trivetpb.Command, result *trivetpb.Result) {
-	a.mark, a.before, a.budget, a.ranged = a.history.changes.n, a.totals, budget{}, 0
-	var problem *trivetpb.Problem
-	switch c := c.Command.(type) {
-	case *trivetpb.Command_Op:
-		// What Check refuses before it is proposed is refused again here, at
-		// the limits that no setting exceeds: the log may come from a node that
-		// checks less.
-		problem = check(c.Op, hardLimits, false)
-		if problem == nil {
-			problem = a.op(c.Op, result)
-		}
-	case *trivetpb.Command_Marker:
-		a.marker(c.Marker)
+	first, problem := a.recall(c)
+	if first != nil {
+		replay(result, first)
+		return
 	}
-	if problem == nil {
+	if problem != nil {
+		result.Revision, result.Problem = a.revision, problem
+		return
+	}
+	a.begin()
+	if problem = a.try(c, result); problem == nil {
 		problem = a.overQuota()
 	}
 	if problem != nil {
-		a.undo()
-		result.Result, result.Problem = nil, problem
-	} else if a.history.changes.n > a.mark {
-		a.commit(a.mark)
+		a.fail(result, problem)
 	}
-	result.Revision = a.revision
+	result.Revision = a.seen()
+	// Only an operation on keys, which can be undone, may find no room here.
+	if problem = a.remember(c, result); problem != nil && c.GetOp() != nil {
+		a.fail(result, problem)
+		result.Revision = a.seen()
+	}
+	a.endOrphans()
+	a.commitChanges()
+}
+
+func (a *applier) begin() {
+	a.mark, a.before, a.budget, a.ranged = a.history.changes.n, a.totals, budget{}, 0
+	a.nextIDBefore = a.nextID
+	a.granted = a.granted[:0]
+}
+
+// fail undoes the present command.
+func (a *applier) fail(result *trivetpb.Result, problem *trivetpb.Problem) {
+	a.undo()
+	result.Result, result.Problem = nil, problem
+}
+
+// commitChanges makes what was changed since the mark a revision, if anything
+// was.
+func (a *applier) commitChanges() {
+	if a.history.changes.n > a.mark {
+		a.commit(a.mark)
+		a.mark = a.history.changes.n
+	}
+}
+
+// try executes a command. What CheckCommand refuses before it is proposed is
+// refused again here, at the limits that no setting exceeds: the log may come
+// from a node that checks less.
+func (a *applier) try(c *trivetpb.Command, result *trivetpb.Result) *trivetpb.Problem {
+	if p := checkGuards(c); p != nil {
+		return p
+	}
+	if p := a.guard(c.Guards); p != nil {
+		return p
+	}
+	if op, ok := c.Command.(*trivetpb.Command_Op); ok {
+		if p := check(op.Op, hardLimits, false); p != nil {
+			return p
+		}
+		return a.op(op.Op, result)
+	}
+	if p := checkPlain(c); p != nil {
+		return p
+	}
+	if p := a.roomForPlain(c); p != nil {
+		return p
+	}
+	return a.plain(c, result)
+}
+
+// plain executes what is no operation on keys. It was checked.
+func (a *applier) plain(c *trivetpb.Command, result *trivetpb.Result) *trivetpb.Problem {
+	switch c := c.Command.(type) {
+	case *trivetpb.Command_Marker:
+		a.marker(c.Marker)
+	case *trivetpb.Command_Expire:
+		a.expire()
+	case *trivetpb.Command_LeaseGrant:
+		return a.leaseGrant(c.LeaseGrant, result)
+	case *trivetpb.Command_LeaseKeepAlive:
+		return a.leaseKeepAlive(c.LeaseKeepAlive, result)
+	case *trivetpb.Command_LeaseRevoke:
+		return a.leaseRevoke(c.LeaseRevoke, result)
+	case *trivetpb.Command_LockAcquire:
+		return a.lockAcquire(c.LockAcquire, result)
+	case *trivetpb.Command_LockKeepAlive:
+		return a.lockKeepAlive(c.LockKeepAlive, result)
+	case *trivetpb.Command_LockRelease:
+		return a.lockRelease(c.LockRelease, result)
+	case *trivetpb.Command_LockCancel:
+		return a.lockCancel(c.LockCancel, result)
+	case *trivetpb.Command_SessionOpen:
+		return a.sessionOpen(c.SessionOpen, result)
+	case *trivetpb.Command_SessionKeepAlive:
+		return a.sessionKeepAlive(c.SessionKeepAlive, result)
+	case *trivetpb.Command_SessionClose:
+		return a.sessionClose(c.SessionClose, result)
+	case *trivetpb.Command_RestoreChunk:
+		return a.restoreChunk(c.RestoreChunk)
+	case *trivetpb.Command_RestoreCommit:
+		return a.restoreCommit(c.RestoreCommit, a.ready)
+	case *trivetpb.Command_RestoreAbort:
+		a.restoreAbort(c.RestoreAbort)
+	}
+	return nil
 }
 
 // op executes one operation and writes its answer. The operation was checked.
@@ -141,6 +243,9 @@ func (a *applier) write(key string, c *chain, value []byte, lease uint64) *versi
 			a.unbury(c)
 		}
 	}
+	if was := leaseOf(old); was|lease != 0 {
+		a.move(key, was, lease)
+	}
 	v.hash = itemHash(key, v)
 	bytes := itemBytes(key, v)
 	a.totals.bytes += bytes
@@ -157,6 +262,12 @@ func (a *applier) erase(c *chain, old *version) {
 		mod:  a.revision + 1,
 		sub:  uint32(a.history.changes.n - a.mark),
 	}
+	if a.expiring {
+		v.number = expiredTombstone
+	}
+	if old.lease != 0 {
+		a.move(c.key, old.lease, 0)
+	}
 	a.totals.keys--
 	a.totals.bytes -= itemBytes(c.key, old)
 	a.totals.sum -= old.hash
@@ -170,6 +281,9 @@ func (a *applier) undo() {
 	changes := &a.history.changes
 	for i := changes.n - 1; i >= a.mark; i-- {
 		c, v := changes.at(i).chain, changes.at(i).v
+		if is, was := leaseOf(v), leaseOf(v.prev); is|was != 0 {
+			a.move(c.key, is, was)
+		}
 		switch {
 		case v.prev == nil:
 			a.leave(c)
@@ -182,7 +296,8 @@ func (a *applier) undo() {
 		c.head.Store(v.prev)
 	}
 	changes.truncate(a.mark)
-	a.totals = a.before
+	a.ungrant()
+	a.totals, a.nextID = a.before, a.nextIDBefore
 }
 
 // overQuota refuses a command that leaves more live data than there was before

@@ -75,6 +75,14 @@ func check(op *trivetpb.Op, l Limits, inTxn bool) *trivetpb.Problem {
 			p.Limit = uint64(l.MaxValueBytes)
 			return p
 		}
+		if op.Put.TtlMs != 0 {
+			if op.Put.Lease != 0 {
+				return problemf(trivetpb.Code_BAD_REQUEST, "either a lease or a ttl, not both")
+			}
+			if p := checkTTL(op.Put.TtlMs); p != nil {
+				return p
+			}
+		}
 		return checkKey(op.Put.Key)
 	case *trivetpb.Op_Delete:
 		if op.Delete.Range == nil {

@@ -17,14 +17,24 @@ import (
 // scan. The state's hash mixes that sum with the revision, the compact revision,
 // the replicated clock and the settings: all of them are functions of the log,
 // and a store that compacts at another point is as wrong as one that lost a
-// write. The index is left out, because nodes compare hashes of equal indexes,
+// write. Leases, locks, sessions and remembered answers have a sum of their own
+// (restHash), of hashes over a few numbers each. The index is left out, because nodes compare hashes of equal indexes,
 // and because a backup restored into another cluster keeps its hash.
 
 // Each kind of thing hashed starts with a byte of its own, so that one kind can
 // never pass for another.
 const (
-	hashState = 'S'
-	hashItem  = 'I'
+	hashState   = 'S'
+	hashItem    = 'I'
+	hashLease   = 'L'
+	hashLock    = 'K'
+	hashWaiter  = 'W'
+	hashSession = 'N'
+	hashAnswer  = 'A'
+	hashKeyed   = 'D'
+	hashUpload  = 'U'
+	hashChunk   = 'C'
+	hashDraws   = 'R'
 )
 
 // itemHash covers the key, the value and all of the version's numbers but sub
@@ -47,9 +57,10 @@ func itemHash(key string, v *version) uint64 {
 }
 
 // stateHash is the hash that Stats returns and a snapshot's header holds: of the
-// items' sum, and of those parts of stats that are not counted from items.
-func stateHash(sum uint64, stats Stats) uint64 {
-	b := make([]byte, 0, 64)
+// items' sum, that of the rest (restHash), and of those parts of stats that are
+// not counted from items.
+func stateHash(sum, rest uint64, stats Stats) uint64 {
+	b := make([]byte, 0, 72)
 	b = append(b, hashState)
 	for _, n := range [...]uint64{
 		sum, stats.Revision, stats.CompactRevision, stats.ClockMS,
@@ -57,5 +68,33 @@ func stateHash(sum uint64, stats Stats) uint64 {
 	} {
 		b = binary.LittleEndian.AppendUint64(b, n)
 	}
+	if rest != 0 {
+		b = binary.LittleEndian.AppendUint64(b, rest)
+	}
 	return xxhash.Sum64(b)
+}
+
+// restHash is what of the state's hash is beside the items: a sum over leases,
+// locks, those who wait, sessions, remembered answers and the upload, and the
+// numbers that ids and tokens are drawn from. It is 0 where there is none of
+// these, and then no part of the state's hash, which is what it was before
+// there were any.
+func (st *state) restHash() uint64 {
+	rest := st.totals.rest
+	if st.upload != nil {
+		rest += st.upload.hash()
+	}
+	if st.seed|st.nextID|st.nextToken != 0 {
+		rest += mix(hashDraws, st.seed, st.nextID, st.nextToken)
+	}
+	return rest
+}
+
+func textHash(s string) uint64 { return xxhash.Sum64String(s) }
+
+func bit(b bool) uint64 {
+	if b {
+		return 1
+	}
+	return 0
 }

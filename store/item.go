@@ -54,13 +54,20 @@ type version struct {
 	sub      uint32 // the place among the changes of revision mod, from 0
 	create   uint64 // 0: a tombstone
 	mod      uint64
-	number   uint64 // the item's Version
+	number   uint64 // the item's Version; of a tombstone, see expired
 	lease    uint64
 	hash     uint64 // of the item; 0 for a tombstone
 }
 
 // live says that there is a version and that it is no tombstone.
 func (v *version) live() bool { return v != nil && v.create != 0 }
+
+// expiredTombstone is the number of a tombstone of a key whose lease expired.
+const expiredTombstone = 1
+
+// expired says of a tombstone that the key's lease expired, and that nobody
+// deleted it.
+func (v *version) expired() bool { return v.number == expiredTombstone }
 
 func (v *version) setValue(b []byte) {
 	v.value, v.valueLen = unsafe.SliceData(b), uint32(len(b))

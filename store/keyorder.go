@@ -15,6 +15,9 @@ func (k *keyOrder) add(m *trivetpb.SnapshotVersion) (string, *version, error) {
 	key := keyString(m.Key)
 	v := &version{sub: m.Sub, create: m.CreateRevision, mod: m.ModRevision, number: m.Version, lease: m.Lease}
 	v.setValue(m.Value)
+	if m.Deleted && m.Expired {
+		v.number = expiredTombstone
+	}
 	bad := func(what string) (string, *version, error) {
 		return "", nil, corruptf("record %d, a version of revision %d: %s", in.records-1, m.ModRevision, what)
 	}
@@ -27,17 +30,21 @@ func (k *keyOrder) add(m *trivetpb.SnapshotVersion) (string, *version, error) {
 		return bad("the value's length")
 	case v.mod < 2 || v.mod > in.header.Revision:
 		return bad("the revision is not one of the store's")
-	case m.Deleted && (v.create != 0 || v.number != 0 || v.lease != 0 || len(m.Value) != 0):
+	case m.Deleted && (v.create != 0 || m.Version != 0 || v.lease != 0 || len(m.Value) != 0):
 		return bad("a tombstone has more than a key and a revision")
 	case !m.Deleted && (v.create < 2 || v.create > v.mod || v.number < 1):
 		return bad("the create revision or the version")
+	case !m.Deleted && m.Expired:
+		return bad("what is there has not expired")
 	}
 	before := k.last
 	if before != nil && key != k.key {
 		if key < k.key {
 			return bad("the key is not after the one before")
 		}
-		k.finishKey()
+		if err := k.finishKey(); err != nil {
+			return "", nil, err
+		}
 		before = nil
 	}
 	retained := v.mod > in.header.CompactRevision
@@ -65,13 +72,24 @@ func (k *keyOrder) add(m *trivetpb.SnapshotVersion) (string, *version, error) {
 	return key, v, nil
 }
 
-// finishKey counts the newest version of a key.
-func (k *keyOrder) finishKey() {
+// finishKey counts the newest version of a key, and attaches it to its lease.
+// Older versions may name leases that ended since.
+func (k *keyOrder) finishKey() error {
 	if !k.last.live() {
-		return
+		return nil
+	}
+	if id := k.last.lease; id != 0 {
+		l, ok := k.in.rest.leases.get(id)
+		if !ok {
+			return corruptf("a key of revision %d has the lease %d, which does not exist", k.last.mod, id)
+		}
+		if l.run.keys.Load(k.key, struct{}{}); l.run.keys.Len() > MaxLeaseKeys {
+			return corruptf("lease %d has more than %d keys", id, MaxLeaseKeys)
+		}
 	}
 	k.in.totals.keys++
 	k.in.totals.bytes += itemBytes(k.key, k.last)
 	k.in.totals.sum += k.last.hash
 	k.last = nil
+	return nil
 }

@@ -43,19 +43,64 @@ func knownCommand(c *trivetpb.Command) error {
 	if hasUnknown(c) {
 		return errField
 	}
+	for _, g := range c.Guards {
+		if g == nil {
+			return errEmpty
+		}
+		if hasUnknown(g) {
+			return errField
+		}
+	}
 	switch c := c.Command.(type) {
 	case *trivetpb.Command_Op:
 		return knownOp(c.Op)
 	case *trivetpb.Command_Marker:
-		if c.Marker == nil {
-			return errEmpty
-		}
-		if hasUnknown(c.Marker) || (c.Marker.Settings != nil && hasUnknown(c.Marker.Settings)) {
+		if c.Marker.GetSettings() != nil && hasUnknown(c.Marker.Settings) {
 			return errField
 		}
-		return nil
+		return knownPlain(c.Marker)
+	case *trivetpb.Command_LeaseGrant:
+		return knownPlain(c.LeaseGrant)
+	case *trivetpb.Command_LeaseKeepAlive:
+		return knownPlain(c.LeaseKeepAlive)
+	case *trivetpb.Command_LeaseRevoke:
+		return knownPlain(c.LeaseRevoke)
+	case *trivetpb.Command_LockAcquire:
+		return knownPlain(c.LockAcquire)
+	case *trivetpb.Command_LockKeepAlive:
+		return knownPlain(c.LockKeepAlive)
+	case *trivetpb.Command_LockRelease:
+		return knownPlain(c.LockRelease)
+	case *trivetpb.Command_LockCancel:
+		return knownPlain(c.LockCancel)
+	case *trivetpb.Command_SessionOpen:
+		return knownPlain(c.SessionOpen)
+	case *trivetpb.Command_SessionKeepAlive:
+		return knownPlain(c.SessionKeepAlive)
+	case *trivetpb.Command_SessionClose:
+		return knownPlain(c.SessionClose)
+	case *trivetpb.Command_Expire:
+		return knownPlain(c.Expire)
+	case *trivetpb.Command_RestoreChunk:
+		return knownPlain(c.RestoreChunk)
+	case *trivetpb.Command_RestoreCommit:
+		return knownPlain(c.RestoreCommit)
+	case *trivetpb.Command_RestoreAbort:
+		return knownPlain(c.RestoreAbort)
 	}
 	return errEmpty
+}
+
+// knownPlain is for a message that has no messages or enums in it.
+func knownPlain(m proto.Message) error {
+	r := m.ProtoReflect()
+	if !r.IsValid() {
+		return errEmpty // a nil pointer
+	}
+	if len(r.GetUnknown()) != 0 {
+		return errField
+	}
+	return nil
 }
 
 // knownOp does not look into a txn in a txn: that is refused as a whole.

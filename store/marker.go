@@ -5,7 +5,13 @@ import "trivet/trivetpb"
 // marker takes over the settings that a new term's leader brings; a marker
 // without settings leaves them. It changes no key and makes no revision. The
 // term is for the leader, no part of the state.
+//
+// The first seed that reaches the state stays: ids that were drawn from it, and
+// those to come, must not meet.
 func (a *applier) marker(m *trivetpb.Marker) {
+	if a.seed == 0 {
+		a.seed = m.Seed
+	}
 	s := m.Settings
 	if s == nil {
 		return

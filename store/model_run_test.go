@@ -3,6 +3,7 @@ package store
 import (
 	"bytes"
 	"maps"
+	"math"
 	"slices"
 	"testing"
 
@@ -19,6 +20,7 @@ type machine struct {
 	m      *model
 	stores [2]*Store
 	views  []heldView
+	files  [][]byte
 }
 
 type heldView struct {
@@ -47,6 +49,8 @@ func TestStoreIsTheModel(t *testing.T) {
 			"close":   mc.close,
 			"restore": mc.restore,
 			"read":    mc.read,
+			"backup":  mc.backup,
+			"upload":  mc.upload,
 			"advance": func(t *rapid.T) {
 				mc.m.index += uint64(rapid.IntRange(1, 3).Draw(t, "skip"))
 				for _, s := range mc.stores {
@@ -57,8 +61,9 @@ func TestStoreIsTheModel(t *testing.T) {
 	})
 }
 
-func (mc *machine) apply(t *rapid.T) {
-	e := genEntry(t, mc.m)
+func (mc *machine) apply(t *rapid.T) { mc.applyEntry(t, genEntry(t, mc.m)) }
+
+func (mc *machine) applyEntry(t *rapid.T, e *trivetpb.Entry) {
 	data, err := e.MarshalVT()
 	require.NoError(t, err)
 	index := mc.m.index + uint64(rapid.IntRange(1, 2).Draw(t, "gap"))
@@ -73,6 +78,44 @@ func (mc *machine) apply(t *rapid.T) {
 			requireResult(t, want[i], got[i], e.Commands[i])
 		}
 		requireSound(t, s, true)
+	}
+}
+
+// backup writes a snapshot for a later upload.
+func (mc *machine) backup(t *rapid.T) {
+	if len(mc.m.backups) >= 4 {
+		t.Skip("enough backups")
+	}
+	v, err := mc.stores[rapid.IntRange(0, 1).Draw(t, "from")].View(0)
+	require.NoError(t, err)
+	defer v.Close()
+	var file bytes.Buffer
+	require.NoError(t, v.WriteSnapshot(&file))
+	mc.m.backups[file.String()] = mc.m.backup()
+	mc.files = append(mc.files, file.Bytes())
+}
+
+// upload restores a backup through the log, in one entry or in several with
+// others in between.
+func (mc *machine) upload(t *rapid.T) {
+	if len(mc.files) == 0 {
+		t.Skip("no backup")
+	}
+	file := mc.files[rapid.IntRange(0, len(mc.files)-1).Draw(t, "backup")]
+	cut := rapid.IntRange(1, len(file)-1).Draw(t, "cut")
+	const id = 77
+	commands := []*trivetpb.Command{
+		restoreAbort(1), restoreAbort(2),
+		restoreChunk(id, 0, file[:cut]), restoreChunk(id, 0, file[:cut]), restoreChunk(id, uint64(cut), file[cut:]),
+		restoreCommit(id, uint64(len(file))),
+	}
+	if rapid.IntRange(0, 3).Draw(t, "keyed") == 0 {
+		under(commands[len(commands)-1], "k1", "A")
+	}
+	for len(commands) > 0 {
+		n := rapid.IntRange(1, len(commands)).Draw(t, "in one entry")
+		mc.applyEntry(t, &trivetpb.Entry{ClockMs: mc.m.clock, Commands: append(commands[:n:n], genCommand(t, mc.m))})
+		commands = commands[n:]
 	}
 }
 
@@ -130,7 +173,7 @@ func (mc *machine) read(t *rapid.T) {
 	revision := uint64(rapid.IntRange(int(mc.m.compact), int(mc.m.revision)).Draw(t, "revision"))
 	op := genRangeOp(t)
 	if rapid.Bool().Draw(t, "txn") {
-		op = genOp(t, mc.m.revision, false)
+		op = genOp(t, mc.m, false)
 	}
 	if !ReadOnly(op) {
 		return
@@ -156,6 +199,7 @@ func (mc *machine) check(t *rapid.T) {
 		require.Equal(t, m.settings, st.Settings)
 		require.Equal(t, []uint64{uint64(len(m.present())), bytesOf(m.present())}, []uint64{st.Keys, st.Bytes})
 		require.Equal(t, m.revision-m.compact, st.HistoryRevisions)
+		mc.checkRest(t, s)
 		for _, k := range []string{"a", "a\x00", "ab", "b", "c", "c\xff", "\xff", "\xff\xff", "none"} {
 			item, ok, revision := s.Get([]byte(k))
 			want, wantOK := m.present()[k]
@@ -180,6 +224,69 @@ func (mc *machine) check(t *rapid.T) {
 		requireView(t, h.v, h.state)
 		require.Equal(t, h.raw, rawRecords(t, h.v), "a View's snapshot changed")
 	}
+}
+
+// checkRest compares leases, locks and sessions, and when the next thing is due.
+func (mc *machine) checkRest(t *rapid.T, s *Store) {
+	m, st := mc.m, s.Stats()
+	var answers uint64
+	for _, one := range m.rest.sessions {
+		answers += uint64(len(one.answers))
+	}
+	require.Equal(t,
+		[]int{len(m.rest.leases), len(m.rest.locks), len(m.rest.waiters), len(m.rest.sessions), int(answers) + len(m.rest.keys)},
+		[]int{int(st.Leases), int(st.Locks), int(st.Waiters), int(st.Sessions), int(st.Answers)})
+	remaining := func(deadline uint64) uint64 { return max(deadline, m.clock) - m.clock }
+	infos, more := s.Leases(0, 1000)
+	require.False(t, more)
+	require.Len(t, infos, len(m.rest.leases))
+	for i, id := range sorted(m.rest.leases) {
+		l, keys := m.rest.leases[id], leased(m.present(), id)
+		want := LeaseInfo{ID: id, TTLMS: l.ttl, RemainingMS: remaining(l.deadline), Keys: uint64(len(keys)), Lock: l.lock}
+		require.Equal(t, want, infos[i])
+		one, ok := s.Lease(id)
+		require.True(t, ok)
+		require.Equal(t, want, one)
+		got, more, ok := s.LeaseKeys(id, len(keys))
+		require.True(t, ok)
+		require.False(t, more)
+		require.Equal(t, keys, got)
+	}
+	for _, name := range []string{"lock", "lock2"} {
+		h, held := m.rest.locks[name]
+		got, ok := s.Lock(name, 1000)
+		require.Equal(t, held, ok)
+		if !held {
+			continue
+		}
+		l := m.rest.leases[h.lease]
+		want := LockInfo{Name: name, Holder: &LockHolder{h.token, h.lease, h.owner, l.ttl, remaining(l.deadline)}}
+		for _, w := range m.rest.waiters {
+			if w.lock == name {
+				want.Queue = append(want.Queue, LockHolder{w.token, 0, w.owner, w.ttl, remaining(w.deadline)})
+			}
+		}
+		require.Equal(t, want, got)
+	}
+	for id, want := range m.rest.sessions {
+		got, ok := s.state.sessions.get(id)
+		require.True(t, ok && s.HasSession(id))
+		require.Equal(t, []uint64{want.ttl, want.deadline, want.ack}, []uint64{got.ttlMS, got.deadlineMS, got.ack})
+		for seq, r := range want.answers {
+			require.NotNil(t, got.find(seq), "seq %d", seq)
+			requireResult(t, r, got.find(seq), seq)
+		}
+	}
+	require.False(t, s.HasSession(9))
+	for i := range s.state.history.changes.n {
+		if v := s.state.history.changes.at(i).v; v.mod > m.compact && !v.live() {
+			require.Equal(t, m.expired[v.mod], v.expired(), "revision %d", v.mod)
+		}
+	}
+	next, ok := s.NextDeadline()
+	require.Equal(t, m.nextDeadline(), next)
+	require.Equal(t, next != math.MaxUint64, ok)
+	require.Equal(t, m.clock, s.ClockMS())
 }
 
 func requireView(t require.TestingT, v *View, want map[string]Item) {
@@ -248,6 +355,7 @@ func requireSound(t require.TestingT, s *Store, applied bool) {
 		require.Greater(t, c.v.mod, limit)
 	}
 	require.Equal(t, st.history.done, done)
+	requireRestSound(t, st)
 }
 
 func requireSameKeys[V any](t require.TestingT, a, b *btree.Map[string, V]) {
@@ -263,7 +371,7 @@ func recomputedHash(v *View, st Stats) uint64 {
 		ver.setValue(i.Value)
 		sum += itemHash(i.Key, ver)
 	}
-	return stateHash(sum, st)
+	return stateHash(sum, recomputedRest(v), st)
 }
 
 func rawRecords(t require.TestingT, v *View) []byte {

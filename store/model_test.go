@@ -16,12 +16,17 @@ import (
 )
 
 // model is the state machine as its rules read, with no thought of cost: a full
-// copy of the state for every revision, and commands that work on a copy.
+// copy of the state for every revision, and commands that work on a copy. What
+// is beside the items is in modelRest (model_rest_test.go).
 type model struct {
 	index, revision, compact, clock uint64
 	settings                        Settings
 	states                          map[uint64]map[string]Item
 	madeMS                          map[uint64]uint64
+	expired                         map[uint64]bool // revisions that ended a lease
+	rest                            *modelRest
+	// backups is what the snapshot files hold that were written, by their bytes.
+	backups map[string]*modelBackup
 }
 
 func newModel() *model {
@@ -30,10 +35,18 @@ func newModel() *model {
 		settings: Settings{HistoryMS: 300_000, HistoryRevisions: 100_000},
 		states:   map[uint64]map[string]Item{1: {}},
 		madeMS:   map[uint64]uint64{1: 0},
+		expired:  map[uint64]bool{},
+		rest:     newModelRest(),
+		backups:  map[string]*modelBackup{},
 	}
 }
 
 func (m *model) present() map[string]Item { return m.states[m.revision] }
+
+func (m *model) commit(state map[string]Item) {
+	m.revision++
+	m.states[m.revision], m.madeMS[m.revision] = state, m.clock
+}
 
 func bytesOf(state map[string]Item) (n uint64) {
 	for k, i := range state {
@@ -46,30 +59,12 @@ func (m *model) apply(index uint64, e *trivetpb.Entry) []*trivetpb.Result {
 	m.index, m.clock = index, max(m.clock, e.ClockMs)
 	var results []*trivetpb.Result
 	for _, c := range e.Commands {
-		if marker := c.GetMarker(); marker != nil {
-			if s := marker.Settings; s != nil {
-				m.settings = Settings{HistoryMS: s.HistoryMs, HistoryRevisions: s.HistoryRevisions, QuotaBytes: s.QuotaBytes}
-			}
-			results = append(results, &trivetpb.Result{Revision: m.revision})
-			continue
-		}
-		work := &modelWork{state: maps.Clone(m.present()), revision: m.revision}
-		r := work.do(c.GetOp())
-		after, before := bytesOf(work.state), bytesOf(m.present())
-		if q := m.settings.QuotaBytes; r.Problem == nil && q > 0 && after > q && after > before {
-			r = &trivetpb.Result{Problem: &trivetpb.Problem{Code: trivetpb.Code_QUOTA_EXCEEDED}}
-		}
-		if r.Problem == nil && work.changed {
-			m.revision++
-			m.states[m.revision], m.madeMS[m.revision] = work.state, m.clock
-		}
-		r.Revision = m.revision
-		results = append(results, r)
+		results = append(results, m.command(c))
 	}
 	if m.revision > m.settings.HistoryRevisions {
 		m.compact = max(m.compact, m.revision-m.settings.HistoryRevisions)
 	}
-	for r := m.revision; r > 1; r-- {
+	for r := m.revision; r > m.compact; r-- {
 		if m.madeMS[r]+m.settings.HistoryMS <= m.clock {
 			m.compact = max(m.compact, r)
 			break
@@ -78,16 +73,61 @@ func (m *model) apply(index uint64, e *trivetpb.Entry) []*trivetpb.Result {
 	return results
 }
 
+// execute does what a command says: all of it or, with a problem, nothing.
+func (m *model) execute(c *trivetpb.Command) *trivetpb.Result {
+	switch {
+	case c.GetExpire() != nil:
+		m.expire()
+		return &trivetpb.Result{}
+	case c.GetRestoreCommit() != nil:
+		return m.restoreCommit(c.GetRestoreCommit())
+	case c.GetMarker() != nil:
+		m.marker(c.GetMarker())
+		return &trivetpb.Result{}
+	}
+	work := &modelWork{state: maps.Clone(m.present()), revision: m.revision, clock: m.clock, rest: m.rest.clone()}
+	var r *trivetpb.Result
+	if c.GetOp() != nil {
+		r = work.do(c.GetOp())
+	} else {
+		r = work.plain(c)
+	}
+	after, before := bytesOf(work.state), bytesOf(m.present())
+	if q := m.settings.QuotaBytes; r.Problem == nil && q > 0 && after > q && after > before {
+		r = fail(trivetpb.Code_QUOTA_EXCEEDED)
+	}
+	if r.Problem != nil {
+		return r
+	}
+	work.endOrphans()
+	m.rest = work.rest
+	if work.changed {
+		m.commit(work.state)
+	}
+	return r
+}
+
+func (m *model) marker(c *trivetpb.Marker) {
+	if m.rest.seed == 0 {
+		m.rest.seed = c.Seed
+	}
+	if s := c.Settings; s != nil {
+		m.settings = Settings{HistoryMS: s.HistoryMs, HistoryRevisions: s.HistoryRevisions, QuotaBytes: s.QuotaBytes}
+	}
+}
+
 // modelWork is a command at work on a copy.
 type modelWork struct {
 	state    map[string]Item
 	revision uint64 // before the command
 	changed  bool
+	clock    uint64
+	rest     *modelRest
 }
 
-func (w *modelWork) put(key string, value []byte) {
+func (w *modelWork) put(key string, value []byte, lease uint64) {
 	old, ok := w.state[key]
-	item := Item{Key: key, Value: value, CreateRevision: w.revision + 1, ModRevision: w.revision + 1, Version: 1}
+	item := Item{Key: key, Value: value, CreateRevision: w.revision + 1, ModRevision: w.revision + 1, Version: 1, Lease: lease}
 	if ok {
 		item.CreateRevision, item.Version = old.CreateRevision, old.Version+1
 	}
@@ -140,20 +180,27 @@ func (w *modelWork) simple(op *trivetpb.Op) *trivetpb.Result {
 	switch op := op.Op.(type) {
 	case *trivetpb.Op_Put:
 		key := string(op.Put.Key)
+		if op.Put.Lease != 0 && op.Put.TtlMs != 0 {
+			return fail(trivetpb.Code_BAD_REQUEST)
+		}
 		if key == "" {
 			return fail(trivetpb.Code_BAD_KEY)
 		}
-		if op.Put.Lease != 0 {
-			return fail(trivetpb.Code_LEASE_NOT_FOUND)
-		}
 		if r := w.precondition(op.Put.Precondition, key); r != nil {
 			return r
+		}
+		lease := op.Put.Lease
+		if lease != 0 && w.rest.leases[lease] == nil {
+			return fail(trivetpb.Code_LEASE_NOT_FOUND)
+		}
+		if op.Put.TtlMs != 0 {
+			lease = w.grant(op.Put.TtlMs, true, "")
 		}
 		answer := &trivetpb.PutResult{}
 		if old, ok := w.state[key]; ok && op.Put.Prev {
 			answer.Prev = old.Proto()
 		}
-		w.put(key, op.Put.Value)
+		w.put(key, op.Put.Value, lease)
 		answer.Version, answer.Created = w.state[key].Version, w.state[key].Version == 1
 		return &trivetpb.Result{Result: &trivetpb.Result_Put{Put: answer}}
 	case *trivetpb.Op_Delete:
@@ -214,7 +261,7 @@ func (w *modelWork) simple(op *trivetpb.Op) *trivetpb.Result {
 		if d := op.Add.Delta; (d > 0 && n > math.MaxInt64-d) || (d < 0 && n < math.MinInt64-d) {
 			return fail(trivetpb.Code_OVERFLOW)
 		}
-		w.put(key, []byte(strconv.FormatInt(n+op.Add.Delta, 10)))
+		w.put(key, []byte(strconv.FormatInt(n+op.Add.Delta, 10)), w.state[key].Lease)
 		return &trivetpb.Result{Result: &trivetpb.Result_Add{Add: &trivetpb.AddResult{Value: n + op.Add.Delta}}}
 	case *trivetpb.Op_Txn:
 		return w.txn(op.Txn)

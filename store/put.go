@@ -2,12 +2,9 @@ package store
 
 import "trivet/trivetpb"
 
-// put gives a key a value; its lease becomes the op's, which may be none.
+// put gives a key a value; its lease becomes the one that the op names, a new one
+// of its own, or none.
 func (a *applier) put(op *trivetpb.PutOp, result *trivetpb.Result) *trivetpb.Problem {
-	if op.Lease != 0 {
-		// No command makes leases, so there is none to attach to.
-		return problemf(trivetpb.Code_LEASE_NOT_FOUND, "there is no lease %d", op.Lease)
-	}
 	key := keyString(op.Key)
 	c := a.table.find(key)
 	if op.Precondition != nil {
@@ -15,7 +12,14 @@ func (a *applier) put(op *trivetpb.PutOp, result *trivetpb.Result) *trivetpb.Pro
 			return p
 		}
 	}
-	v := a.write(key, c, op.Value, op.Lease)
+	lease := op.Lease
+	if lease|op.TtlMs != 0 {
+		var p *trivetpb.Problem
+		if lease, p = a.leaseFor(op, key); p != nil {
+			return p
+		}
+	}
+	v := a.write(key, c, op.Value, lease)
 	answer := a.puts.next(a.left)
 	answer.put.Version = v.number
 	answer.put.Created = v.number == 1

@@ -23,6 +23,8 @@ type SnapshotInfo struct {
 	// Keys and Bytes are those of Stats; Versions counts the retained versions
 	// of all keys, tombstones included.
 	Keys, Bytes, Versions uint64
+	// Leases and Answers are those of Stats.
+	Leases, Answers uint64
 	// FileBytes is the length of the file.
 	FileBytes uint64
 }
@@ -43,7 +45,9 @@ func ReadSnapshotHeader(r io.Reader) (*trivetpb.SnapshotHeader, error) {
 
 // VerifySnapshot reads a whole snapshot, up to the end of r, and verifies all
 // that Restore verifies, without building the state: it needs 16 bytes of
-// memory for each change in the retained history. The errors are Restore's.
+// memory for each change in the retained history, and some hundred for each
+// lease, each of a lease's keys, each session and each remembered answer. The
+// errors are Restore's.
 func VerifySnapshot(r io.Reader) (*SnapshotInfo, error) {
 	in, err := openSnapshot(r)
 	if err != nil {
@@ -55,10 +59,12 @@ func VerifySnapshot(r io.Reader) (*SnapshotInfo, error) {
 	}
 	return &SnapshotInfo{
 		Header:    in.header,
-		Format:    snapshotFormat,
+		Format:    in.format,
 		Keys:      in.totals.keys,
 		Bytes:     in.totals.bytes,
 		Versions:  in.versions,
+		Leases:    uint64(in.rest.leases.len()),
+		Answers:   in.rest.answerCount,
 		FileBytes: in.file.bytes,
 	}, nil
 }
@@ -71,7 +77,8 @@ func readState(r io.Reader) (*state, error) {
 		return nil, err
 	}
 	defer in.close()
-	st := newState()
+	in.keep = true
+	st := in.rest
 	var changes []change
 	c := &chain{} // of the last key; keys are not empty
 	finishKey := func() {
@@ -109,10 +116,9 @@ func readState(r io.Reader) (*state, error) {
 		st.history.changes.push(c)
 	}
 	st.history.runs = in.runs
-	st.totals = in.totals
+	st.totals.keys, st.totals.bytes, st.totals.sum = in.totals.keys, in.totals.bytes, in.totals.sum
 	st.index, st.revision = in.header.Index, in.header.Revision
-	st.compactRevision, st.clockMS = in.header.CompactRevision, in.header.ClockMs
-	st.settings = in.settings
+	st.compactRevision, st.settings = in.header.CompactRevision, in.settings
 	return st, nil
 }
 
@@ -135,6 +141,9 @@ type snapshotReader struct {
 	totals   totals
 	records  uint64
 	versions uint64
+
+	format uint32
+	restReader
 }
 
 type place struct {
@@ -147,7 +156,7 @@ const maxWindowBytes = 32 << 20
 
 // openSnapshot reads what stands before the records.
 func openSnapshot(r io.Reader) (*snapshotReader, error) {
-	in := &snapshotReader{file: newTailReader(r)}
+	in := &snapshotReader{file: newTailReader(r), restReader: restReader{rest: newState()}}
 	var prelude [snapshotPreludeBytes]byte
 	if _, err := io.ReadFull(in.file, prelude[:]); err != nil {
 		return nil, in.explain(err)
@@ -163,6 +172,7 @@ func openSnapshot(r io.Reader) (*snapshotReader, error) {
 	case format < 1:
 		return nil, fmt.Errorf("%w: there is no format %d", ErrSnapshotVersion, format)
 	}
+	in.format = format
 	dec, err := zstd.NewReader(in.file,
 		zstd.WithDecoderConcurrency(1), // no goroutines to end
 		zstd.WithDecoderLowmem(true),
@@ -244,9 +254,13 @@ func (in *snapshotReader) readHeader() error {
 		return corruptf("compact revision %d and revision %d", h.CompactRevision, h.Revision)
 	case h.Revision == math.MaxUint64:
 		return corruptf("revision %d", h.Revision)
+	case in.format < 2 && h.Seed|h.NextId|h.NextToken != 0:
+		return corruptf("the header has what format %d has not", in.format)
 	}
 	in.header = h
 	in.settings = Settings{HistoryMS: s.HistoryMs, HistoryRevisions: s.HistoryRevisions, QuotaBytes: s.QuotaBytes}
+	in.rest.clockMS = h.ClockMs
+	in.rest.seed, in.rest.nextID, in.rest.nextToken = h.Seed, h.NextId, h.NextToken
 	return nil
 }
 
@@ -264,8 +278,8 @@ func (in *snapshotReader) readAll(visit func(key string, v *version)) error {
 		}
 		switch r := m.Record.(type) {
 		case *trivetpb.SnapshotRecord_Version:
-			if len(in.runs) > 0 {
-				return corruptf("record %d is a version after the clocks", in.records-1)
+			if err := in.enter(sectionVersions); err != nil {
+				return err
 			}
 			key, v, err := keys.add(r.Version)
 			if err != nil {
@@ -273,14 +287,21 @@ func (in *snapshotReader) readAll(visit func(key string, v *version)) error {
 			}
 			visit(key, v)
 		case *trivetpb.SnapshotRecord_Clock:
+			if err := in.enter(sectionClocks); err != nil {
+				return err
+			}
 			if err := in.addRun(r.Clock); err != nil {
 				return err
 			}
 		case *trivetpb.SnapshotRecord_Footer:
-			keys.finishKey()
+			if err := keys.finishKey(); err != nil {
+				return err
+			}
 			return in.finish(r.Footer)
 		default:
-			return corruptf("record %d is out of place", in.records-1)
+			if err := in.addRest(m); err != nil {
+				return err
+			}
 		}
 	}
 }
@@ -318,8 +339,11 @@ func (in *snapshotReader) finish(footer *trivetpb.SnapshotFooter) error {
 	if err := in.verifyPlaces(); err != nil {
 		return err
 	}
+	if err := in.finishRest(); err != nil {
+		return err
+	}
 	h := in.header
-	hash := stateHash(in.totals.sum, Stats{
+	hash := stateHash(in.totals.sum, in.rest.restHash(), Stats{
 		Revision:        h.Revision,
 		CompactRevision: h.CompactRevision,
 		ClockMS:         h.ClockMs,

@@ -30,6 +30,7 @@ import (
 // length. In this order:
 //
 //   - one SnapshotHeader;
+//   - the SnapshotLeases, by id;
 //   - the SnapshotVersions: keys in byte order, a key's versions oldest first.
 //     Of each key those of revisions after the compact revision C, and before
 //     them the one that C saw, where there was one: with them every revision
@@ -37,21 +38,28 @@ import (
 //     What physically lags behind compaction is left out, so equal states have
 //     equal records;
 //   - the SnapshotClocks, oldest first: when the revisions after C were made;
+//   - the SnapshotLocks, by name; where one does not hold all of the queue, more
+//     of the same name and without a holder go on with it;
+//   - the SnapshotSessions, by id, each with its SnapshotAnswers, by seq;
+//   - the SnapshotAnswers of idempotency keys, by deadline, then key;
+//   - the SnapshotUploads, one for each chunk that is staged;
 //   - one SnapshotFooter, and then nothing.
+//
+// A file of format 1 has no leases, locks, sessions, answers and uploads.
 //
 // The format's number changes where an older reader would misread; records and
 // fields that are added need a new number as well, as a reader that does not
 // know them cannot restore all of the state.
 const (
 	snapshotMagic  = "TRIVETSN"
-	snapshotFormat = 1
+	snapshotFormat = 2
 
 	snapshotPreludeBytes = len(snapshotMagic) + 4
 	snapshotTrailerBytes = 8
 
-	// maxRecordBytes bounds a record: the largest key and value that Apply
-	// takes, and room for the numbers.
-	maxRecordBytes = MaxKeyBytes + HardMaxValueBytes + 256
+	// maxRecordBytes bounds a record. The largest is a remembered answer: what
+	// budget lets through, and the frames of as many results as a txn has.
+	maxRecordBytes = MaxResultBytes + HardMaxTxnOps*128 + 64<<10
 )
 
 var (
@@ -99,6 +107,8 @@ func (v *View) writeRecords(w io.Writer) error {
 	out := recordWriter{w: w}
 	out.write(&trivetpb.SnapshotRecord{Record: &trivetpb.SnapshotRecord_Header{Header: v.snapshotHeader()}})
 
+	v.writeLeases(&out)
+
 	record := &trivetpb.SnapshotRecord{}
 	oneof := &trivetpb.SnapshotRecord_Version{Version: &trivetpb.SnapshotVersion{}}
 	record.Record = oneof
@@ -118,6 +128,7 @@ func (v *View) writeRecords(w io.Writer) error {
 		clock := &trivetpb.SnapshotClock{Revision: max(run.revision, first), ClockMs: run.clockMS}
 		out.write(&trivetpb.SnapshotRecord{Record: &trivetpb.SnapshotRecord_Clock{Clock: clock}})
 	}
+	v.writeRest(&out)
 	footer := &trivetpb.SnapshotFooter{Records: out.records}
 	out.write(&trivetpb.SnapshotRecord{Record: &trivetpb.SnapshotRecord_Footer{Footer: footer}})
 	return out.flush()
@@ -129,12 +140,15 @@ func (v *View) snapshotHeader() *trivetpb.SnapshotHeader {
 		Revision:        v.stats.Revision,
 		CompactRevision: v.stats.CompactRevision,
 		ClockMs:         v.stats.ClockMS,
-		StateHash:       stateHash(v.sum, v.stats),
+		StateHash:       stateHash(v.sum, v.rest.hash, v.stats),
 		Settings: &trivetpb.Settings{
 			HistoryMs:        v.stats.Settings.HistoryMS,
 			HistoryRevisions: v.stats.Settings.HistoryRevisions,
 			QuotaBytes:       v.stats.Settings.QuotaBytes,
 		},
+		Seed:      v.rest.seed,
+		NextId:    v.rest.nextID,
+		NextToken: v.rest.nextToken,
 	}
 }
 
@@ -160,7 +174,10 @@ func fillSnapshotVersion(m *trivetpb.SnapshotVersion, key string, v *version) {
 		m.Value = v.bytes()
 	}
 	m.CreateRevision, m.ModRevision, m.Version, m.Lease = v.create, v.mod, v.number, v.lease
-	m.Deleted, m.Sub = !v.live(), v.sub
+	m.Deleted, m.Sub, m.Expired = !v.live(), v.sub, false
+	if m.Deleted {
+		m.Version, m.Expired = 0, v.expired()
+	}
 }
 
 // recordWriter writes length-delimited records through a buffer; after an error

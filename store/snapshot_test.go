@@ -9,6 +9,8 @@ import (
 	"io"
 	"os"
 	"reflect"
+	"slices"
+	"strings"
 	"testing"
 	"testing/iotest"
 
@@ -16,6 +18,7 @@ import (
 	"github.com/klauspost/compress/zstd"
 	"github.com/stretchr/testify/require"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
 
 	"trivet/trivetpb"
 )
@@ -44,19 +47,28 @@ func sampleStore(t testing.TB) *Store {
 }
 
 func TestSnapshotRoundTrip(t *testing.T) {
-	s := sampleStore(t)
+	for name, s := range map[string]*Store{"keys alone": sampleStore(t), "everything": fullStore(t)} {
+		t.Run(name, func(t *testing.T) { testRoundTrip(t, s) })
+	}
+	empty := New()
+	require.NoError(t, empty.Restore(snapshotOf(t, New())))
+	require.Equal(t, New().Stats(), empty.Stats())
+}
+
+func testRoundTrip(t *testing.T, s *Store) {
 	file := snapshotOf(t, s).Bytes()
 
 	header, err := ReadSnapshotHeader(bytes.NewReader(file))
 	require.NoError(t, err)
 	require.Equal(t, s.Stats().Hash, header.StateHash)
-	require.EqualValues(t, 9, header.Index)
+	require.Equal(t, s.Index(), header.Index)
 	info, err := VerifySnapshot(iotest.OneByteReader(bytes.NewReader(file)))
 	require.NoError(t, err)
 	require.True(t, proto.Equal(header, info.Header))
 	st := s.Stats()
 	require.Equal(t, []uint64{st.Keys, st.Bytes, uint64(len(file))}, []uint64{info.Keys, info.Bytes, info.FileBytes})
-	require.EqualValues(t, 7, info.Versions)
+	require.Equal(t, []uint64{st.Leases, st.Answers, 2}, []uint64{info.Leases, info.Answers, uint64(info.Format)})
+	require.GreaterOrEqual(t, info.Versions, st.Keys)
 
 	for name, r := range map[string]io.Reader{
 		"at once": bytes.NewReader(file), "byte by byte": iotest.OneByteReader(bytes.NewReader(file)),
@@ -70,16 +82,12 @@ func TestSnapshotRoundTrip(t *testing.T) {
 		require.Equal(t, st.Index, restored.Index())
 		require.Equal(t, st.Revision, restored.Revision())
 	}
-
-	empty := New()
-	require.NoError(t, empty.Restore(snapshotOf(t, New())))
-	require.Equal(t, New().Stats(), empty.Stats())
 }
 
 // TestEveryBrokenSnapshotIsRefused: each truncation, each flipped bit, and more
 // at the end.
 func TestEveryBrokenSnapshotIsRefused(t *testing.T) {
-	file := snapshotOf(t, sampleStore(t)).Bytes()
+	file := snapshotOf(t, fullStore(t)).Bytes()
 	s := New()
 	do(t, s, putOp("a", "untouched"))
 	before, raw := s.Stats(), rawRecords(t, view(t, s, 0))
@@ -109,7 +117,7 @@ func TestEveryBrokenSnapshotIsRefused(t *testing.T) {
 	newer[8]++
 	err := s.Restore(bytes.NewReader(newer))
 	require.ErrorIs(t, err, ErrSnapshotVersion)
-	require.ErrorContains(t, err, "format 2")
+	require.ErrorContains(t, err, "format 3")
 	broken := errors.New("connection lost")
 	err = s.Restore(io.MultiReader(bytes.NewReader(file[:50]), iotest.ErrReader(broken)))
 	require.ErrorIs(t, err, broken, "not the snapshot's fault")
@@ -260,73 +268,321 @@ func TestAWrongStateIsRefused(t *testing.T) {
 	require.ErrorIs(t, New().Restore(bytes.NewReader(file)), ErrSnapshotCorrupt)
 }
 
+// TestAWrongRestIsRefused is the same for what stands beside keys and their
+// history.
+func TestAWrongRestIsRefused(t *testing.T) {
+	raw := rawRecords(t, view(t, fullStore(t), 0))
+	require.NoError(t, New().Restore(bytes.NewReader(fileOf(t, raw))))
+	type records = []*trivetpb.SnapshotRecord
+	header := func(r records) *trivetpb.SnapshotHeader { return r[0].GetHeader() }
+	// find is the index of the nth record of which the message is not nil.
+	find := func(r records, n int, is func(m *trivetpb.SnapshotRecord) bool) int {
+		for i, m := range r {
+			if is(m) {
+				if n == 0 {
+					return i
+				}
+				n--
+			}
+		}
+		panic("no such record")
+	}
+	leaseAt := func(r records, n int) int {
+		return find(r, n, func(m *trivetpb.SnapshotRecord) bool { return m.GetLease() != nil })
+	}
+	lockAt := func(r records, n int) int {
+		return find(r, n, func(m *trivetpb.SnapshotRecord) bool { return m.GetLock() != nil })
+	}
+	sessionAt := func(r records, n int) int {
+		return find(r, n, func(m *trivetpb.SnapshotRecord) bool { return m.GetSession() != nil })
+	}
+	answerAt := func(r records, n int) int {
+		return find(r, n, func(m *trivetpb.SnapshotRecord) bool { return m.GetAnswer().GetSession() != 0 })
+	}
+	keyedAt := func(r records, n int) int {
+		return find(r, n, func(m *trivetpb.SnapshotRecord) bool { return len(m.GetAnswer().GetIdempotencyKey()) != 0 })
+	}
+	uploadAt := func(r records, n int) int {
+		return find(r, n, func(m *trivetpb.SnapshotRecord) bool { return m.GetUpload() != nil })
+	}
+	lease := func(r records, n int) *trivetpb.SnapshotLease { return r[leaseAt(r, n)].GetLease() }
+	plain := func(r records) *trivetpb.SnapshotLease { // the one that a client was granted
+		for i := 0; ; i++ {
+			if l := lease(r, i); !l.Own && len(l.Lock) == 0 {
+				return l
+			}
+		}
+	}
+	own := func(r records) *trivetpb.SnapshotLease {
+		for i := 0; ; i++ {
+			if l := lease(r, i); l.Own {
+				return l
+			}
+		}
+	}
+	lock := func(r records, n int) *trivetpb.SnapshotLock { return r[lockAt(r, n)].GetLock() }
+	session := func(r records, n int) *trivetpb.SnapshotSession { return r[sessionAt(r, n)].GetSession() }
+	answer := func(r records, n int) *trivetpb.SnapshotAnswer { return r[answerAt(r, n)].GetAnswer() }
+	keyed := func(r records, n int) *trivetpb.SnapshotAnswer { return r[keyedAt(r, n)].GetAnswer() }
+	upload := func(r records, n int) *trivetpb.SnapshotUpload { return r[uploadAt(r, n)].GetUpload() }
+	without := func(r records, i int) records { return slices.Delete(r, i, i+1) }
+	moved := func(r records, from, to int) records {
+		m := r[from]
+		return slices.Insert(slices.Delete(r, from, from+1), to, m)
+	}
+	for name, change := range map[string]func(r records) records{
+		"the seed":                       func(r records) records { header(r).Seed++; return r },
+		"the next id":                    func(r records) records { header(r).NextId++; return r },
+		"the last token":                 func(r records) records { header(r).NextToken++; return r },
+		"a last token before others":     func(r records) records { header(r).NextToken = 1; return r },
+		"no lease of a key":              func(r records) records { plain(r).Id++; return r },
+		"a lease less":                   func(r records) records { return without(r, leaseAt(r, 0)) },
+		"a lease twice":                  func(r records) records { return slices.Insert(r, 1, r[leaseAt(r, 0)]) },
+		"leases in another order":        func(r records) records { return moved(r, leaseAt(r, 0), leaseAt(r, 1)) },
+		"a lease after the versions":     func(r records) records { return moved(r, leaseAt(r, 1), len(r)-4) },
+		"a lease 0":                      func(r records) records { lease(r, 0).Id = 0; return r },
+		"a lease's large id":             func(r records) records { lease(r, 3).Id = 1 << 52; return r },
+		"a lease's ttl":                  func(r records) records { plain(r).TtlMs++; return r },
+		"a lease's short ttl":            func(r records) records { plain(r).TtlMs = 1; return r },
+		"a lease's deadline":             func(r records) records { plain(r).DeadlineMs--; return r },
+		"a lease's late deadline":        func(r records) records { plain(r).DeadlineMs += 1e6; return r },
+		"whose a lease is":               func(r records) records { plain(r).Own = true; return r },
+		"a single put's lease, no key":   func(r records) records { lease(r, 0).Own, lease(r, 0).Lock = true, nil; return r },
+		"a single put's lease of a lock": func(r records) records { own(r).Lock = []byte("lock/a"); return r },
+		"a lease of no lock":             func(r records) records { plain(r).Lock = []byte("lock/x"); return r },
+		"a lease's new field":            func(r records) records { withUnknown(lease(r, 0)); return r },
+		"an empty lease":                 func(r records) records { r[leaseAt(r, 0)].GetLease().Reset(); return r },
+		"a live version that expired": func(r records) records {
+			r[find(r, 0, func(m *trivetpb.SnapshotRecord) bool { return m.GetVersion().GetVersion() == 1 })].GetVersion().Expired = true
+			return r
+		},
+		"a tombstone's version": func(r records) records {
+			r[find(r, 0, func(m *trivetpb.SnapshotRecord) bool { return m.GetVersion().GetExpired() })].GetVersion().Version = 1
+			return r
+		},
+		"a lock less":                  func(r records) records { return without(r, lockAt(r, 1)) },
+		"a lock twice":                 func(r records) records { return slices.Insert(r, lockAt(r, 0), r[lockAt(r, 0)]) },
+		"locks in another order":       func(r records) records { return moved(r, lockAt(r, 0), lockAt(r, 1)) },
+		"a lock before the versions":   func(r records) records { return moved(r, lockAt(r, 0), leaseAt(r, 0)) },
+		"a lock's name":                func(r records) records { lock(r, 1).Name = []byte("lock/c"); return r },
+		"a lock without a name":        func(r records) records { lock(r, 0).Name = nil; return r },
+		"a lock without a holder":      func(r records) records { lock(r, 0).Holder = nil; return r },
+		"a lock's lease":               func(r records) records { lock(r, 0).Holder.Lease = plain(r).Id; return r },
+		"a lock's ttl":                 func(r records) records { lock(r, 0).Holder.TtlMs++; return r },
+		"a lock's owner":               func(r records) records { lock(r, 0).Holder.Owner = "another"; return r },
+		"an owner that is no text":     func(r records) records { lock(r, 0).Holder.Owner = "\xff"; return r },
+		"a long owner":                 func(r records) records { lock(r, 0).Holder.Owner = strings.Repeat("o", MaxOwnerBytes+1); return r },
+		"a lock's token":               func(r records) records { lock(r, 1).Holder.Token = 1; return r },
+		"a lock's token 0":             func(r records) records { lock(r, 1).Holder.Token = 0; return r },
+		"a lock's new field":           func(r records) records { withUnknown(lock(r, 0)); return r },
+		"a holder's new field":         func(r records) records { withUnknown(lock(r, 0).Holder); return r },
+		"a rest of a queue":            func(r records) records { lock(r, 1).Holder, lock(r, 1).Name = nil, lock(r, 0).Name; return r },
+		"a waiter less":                func(r records) records { lock(r, 0).Queue = lock(r, 0).Queue[1:]; return r },
+		"waiters in another order":     func(r records) records { slices.Reverse(lock(r, 0).Queue); return r },
+		"a waiter before the holder":   func(r records) records { lock(r, 0).Holder.Token = 4; return r },
+		"a waiter's lease":             func(r records) records { lock(r, 0).Queue[0].Waiter.Lease = 1; return r },
+		"a waiter's ttl":               func(r records) records { lock(r, 0).Queue[0].Waiter.TtlMs = 0; return r },
+		"a waiter's late deadline":     func(r records) records { lock(r, 0).Queue[0].DeadlineMs += MaxWaitMS; return r },
+		"a waiter's deadline":          func(r records) records { lock(r, 0).Queue[0].DeadlineMs--; return r },
+		"an empty waiter":              func(r records) records { lock(r, 0).Queue[0].Waiter = nil; return r },
+		"a waiter's new field":         func(r records) records { withUnknown(lock(r, 0).Queue[0]); return r },
+		"a session less":               func(r records) records { return without(r, sessionAt(r, 1)) },
+		"a session twice":              func(r records) records { return slices.Insert(r, sessionAt(r, 0), r[sessionAt(r, 0)]) },
+		"sessions in another order":    func(r records) records { return moved(r, sessionAt(r, 0), sessionAt(r, 1)) },
+		"a session before the locks":   func(r records) records { return moved(r, sessionAt(r, 0), lockAt(r, 0)) },
+		"a session with a lease's id":  func(r records) records { session(r, 0).Id = lease(r, 0).Id; return r },
+		"a session's ttl":              func(r records) records { session(r, 0).TtlMs = 1; return r },
+		"a session's deadline":         func(r records) records { session(r, 0).DeadlineMs--; return r },
+		"a session's late deadline":    func(r records) records { session(r, 0).DeadlineMs += 1e9; return r },
+		"a session's ack":              func(r records) records { session(r, 0).Ack++; return r },
+		"a session's kind":             func(r records) records { session(r, 0).Node = !session(r, 0).Node; return r },
+		"a session's new field":        func(r records) records { withUnknown(session(r, 0)); return r },
+		"an answer less":               func(r records) records { return without(r, answerAt(r, 0)) },
+		"an answer twice":              func(r records) records { return slices.Insert(r, answerAt(r, 0), r[answerAt(r, 0)]) },
+		"an answer of another session": func(r records) records { answer(r, 0).Session++; return r },
+		"an answer before its session": func(r records) records { return moved(r, answerAt(r, 0), sessionAt(r, 0)) },
+		"an answer's seq":              func(r records) records { answer(r, 0).Seq++; return r },
+		"an acknowledged answer":       func(r records) records { answer(r, 0).Seq = 0; return r },
+		"an answer past the window":    func(r records) records { answer(r, 0).Seq += MaxOpenSeqs; return r },
+		"an answer of two identities":  func(r records) records { answer(r, 0).IdempotencyKey = []byte("key"); return r },
+		"an answer that ends":          func(r records) records { answer(r, 0).DeadlineMs = 1; return r },
+		"an answer without a result":   func(r records) records { answer(r, 0).Result = nil; return r },
+		"an answer of a repeat":        func(r records) records { answer(r, 0).Result.Replayed = true; return r },
+		"another answer": func(r records) records {
+			answer(r, 0).Result = &trivetpb.Result{Problem: &trivetpb.Problem{Detail: "longer or shorter"}}
+			return r
+		},
+		"an answer's new field":     func(r records) records { withUnknown(answer(r, 0)); return r },
+		"a result's new field":      func(r records) records { withUnknown(answer(r, 0).Result); return r },
+		"a key less":                func(r records) records { return without(r, keyedAt(r, 0)) },
+		"a key twice":               func(r records) records { return slices.Insert(r, keyedAt(r, 0), r[keyedAt(r, 0)]) },
+		"keys in another order":     func(r records) records { return moved(r, keyedAt(r, 0), keyedAt(r, 1)) },
+		"keys before the sessions":  func(r records) records { return moved(r, keyedAt(r, 0), sessionAt(r, 0)) },
+		"a key's name":              func(r records) records { keyed(r, 0).IdempotencyKey = []byte("another ident. key"); return r },
+		"a long key":                func(r records) records { keyed(r, 0).IdempotencyKey = make([]byte, 129); return r },
+		"a key's fingerprint":       func(r records) records { keyed(r, 0).Fingerprint[0]++; return r },
+		"a key's short fingerprint": func(r records) records { keyed(r, 0).Fingerprint = keyed(r, 0).Fingerprint[:15]; return r },
+		"a key's deadline":          func(r records) records { keyed(r, 0).DeadlineMs--; return r },
+		"a key's late deadline":     func(r records) records { keyed(r, 2).DeadlineMs += 1e6; return r },
+		"a key with a seq":          func(r records) records { keyed(r, 0).Seq = 1; return r },
+		"an item's new field": func(r records) records {
+			i := find(r, 0, func(m *trivetpb.SnapshotRecord) bool { return m.GetAnswer().GetResult().GetRange() != nil })
+			withUnknown(r[i].GetAnswer().Result.GetRange().Items[0])
+			return r
+		},
+		"a chunk less":                  func(r records) records { return without(r, uploadAt(r, 1)) },
+		"the first chunk less":          func(r records) records { return without(r, uploadAt(r, 0)) },
+		"a chunk twice":                 func(r records) records { return slices.Insert(r, uploadAt(r, 0), r[uploadAt(r, 0)]) },
+		"chunks in another order":       func(r records) records { return moved(r, uploadAt(r, 0), uploadAt(r, 1)) },
+		"a chunk before the keys":       func(r records) records { return moved(r, uploadAt(r, 0), keyedAt(r, 0)) },
+		"a chunk of another upload":     func(r records) records { upload(r, 1).Upload++; return r },
+		"a chunk's offset":              func(r records) records { upload(r, 1).Offset++; return r },
+		"a chunk's data":                func(r records) records { upload(r, 1).Data[0]++; return r },
+		"a chunk without data":          func(r records) records { upload(r, 1).Data = nil; return r },
+		"a chunk's deadline":            func(r records) records { upload(r, 1).DeadlineMs++; return r },
+		"an upload's late deadline":     func(r records) records { upload(r, 0).DeadlineMs += 1e6; upload(r, 1).DeadlineMs += 1e6; return r },
+		"a chunk's new field":           func(r records) records { withUnknown(upload(r, 0)); return r },
+		"another header":                func(r records) records { return slices.Insert(r, uploadAt(r, 0), r[0]) },
+		"a version among the rest":      func(r records) records { return moved(r, leaseAt(r, 0)+10, uploadAt(r, 0)) },
+		"an empty record among the end": func(r records) records { return slices.Insert(r, uploadAt(r, 0), &trivetpb.SnapshotRecord{}) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := change(decodeRecords(t, raw))
+			if f := r[len(r)-1].GetFooter(); f != nil {
+				f.Records = uint64(len(r) - 1)
+			}
+			file := fileOf(t, encodeRecords(t, r))
+			s := New()
+			require.ErrorIs(t, s.Restore(bytes.NewReader(file)), ErrSnapshotCorrupt)
+			require.Equal(t, New().Stats(), s.Stats())
+			_, err := VerifySnapshot(bytes.NewReader(file))
+			require.ErrorIs(t, err, ErrSnapshotCorrupt)
+		})
+	}
+}
+
 func deleteRecord(v *trivetpb.SnapshotVersion) {
 	v.Deleted, v.CreateRevision, v.Version, v.Value = true, 0, 0, nil
 }
 
-// TestSnapshotHoldsEveryField: who adds a field to the state has to say here
-// how it comes back, and to put it into the snapshot unless it is derived.
+// TestSnapshotHoldsEveryField: who adds a field to the state, or to what is in
+// it, has to say here how it comes back, and to put it into the snapshot unless
+// it is derived.
 func TestSnapshotHoldsEveryField(t *testing.T) {
-	held := map[string]string{
-		"index": "header", "revision": "header", "compactRevision": "header", "clockMS": "header", "settings": "header",
-		"tree": "versions",
-	}
-	derived := map[string]string{
-		"table":            "the chains of tree, by hash",
-		"tombstones":       "keys whose head is a tombstone",
-		"totals":           "sums over the live items",
-		"frozenTree":       "a copy of tree",
-		"frozenTombstones": "a copy of tombstones",
-		"pins":             "open Views, no state",
-		"history.changes":  "versions after the compact revision, by revision and sub",
-		"history.done":     "0: nothing waits to be cut",
-		"history.bytes":    "a sum over changes",
-	}
-	held["history.runs"] = "clocks"
-	fields := map[string]bool{}
-	for _, f := range reflect.VisibleFields(reflect.TypeFor[state]()) {
-		if f.Name != "history" {
-			fields[f.Name] = true
-		}
-	}
-	for _, f := range reflect.VisibleFields(reflect.TypeFor[history]()) {
-		fields["history."+f.Name] = true
-	}
-	for name := range fields {
-		_, isHeld := held[name]
-		_, isDerived := derived[name]
-		require.True(t, isHeld != isDerived, "state.%s is neither in the snapshot nor derived", name)
-	}
-	require.Len(t, fields, len(held)+len(derived), "a field that is listed does not exist")
-
-	// The records have no place that the writer leaves empty or the reader drops.
-	for _, m := range []struct {
-		message proto.Message
-		from    any
-		extra   int // fields of the message that are derived
+	for _, c := range []struct {
+		of      reflect.Type
+		held    string            // fields that records have, in whatever form
+		derived map[string]string // the others
 	}{
-		{&trivetpb.Settings{}, Settings{}, 0},
-		{&trivetpb.SnapshotClock{}, clockRun{}, 0},
-		{&trivetpb.SnapshotVersion{}, version{}, 0}, // key, deleted and expired for prev, hash and valueLen
+		{reflect.TypeFor[state](), "index revision compactRevision clockMS settings tree history seed nextID nextToken " +
+			"leases locks waiters sessions keyed upload", map[string]string{
+			"table":            "the chains of tree, by hash",
+			"tombstones":       "keys whose head is a tombstone",
+			"totals":           "sums over what the records hold",
+			"keys":             "keyed, by idempotency key",
+			"dues":             "the deadlines of leases, waits and sessions",
+			"nodeSessions":     "counts sessions",
+			"answerCount":      "counts answers",
+			"answerBytes":      "a sum over answers",
+			"clientBytes":      "a sum over answers",
+			"keyedBytes":       "a sum over answers",
+			"generation":       "of Views, no state",
+			"freePages":        "memory to use again, no state",
+			"freeCount":        "as freePages",
+			"namedBefore":      "as freePages",
+			"frozenTree":       "a copy of tree",
+			"frozenTombstones": "a copy of tombstones",
+			"pins":             "open Views, no state",
+		}},
+		{reflect.TypeFor[history](), "runs", map[string]string{
+			"changes": "versions after the compact revision, by revision and sub",
+			"done":    "0: nothing waits to be cut",
+			"bytes":   "a sum over changes",
+		}},
+		{reflect.TypeFor[version](), "value valueLen sub create mod number lease", map[string]string{
+			"prev": "the version before in the file",
+			"hash": "of the item",
+		}},
+		{reflect.TypeFor[clockRun](), "revision clockMS", nil},
+		{reflect.TypeFor[Settings](), "HistoryMS HistoryRevisions QuotaBytes", nil},
+		{reflect.TypeFor[lease](), "ttlMS deadlineMS lock own", map[string]string{"run": "see leaseRun"}},
+		{reflect.TypeFor[leaseRun](), "", map[string]string{
+			"due":  "deadlineMS and the id",
+			"keys": "the keys whose newest version names the lease",
+		}},
+		{reflect.TypeFor[lock](), "token lease owner", map[string]string{"queue": "the waiters of the lock"}},
+		{reflect.TypeFor[waiter](), "lock owner ttlMS deadlineMS", map[string]string{"due": "deadlineMS and the token"}},
+		{reflect.TypeFor[session](), "id ttlMS deadlineMS ack node answers", map[string]string{
+			"generation": "of Views, no state",
+			"hash":       "of the numbers",
+			"closed":     "false: it is in the state",
+			"due":        "deadlineMS and the id",
+		}},
+		{reflect.TypeFor[answers](), "pages", map[string]string{
+			"count": "counts the answers", "bytes": "a sum over them", "sum": "a sum over them",
+		}},
+		{reflect.TypeFor[answerPage](), "number of", map[string]string{
+			"generation": "of Views, no state", "used": "counts the answers", "next": "nil in a session",
+		}},
+		{reflect.TypeFor[answer](), "result", map[string]string{"bytes": "a function of the result"}},
+		{reflect.TypeFor[keyed](), "key fingerprint deadlineMS result", map[string]string{"bytes": "a function of key and result"}},
+		{reflect.TypeFor[upload](), "id deadlineMS chunks", map[string]string{"size": "a sum over chunks", "sum": "a sum over chunks"}},
+		{reflect.TypeFor[chunk](), "offset data", nil},
 	} {
-		fields := m.message.ProtoReflect().Descriptor().Fields().Len()
-		switch m.from.(type) {
-		case version:
-			require.Equal(t, fields-3, reflect.TypeOf(m.from).NumField()-3, "SnapshotVersion and version differ")
-		default:
-			require.Equal(t, fields, reflect.TypeOf(m.from).NumField(), "%T and %T differ", m.message, m.from)
+		held := strings.Fields(c.held)
+		for i := range c.of.NumField() {
+			name := c.of.Field(i).Name
+			_, derived := c.derived[name]
+			require.True(t, slices.Contains(held, name) != derived, "%s.%s is neither in the snapshot nor derived", c.of.Name(), name)
+		}
+		require.Equal(t, c.of.NumField(), len(held)+len(c.derived), "a field of %s that is listed does not exist", c.of.Name())
+	}
+
+	// The other way round: each field of each record is set in the sample, where
+	// it is not one that goes with another kind of the same record.
+	seen := map[protoreflect.FullName]bool{}
+	for _, r := range decodeRecords(t, rawRecords(t, view(t, fullStore(t), 0))) {
+		noteFields(r.ProtoReflect(), seen)
+	}
+	for _, m := range []proto.Message{
+		&trivetpb.SnapshotRecord{}, &trivetpb.SnapshotHeader{}, &trivetpb.Settings{}, &trivetpb.SnapshotVersion{}, &trivetpb.SnapshotClock{},
+		&trivetpb.SnapshotLease{}, &trivetpb.SnapshotLock{}, &trivetpb.LockHolder{}, &trivetpb.SnapshotWaiter{},
+		&trivetpb.SnapshotSession{}, &trivetpb.SnapshotAnswer{}, &trivetpb.SnapshotUpload{}, &trivetpb.SnapshotFooter{},
+	} {
+		fields := m.ProtoReflect().Descriptor().Fields()
+		for i := range fields.Len() {
+			require.True(t, seen[fields.Get(i).FullName()], "%s is set nowhere in the sample", fields.Get(i).FullName())
 		}
 	}
 }
 
+func noteFields(m protoreflect.Message, seen map[protoreflect.FullName]bool) {
+	m.Range(func(f protoreflect.FieldDescriptor, v protoreflect.Value) bool {
+		seen[f.FullName()] = true
+		if f.Message() != nil && f.IsList() {
+			for i := range v.List().Len() {
+				noteFields(v.List().Get(i).Message(), seen)
+			}
+		} else if f.Message() != nil {
+			noteFields(v.Message(), seen)
+		}
+		return true
+	})
+}
+
 func golden(t *testing.T, name string, now []byte) []byte {
 	t.Helper()
-	path := "testdata/" + name
 	if *update {
 		require.NoError(t, os.MkdirAll("testdata", 0o755))
-		require.NoError(t, os.WriteFile(path, []byte(hex.Dump(now)+hex.EncodeToString(now)+"\n"), 0o644))
+		require.NoError(t, os.WriteFile("testdata/"+name, []byte(hex.Dump(now)+hex.EncodeToString(now)+"\n"), 0o644))
 	}
-	text, err := os.ReadFile(path)
+	return stored(t, name)
+}
+
+// stored is a golden file, which is never written anew.
+func stored(t *testing.T, name string) []byte {
+	t.Helper()
+	text, err := os.ReadFile("testdata/" + name)
 	require.NoError(t, err)
 	lines := bytes.Split(bytes.TrimSpace(text), []byte("\n"))
 	b, err := hex.DecodeString(string(lines[len(lines)-1]))
@@ -366,16 +622,37 @@ func TestGoldenEntry(t *testing.T) {
 
 func withoutHash(s Stats) Stats { s.Hash = 0; return s }
 
-// TestGoldenSnapshot: a file of the first format can be read, and says what it
-// said. The compressed bytes may be others in another version of the library;
-// the records may not.
+// TestGoldenSnapshot: a file of this format can be read, and says what it said.
+// The compressed bytes may be others in another version of the library; the
+// records may not.
 func TestGoldenSnapshot(t *testing.T) {
-	s := sampleStore(t)
-	records := golden(t, "records.golden", rawRecords(t, view(t, s, 0)))
-	file := golden(t, "snapshot.golden", snapshotOf(t, s).Bytes())
+	s := fullStore(t)
+	records := golden(t, "records2.golden", rawRecords(t, view(t, s, 0)))
+	file := golden(t, "snapshot2.golden", snapshotOf(t, s).Bytes())
 	require.Equal(t, records, rawRecords(t, view(t, s, 0)))
 	old := New()
 	require.NoError(t, old.Restore(bytes.NewReader(file)))
 	require.Equal(t, s.Stats(), old.Stats())
 	require.Equal(t, records, rawRecords(t, view(t, old, 0)))
+	requireSound(t, old, false)
+}
+
+// TestGoldenSnapshotOfFormat1: a file from before leases can still be read, its
+// hash included, and a state without any has the same records as then.
+func TestGoldenSnapshotOfFormat1(t *testing.T) {
+	s := sampleStore(t)
+	records, file := stored(t, "records1.golden"), stored(t, "snapshot1.golden")
+	require.Equal(t, records, rawRecords(t, view(t, s, 0)))
+	old := New()
+	require.NoError(t, old.Restore(bytes.NewReader(file)))
+	require.Equal(t, s.Stats(), old.Stats())
+	require.Equal(t, records, rawRecords(t, view(t, old, 0)))
+	info, err := VerifySnapshot(bytes.NewReader(file))
+	require.NoError(t, err)
+	require.EqualValues(t, 1, info.Format)
+	// What it did not have is not taken in it.
+	later := bytes.Clone(snapshotOf(t, fullStore(t)).Bytes())
+	later[8] = 1
+	later = binary.LittleEndian.AppendUint64(later[:len(later)-8], xxhash.Sum64(later[:len(later)-8]))
+	require.ErrorIs(t, New().Restore(bytes.NewReader(later)), ErrSnapshotCorrupt)
 }

@@ -71,9 +71,12 @@ type Stats struct {
 // Store is the state machine. One goroutine at a time calls Apply, Advance and
 // Restore; any number call the rest.
 type Store struct {
-	// revision and index follow the state's; they are set before the lock is
-	// given back, so whoever sees one here finds at least that under the lock.
-	revision, index atomic.Uint64
+	// revision, index, clock and next (the next deadline, or never) follow the
+	// state's; they are set before the lock is given back, so whoever sees one
+	// here finds at least that under the lock.
+	revision, index, clock, next atomic.Uint64
+
+	awaiting awaiting
 
 	// mu guards state and all that it holds, but for what a View shares (see
 	// chain.go). Apply holds it for the time of an entry. With a million keys a
@@ -110,6 +113,32 @@ type state struct {
 	tombstones keySet
 	totals     totals
 	history    history
+
+	// seed and nextID are what ids are drawn from; nextToken is the last token
+	// that was drawn.
+	seed, nextID, nextToken uint64
+
+	leases   cow[uint64, lease]
+	locks    cow[string, lock]
+	waiters  cow[uint64, waiter] // by token
+	sessions cow[uint64, *session]
+	// keys is the idempotency keys, keyed the same by deadline and key.
+	keys  btree.Map[string, *keyed]
+	keyed cow[string, *keyed]
+	// upload is the snapshot file that is being restored; nil for none.
+	upload *upload
+	dues   dueHeap
+
+	nodeSessions int
+	// answerCount and answerBytes count all remembered answers; clientBytes
+	// those of clients' sessions, keyedBytes those of idempotency keys.
+	answerCount, answerBytes, clientBytes, keyedBytes uint64
+	// generation counts the times that sessions were frozen: see session.
+	generation uint64
+	// freePages and namedBefore are memory to use again.
+	freePages   *answerPage
+	freeCount   int
+	namedBefore []*session
 
 	// frozenTree and frozenTombstones are copies of the two trees, shared by all
 	// Views opened until either changes (thaw); nil until one is opened.
@@ -150,8 +179,9 @@ func (st *state) thaw() { st.frozenTree, st.frozenTombstones = nil, nil }
 // totals is what is kept up to date as items change.
 type totals struct {
 	keys, bytes uint64
-	// sum is that of the live items' hashes.
-	sum uint64
+	// sum is that of the live items' hashes, rest that of the hashes of leases,
+	// locks, those who wait, sessions and remembered answers.
+	sum, rest uint64
 }
 
 // New returns the empty store, at revision 1.
@@ -174,6 +204,8 @@ func newState() *state {
 func (s *Store) replace(st *state) {
 	s.state = st
 	s.revision.Store(st.revision)
+	s.clock.Store(st.clockMS)
+	s.next.Store(st.nextDeadline())
 	s.index.Store(st.index)
 }
 
@@ -193,12 +225,18 @@ func (s *Store) Apply(index uint64, entry *trivetpb.Entry) ([]*trivetpb.Result, 
 	if err := knownEntry(entry); err != nil {
 		return nil, fmt.Errorf("%w: entry %d: %w", ErrUnknownCommand, index, err)
 	}
+	ready := s.state.prepare(entry)
 	s.state.table.warm(entry.Commands)
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	results := s.state.apply(index, entry)
-	s.revision.Store(s.state.revision)
-	s.index.Store(s.state.index)
+	a := applier{state: s.state, ready: ready}
+	results := a.apply(index, entry)
+	s.replace(a.state) // the same, but after a RestoreCommit
+	s.mu.Unlock()
+	if a.replaced {
+		s.awaiting.wakeAll()
+	} else {
+		s.awaiting.wake(a.stirred)
+	}
 	return results, nil
 }
 
@@ -224,8 +262,9 @@ func (s *Store) Restore(r io.Reader) error {
 		return err
 	}
 	s.mu.Lock()
-	defer s.mu.Unlock()
 	s.replace(st)
+	s.mu.Unlock()
+	s.awaiting.wakeAll()
 	return nil
 }
 
@@ -238,7 +277,7 @@ func (s *Store) Stats() Stats {
 
 func (st *state) stats() Stats {
 	stats := st.statsWithoutHash()
-	stats.Hash = stateHash(st.totals.sum, stats)
+	stats.Hash = stateHash(st.totals.sum, st.restHash(), stats)
 	return stats
 }
 
@@ -252,6 +291,12 @@ func (st *state) statsWithoutHash() Stats {
 		Bytes:            st.totals.bytes,
 		HistoryRevisions: st.revision - st.compactRevision,
 		HistoryBytes:     st.history.bytes,
+		Leases:           uint64(st.leases.len()),
+		Locks:            uint64(st.locks.len()),
+		Waiters:          uint64(st.waiters.len()),
+		Sessions:         uint64(st.sessions.len()),
+		Answers:          st.answerCount,
+		AnswerBytes:      st.answerBytes,
 		Settings:         st.settings,
 	}
 }

@@ -4,6 +4,8 @@ import (
 	"iter"
 	"sync/atomic"
 
+	"github.com/tidwall/btree"
+
 	"trivet/trivetpb"
 )
 
@@ -22,7 +24,21 @@ type View struct {
 	stats  Stats  // of the present when the View was opened, without Hash
 	sum    uint64
 	runs   []clockRun
+	rest   frozenRest
 	closed atomic.Bool
+}
+
+// frozenRest is what a snapshot holds beside keys and their history, as it was
+// when the View was opened.
+type frozenRest struct {
+	hash                    uint64
+	seed, nextID, nextToken uint64
+	leases                  *btree.Map[uint64, lease]
+	locks                   *btree.Map[string, lock]
+	waiters                 *btree.Map[uint64, waiter]
+	sessions                *btree.Map[uint64, *session]
+	keyed                   *btree.Map[string, *keyed]
+	upload                  *upload // a copy; nil for none
 }
 
 // View opens a View at the revision, 0 for the present one. The error is a
@@ -30,20 +46,39 @@ type View struct {
 // above the present.
 func (s *Store) View(revision uint64) (*View, error) {
 	s.mu.RLock()
-	if s.state.frozenTree == nil {
+	if !s.state.frozen() {
 		// Copy changes the tree that is copied (its copy-on-write epoch), so it
 		// takes the write lock, once for all Views between two entries.
 		s.mu.RUnlock()
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		if s.state.frozenTree == nil {
-			s.state.frozenTree = s.state.tree.Copy()
-			s.state.frozenTombstones = s.state.tombstones.Copy()
-		}
+		s.state.freeze()
 	} else {
 		defer s.mu.RUnlock()
 	}
 	return s.state.view(revision)
+}
+
+// frozen says that the copies are there which Views share.
+func (st *state) frozen() bool {
+	return st.frozenTree != nil && st.sessions.frozen != nil && st.leases.frozen != nil &&
+		st.locks.frozen != nil && st.waiters.frozen != nil && st.keyed.frozen != nil
+}
+
+// freeze makes those that are not.
+func (st *state) freeze() {
+	if st.frozenTree == nil {
+		st.frozenTree = st.tree.Copy()
+		st.frozenTombstones = st.tombstones.Copy()
+	}
+	if st.sessions.frozen == nil {
+		st.sessions.freeze()
+		st.generation++ // no session is the writer's own any more
+	}
+	st.leases.freeze()
+	st.locks.freeze()
+	st.waiters.freeze()
+	st.keyed.freeze()
 }
 
 // view opens a View of the frozen trees; the store's lock is held, for reading
@@ -67,6 +102,21 @@ func (st *state) view(revision uint64) (*View, error) {
 		stats:   st.statsWithoutHash(),
 		sum:     st.totals.sum,
 		runs:    st.history.runs,
+		rest: frozenRest{
+			hash:      st.restHash(),
+			seed:      st.seed,
+			nextID:    st.nextID,
+			nextToken: st.nextToken,
+			leases:    st.leases.frozen,
+			locks:     st.locks.frozen,
+			waiters:   st.waiters.frozen,
+			sessions:  st.sessions.frozen,
+			keyed:     st.keyed.frozen,
+		},
+	}
+	if st.upload != nil {
+		u := *st.upload
+		v.rest.upload = &u
 	}
 	if revision < st.revision {
 		v.newer = st.history.changes.after(revision)

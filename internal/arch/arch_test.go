@@ -18,7 +18,7 @@ var may = map[string][]string{
 	"trivet/trivetpb":          {},
 	"trivet/internal/mutant":   {},
 	"trivet/internal/arch":     {},
-	"trivet/store":             {"trivet/trivetpb"},
+	"trivet/store":             {"trivet/trivetpb", "trivet/internal/mutant"},
 	"trivet/raftnode":          {"trivet/store", "trivet/trivetpb", "trivet/internal/mutant"},
 	"trivet/httpapi":           {"trivet/raftnode", "trivet/store", "trivet/trivetpb"},
 	"trivet/client":            {"trivet/trivetpb"},
