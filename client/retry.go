@@ -50,7 +50,7 @@ func (c *Client) do(ctx context.Context, r *request) error {
 			switch {
 			case ctx.Err() != nil && time.Since(began) <= readPatience/2:
 				// It was the caller who lacked the patience.
-			case r.parked && errors.Is(e, errSlow):
+			case r.parked && e != nil && errors.Is(e, errSlow):
 			default:
 				c.note(n, e)
 			}
