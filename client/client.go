@@ -140,6 +140,16 @@ func (c *Client) count() error {
 	return nil
 }
 
+// counted runs f, which ends with c.ctx, and has Close wait for it.
+func (c *Client) counted(f func()) error {
+	if err := c.count(); err != nil {
+		return err
+	}
+	defer c.running.Done()
+	f()
+	return nil
+}
+
 // background runs f in a goroutine that Close waits for; f ends with c.ctx.
 func (c *Client) background(f func()) error {
 	if err := c.count(); err != nil {

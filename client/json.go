@@ -79,16 +79,12 @@ type itemJSON struct {
 
 // item makes an Item of it. keysOnly says that a value is not expected.
 func (j *itemJSON) item(keysOnly bool) (Item, error) {
-	it := Item{
-		CreateRevision: j.CreateRevision, ModRevision: j.ModRevision, Version: j.Version, Lease: j.Lease,
+	key, err := j.key()
+	if err != nil {
+		return Item{}, err
 	}
-	switch {
-	case j.Key != nil:
-		it.Key = *j.Key
-	case len(j.Key64) > 0:
-		it.Key = string(j.Key64)
-	default:
-		return Item{}, missing("key")
+	it := Item{
+		Key: key, CreateRevision: j.CreateRevision, ModRevision: j.ModRevision, Version: j.Version, Lease: j.Lease,
 	}
 	switch {
 	case keysOnly:
@@ -103,6 +99,16 @@ func (j *itemJSON) item(keysOnly bool) (Item, error) {
 		return Item{}, missing("mod_revision, create_revision or version")
 	}
 	return it, nil
+}
+
+func (j *itemJSON) key() (string, error) {
+	switch {
+	case j.Key != nil:
+		return *j.Key, nil
+	case len(j.Key64) > 0:
+		return string(j.Key64), nil
+	}
+	return "", missing("key")
 }
 
 func itemsOf(list []itemJSON, keysOnly bool) ([]Item, error) {

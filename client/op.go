@@ -146,7 +146,7 @@ func (r KeyRange) addToJSON(j *opJSON) {
 	switch r.kind {
 	case rangePrefix:
 		j.Prefix, j.Prefix64 = bytesJSON(r.start)
-	case rangeBetween:
+	case rangeBetween, rangeKey:
 		j.Start, j.Start64 = bytesJSON(r.start)
 		j.End, j.End64 = bytesJSON(r.end)
 	case rangeFrom, rangeAll: // of all, start is empty

@@ -29,6 +29,8 @@ type (
 	DeleteOption interface{ toDelete(*params) }
 	// WriteOption is WithGuard or WithIdempotencyKey.
 	WriteOption interface{ toWrite(*params) }
+	// WatchOption is FromRevision, Initial, WithProgress or WithPrev.
+	WatchOption interface{ toWatch(*params) }
 	// LockOption is WithTTL, WithWait or WithOwner.
 	LockOption interface{ toLock(*params) }
 	// OpPutOption is WithLease, WithTTL or WithPrev.
@@ -53,12 +55,14 @@ type (
 	ConditionOption struct{ set func(*params) }
 	// CreateOption goes with Put.
 	CreateOption struct{ set func(*params) }
-	// PrevOption goes with Put, Delete, OpPut, OpDelete and OpDeleteRange.
+	// PrevOption goes with Put, Delete, OpPut, OpDelete, OpDeleteRange and Watch.
 	PrevOption struct{ set func(*params) }
 	// LeaseOption goes with Put and OpPut.
 	LeaseOption struct{ set func(*params) }
 	// TTLOption goes with Put, OpPut and Lock.
 	TTLOption struct{ set func(*params) }
+	// FollowOption goes with Watch.
+	FollowOption struct{ set func(*params) }
 	// QueueOption goes with Lock.
 	QueueOption struct{ set func(*params) }
 	// GuardOption goes with Put, Delete, DeleteRange, Add and Txn.
@@ -84,6 +88,8 @@ func (o PrevOption) toPut(p *params)         { o.set(p) }
 func (o PrevOption) toDelete(p *params)      { o.set(p) }
 func (o PrevOption) toOpPut(p *params)       { o.set(p) }
 func (o PrevOption) toOpWrite(p *params)     { o.set(p) }
+func (o PrevOption) toWatch(p *params)       { o.set(p) }
+func (o FollowOption) toWatch(p *params)     { o.set(p) }
 func (o LeaseOption) toPut(p *params)        { o.set(p) }
 func (o LeaseOption) toOpPut(p *params)      { o.set(p) }
 func (o TTLOption) toPut(p *params)          { o.set(p) }
@@ -169,9 +175,29 @@ func IfAbsent() CreateOption {
 	return CreateOption{func(p *params) { p.condition = condition{kind: ifAbsent} }}
 }
 
-// WithPrev has the item as it was before in the result.
+// WithPrev has the item as it was before in the result, or in the events of a
+// Watch.
 func WithPrev() PrevOption {
 	return PrevOption{func(p *params) { p.prev = true }}
+}
+
+// FromRevision has a Watch begin with the changes of a revision, past or next.
+// The error is ErrCompacted where it is no longer retained, ErrFutureRevision
+// where it is greater than the next one.
+func FromRevision(revision uint64) FollowOption {
+	return FollowOption{func(p *params) { p.from, p.hasFrom = revision, true }}
+}
+
+// Initial has a Watch tell the items that are there first (FrameItems), then
+// FrameSynced, then every change since.
+func Initial() FollowOption {
+	return FollowOption{func(p *params) { p.initial = true }}
+}
+
+// WithProgress has a Watch tell how far it has come while nothing changes
+// (FrameProgress).
+func WithProgress() FollowOption {
+	return FollowOption{func(p *params) { p.progress = true }}
 }
 
 // WithLease attaches the key to a lease (LeaseGrant): it is deleted when the
@@ -241,6 +267,9 @@ type params struct {
 	hasLease, hasTTL bool
 	lease            uint64
 	ttl              time.Duration
+
+	hasFrom, initial, progress bool
+	from                       uint64
 
 	hasWait bool
 	wait    time.Duration
