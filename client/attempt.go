@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"math"
 	"mime"
 	"net"
 	"net/http"
@@ -28,10 +29,26 @@ type request struct {
 	body        []byte
 	// write says that the request may change something.
 	write bool
+	// identified: the request carries an idempotency key, and however often it
+	// arrives it is applied once and answered as it was the first time. harmless:
+	// a second application changes nothing that the first one has not.
+	identified, harmless bool
+	// patience is how long one node may take, in place of readPatience; 0: as
+	// long as that.
+	patience time.Duration
+	// parked: the node answers when something has happened, and not before. That
+	// it does not is nothing to hold against it, but after a while to make sure by
+	// asking another.
+	parked bool
+	// endless: the call lasts as long as its context, Config.Timeout is not for it.
+	endless bool
 	// decode takes a success apart. It may be called once for each attempt; what
 	// it fails with is the detail of a bad_response.
 	decode func(*answer) error
 }
+
+// repeatable says that the request may be sent again whatever became of it.
+func (r *request) repeatable() bool { return !r.write || r.identified || r.harmless }
 
 // answer is a whole response.
 type answer struct {
@@ -44,7 +61,7 @@ type answer struct {
 
 var (
 	errAnswerTooLarge = errors.New("the answer is larger than MaxResponseBytes")
-	// errSlow ends an attempt at a read whose node does not begin to answer.
+	// errSlow ends an attempt whose node does not begin to answer.
 	errSlow = errors.New("the node did not begin to answer in time")
 )
 
@@ -57,22 +74,34 @@ const (
 	maxServerTimeout = 60 * time.Second
 )
 
-// attempt sends the request to one node and has the whole answer decoded. A
-// read is given up where the answer does not begin within patience; a write has
-// as long as ctx, which has a deadline. It returns nil or why it failed.
+// attempt sends the request to one node and has the whole answer decoded. What
+// may be asked again elsewhere is given up where the answer is not there within
+// patience; a write that may not has as long as ctx, which has a deadline. It
+// returns nil or why it failed.
 func (c *Client) attempt(ctx context.Context, n *node, r *request, patience time.Duration) *Error {
-	deadline, _ := ctx.Deadline()
-	left := time.Until(deadline)
+	left := timeLeft(ctx)
 	if ctx.Err() != nil || left <= 0 {
 		// Also where a Transport would not look.
 		return r.unanswered(n, true, context.DeadlineExceeded)
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	if !r.write && patience < left {
+	if r.repeatable() && patience < left {
 		left = patience
 		defer time.AfterFunc(patience, func() { cancel(errSlow) }).Stop()
 	}
+	resp, e := c.send(ctx, n, r, left)
+	if e != nil {
+		return e
+	}
+	defer resp.Body.Close()
+	return c.receive(r, n, resp)
+}
+
+// send sends the request to one node, which is told of the time that is left,
+// and returns the answer as soon as its headers are there. The answer ends with
+// ctx.
+func (c *Client) send(ctx context.Context, n *node, r *request, left time.Duration) (*http.Response, *Error) {
 	watched := &sending{}
 	if c.own != nil {
 		ctx = watched.watch(ctx)
@@ -91,10 +120,18 @@ func (c *Client) attempt(ctx context.Context, n *node, r *request, patience time
 		if cause := context.Cause(ctx); cause == errSlow {
 			err = errSlow
 		}
-		return r.unanswered(n, certain, err)
+		return nil, r.unanswered(n, certain, err)
 	}
-	defer resp.Body.Close()
-	return c.receive(r, n, resp)
+	return resp, nil
+}
+
+// timeLeft is how long ctx has; as good as for ever where it has no deadline.
+func timeLeft(ctx context.Context) time.Duration {
+	deadline, ok := ctx.Deadline()
+	if !ok {
+		return math.MaxInt64
+	}
+	return time.Until(deadline)
 }
 
 // httpRequest makes the request for one node.

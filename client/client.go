@@ -26,7 +26,8 @@ type Client struct {
 	// learn asks the discoverer for a round; one that is asked for twice is one.
 	learn chan struct{}
 
-	// running counts calls and the discoverer; nobody is added once closed.
+	// running counts calls, the discoverer and what is kept alive; nobody is
+	// added once closed.
 	running sync.WaitGroup
 	mu      sync.Mutex
 	closed  bool
@@ -99,24 +100,64 @@ func (c *Client) saw(revision uint64) {
 // after Config.Timeout where the caller's has no deadline. Each begin that
 // succeeds is followed by one end.
 func (c *Client) begin(ctx context.Context) (_ context.Context, end func(), err error) {
-	c.mu.Lock()
-	if c.closed {
-		c.mu.Unlock()
-		return nil, nil, ErrClosed
+	ctx, leave, err := c.enter(ctx)
+	if err != nil {
+		return nil, nil, err
 	}
-	c.running.Add(1)
-	c.mu.Unlock()
+	if _, ok := ctx.Deadline(); ok {
+		return ctx, leave, nil
+	}
+	ctx, release := context.WithTimeout(ctx, c.cfg.Timeout)
+	return ctx, func() {
+		release()
+		leave()
+	}, nil
+}
 
+// enter is begin for what lasts as long as the caller's context, and Close.
+func (c *Client) enter(ctx context.Context) (_ context.Context, leave func(), err error) {
+	if err := c.count(); err != nil {
+		return nil, nil, err
+	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	stop := context.AfterFunc(c.ctx, func() { cancel(ErrClosed) })
-	release := func() {}
-	if _, ok := ctx.Deadline(); !ok {
-		ctx, release = context.WithTimeout(ctx, c.cfg.Timeout)
-	}
 	return ctx, func() {
 		stop()
-		release()
 		cancel(nil)
 		c.running.Done()
 	}, nil
+}
+
+// count counts one more thing that Close waits for, until running.Done; the
+// error is ErrClosed.
+func (c *Client) count() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closed {
+		return ErrClosed
+	}
+	c.running.Add(1)
+	return nil
+}
+
+// counted runs f, which ends with c.ctx, and has Close wait for it.
+func (c *Client) counted(f func()) error {
+	if err := c.count(); err != nil {
+		return err
+	}
+	defer c.running.Done()
+	f()
+	return nil
+}
+
+// background runs f in a goroutine that Close waits for; f ends with c.ctx.
+func (c *Client) background(f func()) error {
+	if err := c.count(); err != nil {
+		return err
+	}
+	go func() {
+		defer c.running.Done()
+		f()
+	}()
+	return nil
 }

@@ -107,11 +107,13 @@ func (c *Client) Status(ctx context.Context, nodeURL string) (Status, error) {
 	}}
 	ctx, end, err := c.begin(ctx)
 	if err != nil {
-		return Status{}, r.ended(err, nil, 0)
+		return Status{}, r.ended(err, &course{})
 	}
 	defer end()
 	if e := c.attempt(ctx, c.members.at(u), r, maxServerTimeout); e != nil {
-		return Status{}, r.failure(ctx, e, 1)
+		var past course
+		past.add(r, e)
+		return Status{}, r.failure(ctx, e, &past)
 	}
 	uptime, _ := time.ParseDuration(doc.Uptime)
 	return Status{

@@ -35,7 +35,8 @@ type Config struct {
 	// client's own: a handler in the same process, say. It must send a request
 	// once at most. The client cannot see whether a byte was sent through it,
 	// so a write that fails there has an unknown outcome unless the error is
-	// one of dialling (*net.OpError). Close does not close it.
+	// one of dialling (*net.OpError). Close does not close it. For Watch it must
+	// return an answer as soon as its headers are there, and its body as it comes.
 	Transport http.RoundTripper
 	// MaxConnsPerNode bounds the connections to one node; a call that needs one
 	// more waits for one, and its context. Default 512. Not with Transport.

@@ -38,6 +38,22 @@ var (
 	// ErrConflict: the condition of a write (IfRevision, IfAbsent, IfExists)
 	// does not hold. Error.ModRevision is the key's present one, 0 for none.
 	ErrConflict = errors.New("trivet: the condition does not hold")
+	// ErrGuardFailed: a lock is not held with the token of the write's guard (any
+	// more), or not with the token that it is to be released by.
+	ErrGuardFailed = errors.New("trivet: the guarding lock is not held")
+	// ErrLocked: somebody else holds the lock. Error.Holder says who.
+	ErrLocked = errors.New("trivet: the lock is held")
+	// ErrLeaseNotFound: there is no such lease (any more).
+	ErrLeaseNotFound = errors.New("trivet: lease not found")
+	// ErrLeaseLost: a lease that was kept alive has ended or, for all that the
+	// client knows, may have. ErrLockLost: the same of a lock.
+	ErrLeaseLost = errors.New("trivet: the lease is lost")
+	ErrLockLost  = errors.New("trivet: the lock is lost")
+	// ErrIdempotencyKeyReused: the idempotency key was used for another write.
+	ErrIdempotencyKeyReused = errors.New("trivet: the idempotency key belongs to another write")
+	// ErrSessionExpired: the cluster no longer knows the session of a write. The
+	// error matches ErrUnknown too.
+	ErrSessionExpired = errors.New("trivet: the session has expired")
 	// ErrNotANumber: Add met a value that is no decimal number.
 	ErrNotANumber = errors.New("trivet: not a number")
 	// ErrOverflow: Add would leave the range of int64.
@@ -82,6 +98,9 @@ const (
 	codeBadResponse = "bad_response"
 	// codeCanceled: the caller's context was cancelled.
 	codeCanceled = "canceled"
+	// codeLeaseLost, codeLockLost: what was to be kept alive may have ended.
+	codeLeaseLost = "lease_lost"
+	codeLockLost  = "lock_lost"
 	// codeClosed: the client was closed.
 	codeClosed = "closed"
 	// codeTimeout is the API's own, also for the caller's deadline.
@@ -91,15 +110,19 @@ const (
 // sentinels is which sentinels a code matches.
 var sentinels = map[string][]error{
 	"key_not_found":   {ErrNotFound},
-	"lease_not_found": {ErrNotFound},
+	"lease_not_found": {ErrLeaseNotFound},
 
-	"precondition_failed": {ErrConflict},
-	"not_a_number":        {ErrNotANumber},
-	"overflow":            {ErrOverflow},
-	"compacted":           {ErrCompacted},
-	"future_revision":     {ErrFutureRevision},
-	"too_large":           {ErrTooLarge},
-	"quota_exceeded":      {ErrQuota},
+	"precondition_failed":    {ErrConflict},
+	"guard_failed":           {ErrGuardFailed},
+	"locked":                 {ErrLocked},
+	"idempotency_key_reused": {ErrIdempotencyKeyReused},
+	"session_expired":        {ErrSessionExpired},
+	"not_a_number":           {ErrNotANumber},
+	"overflow":               {ErrOverflow},
+	"compacted":              {ErrCompacted},
+	"future_revision":        {ErrFutureRevision},
+	"too_large":              {ErrTooLarge},
+	"quota_exceeded":         {ErrQuota},
 
 	"bad_request":   {ErrBadRequest},
 	"bad_key":       {ErrBadRequest},
@@ -120,6 +143,8 @@ var sentinels = map[string][]error{
 	codeTimeout:     {ErrUnavailable},
 	codeUnavailable: {ErrUnavailable},
 	codeBadResponse: {ErrUnavailable},
+	codeLeaseLost:   {ErrLeaseLost},
+	codeLockLost:    {ErrLockLost},
 	codeClosed:      {ErrClosed},
 }
 
@@ -129,7 +154,7 @@ var sentinels = map[string][]error{
 type Error struct {
 	// Code is the code of the problem as the HTTP API names it, or one of the
 	// client's own: unavailable (no answer), bad_response (an answer that no
-	// node gives), canceled, closed, timeout.
+	// node gives), lease_lost, lock_lost, canceled, closed, timeout.
 	Code string
 	// Status is the HTTP status of the answer; 0 where there was none.
 	Status int
@@ -143,6 +168,8 @@ type Error struct {
 	// ModRevision goes with ErrConflict, CompactRevision with ErrCompacted,
 	// Revision with ErrCompacted and ErrFutureRevision, Limit with ErrTooLarge.
 	ModRevision, CompactRevision, Revision, Limit uint64
+	// Holder goes with ErrLocked; nil where the node did not say.
+	Holder *LockHolder
 	// Node is the id of the node that answered, else the URL of the one that
 	// did not. Empty where none was asked.
 	Node string

@@ -152,7 +152,7 @@ var faults = []struct {
 	{"a denial", problem("403 Forbidden", "permission_denied", "not_applied", ""), client.NotApplied, client.ErrDenied},
 	{"a quota", problem("507 Insufficient Storage", "quota_exceeded", "not_applied", ""), client.NotApplied, client.ErrQuota},
 	{"a code of the future", problem("418 I'm a teapot", "teapot", "not_applied", ""), client.NotApplied, nil},
-	{"an expired session", problem("409 Conflict", "session_expired", "unknown", ""), client.Unknown, nil},
+	{"an expired session", problem("409 Conflict", "session_expired", "unknown", ""), client.Unknown, client.ErrSessionExpired},
 }
 
 // Whatever goes wrong with the answer to a write: it was sent once, and nothing
@@ -235,7 +235,7 @@ func TestReadsGetOverFaults(t *testing.T) {
 	good := startFaulty(t, func(string, string) string { return raw("200 OK", value+"Content-Length: 2", "ok") })
 	for _, tt := range faults {
 		switch tt.kind {
-		case client.ErrConflict, client.ErrDenied, client.ErrQuota, nil:
+		case client.ErrConflict, client.ErrDenied, client.ErrQuota, client.ErrSessionExpired, nil:
 			continue // what a request brings upon itself
 		}
 		bad := startFaulty(t, func(string, string) string { return tt.answer })

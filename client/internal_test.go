@@ -114,7 +114,7 @@ func TestTxnDocument(t *testing.T) {
 	txn := (&Client{}).Txn().
 		If(Absent("a"), Exists("b"), Unchanged(Item{Key: "c", ModRevision: 9}), ValueOf("d\xff").NotEqual([]byte("<\xff")),
 			LeaseOf("p/").OfPrefix().GreaterOrEqual(1), ValueOf("e").Equal(nil)).
-		Then(OpPut("a", nil, WithPrev()), OpPut("b", []byte("\xff")), OpAdd("n", 0), OpDelete("c"),
+		Then(OpPut("a", nil, WithPrev(), WithTTL(90*time.Second)), OpPut("b", []byte("\xff"), WithLease(7)), OpAdd("n", 0), OpDelete("c"),
 			OpDeleteRange(All()), OpDeleteRange(Prefix("\xff"), WithPrev())).
 		Else(OpGet("a"), OpRange(Between("a", "b"), Limit(3), KeysOnly()), OpRange(From("a")), OpCount(Prefix("")))
 	got, err := txn.encode()
@@ -130,8 +130,8 @@ func TestTxnDocument(t *testing.T) {
 			{"key":"e","target":"value","op":"==","value":""}
 		],
 		"then": [
-			{"op":"put","key":"a","value":"","prev":true},
-			{"op":"put","key":"b","value64":"/w=="},
+			{"op":"put","key":"a","value":"","prev":true,"ttl":"1m30s"},
+			{"op":"put","key":"b","value64":"/w==","lease":7},
 			{"op":"add","key":"n","delta":0},
 			{"op":"delete","key":"c"},
 			{"op":"delete","start":""},

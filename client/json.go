@@ -4,6 +4,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net/http"
+	"slices"
+	"time"
 	"unicode/utf8"
 )
 
@@ -41,6 +44,27 @@ func bytesJSON[T ~string | ~[]byte](b T) (text *string, coded []byte) {
 	return nil, []byte(s)
 }
 
+// durationJSON is a Go duration in a string.
+type durationJSON time.Duration
+
+func (d *durationJSON) UnmarshalText(text []byte) error {
+	parsed, err := time.ParseDuration(string(text))
+	*d = durationJSON(parsed)
+	return err
+}
+
+// mergeKeys merges the keys of a list that are text and those that are not, each
+// in byte order, into one.
+func mergeKeys(text []string, coded [][]byte) []string {
+	for _, key := range coded {
+		text = append(text, string(key))
+	}
+	if len(coded) > 0 {
+		slices.Sort(text)
+	}
+	return text
+}
+
 // itemJSON is an item in an answer.
 type itemJSON struct {
 	Key            *string `json:"key"`
@@ -55,16 +79,12 @@ type itemJSON struct {
 
 // item makes an Item of it. keysOnly says that a value is not expected.
 func (j *itemJSON) item(keysOnly bool) (Item, error) {
-	it := Item{
-		CreateRevision: j.CreateRevision, ModRevision: j.ModRevision, Version: j.Version, Lease: j.Lease,
+	key, err := j.key()
+	if err != nil {
+		return Item{}, err
 	}
-	switch {
-	case j.Key != nil:
-		it.Key = *j.Key
-	case len(j.Key64) > 0:
-		it.Key = string(j.Key64)
-	default:
-		return Item{}, missing("key")
+	it := Item{
+		Key: key, CreateRevision: j.CreateRevision, ModRevision: j.ModRevision, Version: j.Version, Lease: j.Lease,
 	}
 	switch {
 	case keysOnly:
@@ -79,6 +99,16 @@ func (j *itemJSON) item(keysOnly bool) (Item, error) {
 		return Item{}, missing("mod_revision, create_revision or version")
 	}
 	return it, nil
+}
+
+func (j *itemJSON) key() (string, error) {
+	switch {
+	case j.Key != nil:
+		return *j.Key, nil
+	case len(j.Key64) > 0:
+		return string(j.Key64), nil
+	}
+	return "", missing("key")
 }
 
 func itemsOf(list []itemJSON, keysOnly bool) ([]Item, error) {
@@ -168,6 +198,8 @@ type problemJSON struct {
 	CompactRevision uint64 `json:"compact_revision"`
 	Revision        uint64 `json:"revision"`
 	Limit           uint64 `json:"limit"`
+
+	Holder *holderJSON `json:"holder"`
 }
 
 // problem makes an Error of an answer that is a problem document of a node's,
@@ -177,13 +209,23 @@ func (r *request) problem(n *node, a *answer) *Error {
 	if a.mediaType != problemType || json.Unmarshal(a.body, &p) != nil || p.Code == "" {
 		return nil
 	}
+	e := r.errorOf(&p, n, a.header)
+	e.Status, e.retryAfter = a.status, retryAfter(a.header)
+	return e
+}
+
+// errorOf makes an Error of a problem, which came with the headers.
+func (r *request) errorOf(p *problemJSON, n *node, h http.Header) *Error {
 	// Only the very word proves it.
 	e := r.failed(p.Outcome == NotApplied.String())
-	e.Code, e.Status, e.Detail, e.Retryable = p.Code, a.status, p.Detail, p.Retryable
+	e.Code, e.Detail, e.Retryable = p.Code, p.Detail, p.Retryable
 	e.ModRevision, e.CompactRevision, e.Revision, e.Limit = p.ModRevision, p.CompactRevision, p.Revision, p.Limit
-	if e.Node = a.header.Get("Trivet-Node"); e.Node == "" {
+	if p.Holder != nil {
+		holder := p.Holder.holder()
+		e.Holder = &holder
+	}
+	if e.Node = h.Get("Trivet-Node"); e.Node == "" {
 		e.Node = n.url
 	}
-	e.retryAfter = retryAfter(a.header)
 	return e
 }

@@ -6,8 +6,8 @@ import (
 	"trivet/trivetpb"
 )
 
-// KeyRange is a set of neighbouring keys, in byte order. It is made by Prefix,
-// Between, From or All; the zero value is no range, and is refused wherever it
+// KeyRange is a set of neighbouring keys, in byte order. It is made by Key,
+// Prefix, Between, From or All; the zero value is no range, and is refused wherever it
 // is used, so that a forgotten one never means every key.
 type KeyRange struct {
 	kind       rangeKind
@@ -18,11 +18,15 @@ type rangeKind int
 
 const (
 	rangeNone rangeKind = iota
+	rangeKey
 	rangePrefix
 	rangeBetween
 	rangeFrom
 	rangeAll
 )
+
+// Key is one key alone.
+func Key(key string) KeyRange { return KeyRange{kind: rangeKey, start: key, end: key + "\x00"} }
 
 // Prefix is the keys that start with prefix. An empty prefix is all keys, which
 // List and Count take and deleting refuses: say All where that is meant.
@@ -44,7 +48,9 @@ func All() KeyRange { return KeyRange{kind: rangeAll} }
 func (r KeyRange) check(op string, deleting bool) *Error {
 	switch {
 	case r.kind == rangeNone:
-		return refusal(op, trivetpb.Code_BAD_REQUEST, "the zero KeyRange is no range: use Prefix, Between, From or All")
+		return refusal(op, trivetpb.Code_BAD_REQUEST, "the zero KeyRange is no range: use Key, Prefix, Between, From or All")
+	case r.kind == rangeKey:
+		return checkKey(op, r.start)
 	case r.kind == rangeBetween && r.end == "":
 		return refusal(op, trivetpb.Code_BAD_REQUEST, "Between has no end: use From if that is meant")
 	case r.kind == rangeFrom && r.start == "":
@@ -60,7 +66,7 @@ func (r KeyRange) addTo(q *queryOf) {
 	switch r.kind {
 	case rangePrefix:
 		q.addBytes("prefix", r.start)
-	case rangeBetween:
+	case rangeBetween, rangeKey:
 		q.addBytes("start", r.start)
 		q.addBytes("end", r.end)
 	case rangeFrom:
@@ -71,6 +77,8 @@ func (r KeyRange) addTo(q *queryOf) {
 // String describes the range: `prefix "a/"`.
 func (r KeyRange) String() string {
 	switch r.kind {
+	case rangeKey:
+		return shown(r.start)
 	case rangePrefix:
 		return "prefix " + shown(r.start)
 	case rangeBetween:

@@ -39,6 +39,9 @@ type PutResult struct {
 	Created bool
 	// Prev is the item before, with WithPrev; nil where there was none.
 	Prev *Item
+	// Replayed says that the write had been applied before under the same
+	// idempotency key, and this is the answer of then.
+	Replayed bool
 }
 
 // DeleteResult is what a deletion did.
@@ -50,6 +53,8 @@ type DeleteResult struct {
 	Deleted uint64
 	// Prev is what they held, with WithPrev.
 	Prev []Item
+	// Replayed is as in PutResult.
+	Replayed bool
 }
 
 // Get returns the item at a key. The error is ErrNotFound where there is none;
@@ -104,8 +109,9 @@ func itemOfHeaders(key string, a *answer) (Item, error) {
 
 // Put writes a value. The value is not changed, and not used once Put has
 // returned. The error is ErrConflict where the condition of an option does not
-// hold, ErrTooLarge where the value is longer than the cluster takes, ErrQuota
-// where the store is full.
+// hold, ErrGuardFailed where a guard does not, ErrLeaseNotFound where there is no
+// such lease, ErrTooLarge where the value is longer than the cluster takes,
+// ErrQuota where the store is full.
 func (c *Client) Put(ctx context.Context, key string, value []byte, opts ...PutOption) (PutResult, error) {
 	op := "put " + shown(key)
 	var p params
@@ -116,7 +122,7 @@ func (c *Client) Put(ctx context.Context, key string, value []byte, opts ...PutO
 		op: op, method: http.MethodPut, path: keyPath(key), header: http.Header{},
 		contentType: octetStream, body: value, write: true,
 	}
-	if e := checkKey(op, key); e != nil {
+	if e := firstOf(checkKey(op, key), p.addLease(op, &r.query), r.addPromises(&p)); e != nil {
 		return PutResult{}, e
 	}
 	p.condition.addTo(r.header)
@@ -136,6 +142,7 @@ func (c *Client) Put(ctx context.Context, key string, value []byte, opts ...PutO
 			return missing("revision")
 		}
 		result, err = doc.result(doc.Revision)
+		result.Replayed = a.replayed()
 		return err
 	}
 	if err := c.do(ctx, r); err != nil {
@@ -153,7 +160,7 @@ func (c *Client) Delete(ctx context.Context, key string, opts ...DeleteOption) (
 		o.toDelete(&p)
 	}
 	r := &request{op: op, method: http.MethodDelete, path: keyPath(key), header: http.Header{}, write: true}
-	if e := checkKey(op, key); e != nil {
+	if e := firstOf(checkKey(op, key), r.addPromises(&p)); e != nil {
 		return DeleteResult{}, e
 	}
 	if p.condition == (condition{kind: ifRevision}) {
@@ -167,10 +174,11 @@ func (c *Client) Delete(ctx context.Context, key string, opts ...DeleteOption) (
 }
 
 // DeleteRange deletes all keys of a range at one revision.
-func (c *Client) DeleteRange(ctx context.Context, keys KeyRange) (DeleteResult, error) {
+func (c *Client) DeleteRange(ctx context.Context, keys KeyRange, opts ...WriteOption) (DeleteResult, error) {
 	op := "delete " + keys.String()
+	p := writeParams(opts)
 	r := &request{op: op, method: http.MethodDelete, path: kvPath, write: true}
-	if e := keys.check(op, true); e != nil {
+	if e := firstOf(keys.check(op, true), r.addPromises(&p)); e != nil {
 		return DeleteResult{}, e
 	}
 	keys.addTo(&r.query)
@@ -193,6 +201,7 @@ func (c *Client) deletion(ctx context.Context, r *request, ofRange bool) (result
 			return missing("revision")
 		}
 		result, err = doc.result(doc.Revision, ofRange)
+		result.Replayed = a.replayed()
 		return err
 	}
 	if err := c.do(ctx, r); err != nil {
@@ -206,12 +215,12 @@ func (c *Client) deletion(ctx context.Context, r *request, ofRange bool) (result
 // The error is ErrNotANumber or ErrOverflow where there is no sum.
 //
 // A sum that was lost with its answer (ErrUnknown) cannot be told from that of
-// another caller. Where that matters, write the number by Txn, beside a key that
-// names the change.
-func (c *Client) Add(ctx context.Context, key string, delta int64) (int64, error) {
+// another caller. Where that matters, name the change (WithIdempotencyKey).
+func (c *Client) Add(ctx context.Context, key string, delta int64, opts ...WriteOption) (int64, error) {
 	op := "add to " + shown(key)
+	p := writeParams(opts)
 	r := &request{op: op, method: http.MethodPost, path: keyPath(key), write: true}
-	if e := checkKey(op, key); e != nil {
+	if e := firstOf(checkKey(op, key), r.addPromises(&p)); e != nil {
 		return 0, e
 	}
 	r.query.add("add", strconv.FormatInt(delta, 10))
@@ -231,6 +240,13 @@ func (c *Client) Add(ctx context.Context, key string, delta int64) (int64, error
 		return 0, err
 	}
 	return sum, nil
+}
+
+func writeParams(opts []WriteOption) (p params) {
+	for _, o := range opts {
+		o.toWrite(&p)
+	}
+	return p
 }
 
 // checkKey refuses what no server takes, without asking one.

@@ -31,8 +31,12 @@ const (
 )
 
 // OpPut writes a value, which must not be changed before the Txn is committed.
-func OpPut(key string, value []byte, opts ...OpWriteOption) Op {
-	return Op{kind: opPut, key: key, value: value}.with(opts)
+func OpPut(key string, value []byte, opts ...OpPutOption) Op {
+	op := Op{kind: opPut, key: key, value: value}
+	for _, o := range opts {
+		o.toOpPut(&op.params)
+	}
+	return op
 }
 
 // OpDelete deletes a key, which need not be there.
@@ -79,7 +83,9 @@ func (op *Op) reads() bool { return op.kind == opGet || op.kind == opRange || op
 // check refuses what no server takes.
 func (op *Op) check(call string) *Error {
 	switch op.kind {
-	case opPut, opDelete, opAdd, opGet:
+	case opPut:
+		return firstOf(checkKey(call, op.key), op.checkLease(call))
+	case opDelete, opAdd, opGet:
 		return checkKey(call, op.key)
 	case opDeleteRange:
 		return op.keys.check(call, true)
@@ -96,6 +102,8 @@ type opJSON struct {
 	Key64     []byte  `json:"key64,omitempty"`
 	Value     *string `json:"value,omitempty"`
 	Value64   []byte  `json:"value64,omitempty"`
+	Lease     uint64  `json:"lease,omitempty"`
+	TTL       string  `json:"ttl,omitempty"`
 	Delta     *int64  `json:"delta,omitempty"`
 	Prefix    *string `json:"prefix,omitempty"`
 	Prefix64  []byte  `json:"prefix64,omitempty"`
@@ -120,6 +128,10 @@ func (op *Op) json() opJSON {
 	switch op.kind {
 	case opPut:
 		j.Value, j.Value64 = bytesJSON(op.value)
+		j.Lease = op.lease
+		if op.hasTTL {
+			j.TTL = op.ttl.String()
+		}
 	case opAdd:
 		j.Delta = &op.delta
 	case opDeleteRange:
@@ -134,7 +146,7 @@ func (r KeyRange) addToJSON(j *opJSON) {
 	switch r.kind {
 	case rangePrefix:
 		j.Prefix, j.Prefix64 = bytesJSON(r.start)
-	case rangeBetween:
+	case rangeBetween, rangeKey:
 		j.Start, j.Start64 = bytesJSON(r.start)
 		j.End, j.End64 = bytesJSON(r.end)
 	case rangeFrom, rangeAll: // of all, start is empty

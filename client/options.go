@@ -18,12 +18,23 @@ type (
 	ListOption interface{ toList(*params) }
 	// CountOption is a Freshness or AtRevision.
 	CountOption interface{ toCount(*params) }
-	// TxnOption is a Freshness, for a Txn that only reads.
+	// TxnOption is WithGuard or WithIdempotencyKey or, for a Txn that only reads,
+	// a Freshness.
 	TxnOption interface{ toTxn(*params) }
-	// PutOption is IfRevision, IfAbsent, IfExists or WithPrev.
+	// PutOption is IfRevision, IfAbsent, IfExists, WithLease, WithTTL, WithPrev,
+	// WithGuard or WithIdempotencyKey.
 	PutOption interface{ toPut(*params) }
-	// DeleteOption is IfRevision, IfExists or WithPrev.
+	// DeleteOption is IfRevision, IfExists, WithPrev, WithGuard or
+	// WithIdempotencyKey.
 	DeleteOption interface{ toDelete(*params) }
+	// WriteOption is WithGuard or WithIdempotencyKey.
+	WriteOption interface{ toWrite(*params) }
+	// WatchOption is FromRevision, Initial, WithProgress or WithPrev.
+	WatchOption interface{ toWatch(*params) }
+	// LockOption is WithTTL, WithWait or WithOwner.
+	LockOption interface{ toLock(*params) }
+	// OpPutOption is WithLease, WithTTL or WithPrev.
+	OpPutOption interface{ toOpPut(*params) }
 	// OpWriteOption is WithPrev.
 	OpWriteOption interface{ toOpWrite(*params) }
 	// OpRangeOption is Limit or KeysOnly.
@@ -44,8 +55,20 @@ type (
 	ConditionOption struct{ set func(*params) }
 	// CreateOption goes with Put.
 	CreateOption struct{ set func(*params) }
-	// PrevOption goes with Put, Delete, OpPut, OpDelete and OpDeleteRange.
+	// PrevOption goes with Put, Delete, OpPut, OpDelete, OpDeleteRange and Watch.
 	PrevOption struct{ set func(*params) }
+	// LeaseOption goes with Put and OpPut.
+	LeaseOption struct{ set func(*params) }
+	// TTLOption goes with Put, OpPut and Lock.
+	TTLOption struct{ set func(*params) }
+	// FollowOption goes with Watch.
+	FollowOption struct{ set func(*params) }
+	// QueueOption goes with Lock.
+	QueueOption struct{ set func(*params) }
+	// GuardOption goes with Put, Delete, DeleteRange, Add and Txn.
+	GuardOption struct{ set func(*params) }
+	// IdempotencyOption goes with every write.
+	IdempotencyOption struct{ set func(*params) }
 )
 
 func (o Freshness) toGet(p *params)          { o.set(p) }
@@ -63,7 +86,25 @@ func (o ConditionOption) toDelete(p *params) { o.set(p) }
 func (o CreateOption) toPut(p *params)       { o.set(p) }
 func (o PrevOption) toPut(p *params)         { o.set(p) }
 func (o PrevOption) toDelete(p *params)      { o.set(p) }
+func (o PrevOption) toOpPut(p *params)       { o.set(p) }
 func (o PrevOption) toOpWrite(p *params)     { o.set(p) }
+func (o PrevOption) toWatch(p *params)       { o.set(p) }
+func (o FollowOption) toWatch(p *params)     { o.set(p) }
+func (o LeaseOption) toPut(p *params)        { o.set(p) }
+func (o LeaseOption) toOpPut(p *params)      { o.set(p) }
+func (o TTLOption) toPut(p *params)          { o.set(p) }
+func (o TTLOption) toOpPut(p *params)        { o.set(p) }
+func (o TTLOption) toLock(p *params)         { o.set(p) }
+func (o QueueOption) toLock(p *params)       { o.set(p) }
+func (o GuardOption) toPut(p *params)        { o.set(p) }
+func (o GuardOption) toDelete(p *params)     { o.set(p) }
+func (o GuardOption) toWrite(p *params)      { o.set(p) }
+func (o GuardOption) toTxn(p *params)        { o.set(p) }
+
+func (o IdempotencyOption) toPut(p *params)    { o.set(p) }
+func (o IdempotencyOption) toDelete(p *params) { o.set(p) }
+func (o IdempotencyOption) toWrite(p *params)  { o.set(p) }
+func (o IdempotencyOption) toTxn(p *params)    { o.set(p) }
 
 // Linearizable sees every write acknowledged anywhere before the read began. It
 // is the default.
@@ -134,9 +175,79 @@ func IfAbsent() CreateOption {
 	return CreateOption{func(p *params) { p.condition = condition{kind: ifAbsent} }}
 }
 
-// WithPrev has the item as it was before in the result.
+// WithPrev has the item as it was before in the result, or in the events of a
+// Watch.
 func WithPrev() PrevOption {
 	return PrevOption{func(p *params) { p.prev = true }}
+}
+
+// FromRevision has a Watch begin with the changes of a revision, past or next.
+// The error is ErrCompacted where it is no longer retained, ErrFutureRevision
+// where it is greater than the next one.
+func FromRevision(revision uint64) FollowOption {
+	return FollowOption{func(p *params) { p.from, p.hasFrom = revision, true }}
+}
+
+// Initial has a Watch tell the items that are there first (FrameItems), then
+// FrameSynced, then every change since.
+func Initial() FollowOption {
+	return FollowOption{func(p *params) { p.initial = true }}
+}
+
+// WithProgress has a Watch tell how far it has come while nothing changes
+// (FrameProgress).
+func WithProgress() FollowOption {
+	return FollowOption{func(p *params) { p.progress = true }}
+}
+
+// WithLease attaches the key to a lease (LeaseGrant): it is deleted when the
+// lease ends. A later write of the key without the option detaches it. The error
+// is ErrLeaseNotFound where there is no such lease.
+func WithLease(id uint64) LeaseOption {
+	return LeaseOption{func(p *params) { p.lease, p.hasLease, p.ttl, p.hasTTL = id, true, 0, false }}
+}
+
+// WithTTL attaches the key to a lease of its own, which nobody keeps alive: the
+// key is deleted after ttl, 1 s to 24 h in whole milliseconds, by the cluster's
+// clock, unless it is written again before.
+//
+// With Lock it is how long the lock is held without being renewed: after it, it
+// is free if its holder is gone. The default there is 10 s.
+func WithTTL(ttl time.Duration) TTLOption {
+	return TTLOption{func(p *params) { p.ttl, p.hasTTL, p.lease, p.hasLease = ttl, true, 0, false }}
+}
+
+// WithWait ends the waiting for a lock after d: 0 takes it only if it is free.
+func WithWait(d time.Duration) QueueOption {
+	return QueueOption{func(p *params) { p.wait, p.hasWait = d, true }}
+}
+
+// WithOwner says who holds the lock, or waits for it, to others: see LockHolder.
+// It is UTF-8 of at most 1,024 bytes.
+func WithOwner(owner string) QueueOption {
+	return QueueOption{func(p *params) { p.owner = owner }}
+}
+
+// WithGuard has the write applied only while the lock is held with that very
+// token (Lock.Token), which is checked in the same step as the write; else it
+// fails with ErrGuardFailed. So nothing is written by one who was stopped for a
+// while, and has lost the lock without knowing it. A write may have up to 16
+// guards, of different locks.
+func WithGuard(lock string, token uint64) GuardOption {
+	return GuardOption{func(p *params) { p.guards = append(p.guards, guard{lock, token}) }}
+}
+
+// WithIdempotencyKey names the write, by 1 to 128 visible ASCII characters. The
+// cluster applies it once: for 10 minutes at least a repeat, from wherever it
+// comes, gets the first one's answer (Replayed), and another write under the
+// same key is refused with ErrIdempotencyKeyReused. So the client sends it again
+// after any failure, as it does with reads, also where the outcome of an attempt
+// is unknown; and the caller may, after ErrUnknown, by the same call.
+//
+// The cluster keeps the answer of every key for that time. To give each write of
+// a busy service one costs it memory.
+func WithIdempotencyKey(key string) IdempotencyOption {
+	return IdempotencyOption{func(p *params) { p.idempotencyKey, p.hasIdempotencyKey = key, true }}
 }
 
 // params is what the options of one call come to.
@@ -152,6 +263,27 @@ type params struct {
 
 	condition condition
 	prev      bool
+
+	hasLease, hasTTL bool
+	lease            uint64
+	ttl              time.Duration
+
+	hasFrom, initial, progress bool
+	from                       uint64
+
+	hasWait bool
+	wait    time.Duration
+	owner   string
+
+	guards            []guard
+	hasIdempotencyKey bool
+	idempotencyKey    string
+}
+
+// guard is a lock that must be held for a write to be applied.
+type guard struct {
+	lock  string
+	token uint64
 }
 
 type condition struct {
@@ -193,6 +325,8 @@ func (p *params) addFreshness(op string, q *queryOf) *Error {
 	}
 	return nil
 }
+
+func (p *params) asksFreshness() bool { return p.linearizable || p.bounded || p.session || p.stale }
 
 // addRead adds freshness and revision.
 func (p *params) addRead(op string, q *queryOf) *Error {

@@ -8,11 +8,15 @@ import (
 )
 
 const (
-	kvPath      = "/v1/kv"
-	kvPrefix    = "/v1/kv/"
-	txnPath     = "/v1/txn"
-	statusPath  = "/v1/status"
-	clusterPath = "/v1/cluster"
+	kvPath       = "/v1/kv"
+	kvPrefix     = "/v1/kv/"
+	txnPath      = "/v1/txn"
+	watchPath    = "/v1/watch"
+	leasesPath   = "/v1/leases"
+	locksPrefix  = "/v1/locks/"
+	snapshotPath = "/v1/snapshot"
+	statusPath   = "/v1/status"
+	clusterPath  = "/v1/cluster"
 
 	// maxKeyBytes is the longest key that any server takes.
 	maxKeyBytes = 4096
@@ -26,20 +30,27 @@ const (
 // or `..` segment its slashes are encoded too, and so are the dots of a key that
 // is `.` or `..` as a whole.
 func keyPath(key string) string {
-	const hexDigits = "0123456789ABCDEF"
 	tidy := true
 	for segment := range strings.SplitSeq(key, "/") {
 		if segment == "" || segment == "." || segment == ".." {
 			tidy = false
 		}
 	}
-	dots := key == "." || key == ".."
-	b := make([]byte, 0, len(kvPrefix)+len(key)+16)
-	b = append(b, kvPrefix...)
-	for i := range len(key) {
-		switch ch := key[i]; {
+	return kvPrefix + percentEncoded(key, tidy)
+}
+
+// escaped percent-encodes all bytes of a name, slashes too: it is one segment of
+// a path, or a part of a header.
+func escaped(name string) string { return percentEncoded(name, false) }
+
+func percentEncoded(text string, slashes bool) string {
+	const hexDigits = "0123456789ABCDEF"
+	dots := text == "." || text == ".."
+	b := make([]byte, 0, len(text)+16)
+	for i := range len(text) {
+		switch ch := text[i]; {
 		case 'a' <= ch && ch <= 'z', 'A' <= ch && ch <= 'Z', '0' <= ch && ch <= '9',
-			ch == '-', ch == '_', ch == '~', ch == '.' && !dots, ch == '/' && tidy:
+			ch == '-', ch == '_', ch == '~', ch == '.' && !dots, ch == '/' && slashes:
 			b = append(b, ch)
 		default:
 			b = append(b, '%', hexDigits[ch>>4], hexDigits[ch&15])

@@ -9,9 +9,9 @@ import (
 )
 
 const (
-	// readPatience is how long a read waits for a node to begin its answer
-	// before it goes to the next. It doubles with each round over the nodes, for
-	// a cluster that is slow as a whole.
+	// readPatience is how long a read, or a write that may be repeated, waits for
+	// a node's answer before it goes to the next. It doubles with each round over
+	// the nodes, for a cluster that is slow as a whole.
 	readPatience = 2 * time.Second
 
 	// Between the rounds over all nodes the pause grows from minPause to
@@ -25,45 +25,47 @@ const (
 // the last failure lets it (verdict) and ctx has not ended. The error is nil or
 // an *Error.
 func (c *Client) do(ctx context.Context, r *request) error {
-	ctx, end, err := c.begin(ctx)
+	begin := c.begin
+	if r.endless {
+		begin = c.enter
+	}
+	ctx, end, err := begin(ctx)
 	if err != nil {
-		return r.ended(err, nil, 0)
+		return r.ended(err, &course{})
 	}
 	defer end()
 	c.refresh()
-	var last *Error
-	attempts := 0
+	var past course
 	for round := 0; ; round++ {
-		patience := readPatience << min(round, 5)
+		patience := r.patienceIn(round)
 		var asked time.Duration
 		otherNodes := false
 	nodes:
 		for _, n := range c.members.order(r.write) {
 			if ctx.Err() != nil {
-				return r.ended(context.Cause(ctx), last, attempts)
+				return r.ended(context.Cause(ctx), &past)
 			}
-			attempts++
 			began := time.Now()
 			e := c.attempt(ctx, n, r, patience)
-			if ctx.Err() == nil || time.Since(began) > readPatience/2 {
+			switch {
+			case ctx.Err() != nil && time.Since(began) <= readPatience/2:
+				// It was the caller who lacked the patience.
+			case r.parked && e != nil && errors.Is(e, errSlow):
+			default:
 				c.note(n, e)
-			} // else it was the caller who lacked the patience
+			}
 			if e == nil {
 				return nil
 			}
-			// What a node says tells more than that another is not there, and that
-			// more than that time ran out.
-			if last == nil || e.Status != 0 || (last.Status == 0 && !errors.Is(e, context.DeadlineExceeded)) {
-				last = e
-			}
+			past.add(r, e)
 			if e.Code == "overloaded" {
 				asked = max(asked, e.retryAfter)
 			}
 			v := r.verdict(e)
 			if v == final {
-				return r.failure(ctx, e, attempts)
+				return r.failure(ctx, e, &past)
 			}
-			c.cfg.Logger.Debug("trivet: an attempt failed", "attempt", attempts, "error", e)
+			c.cfg.Logger.Debug("trivet: an attempt failed", "attempt", past.attempts, "error", e)
 			switch v {
 			case anywhere:
 				otherNodes = true
@@ -74,15 +76,74 @@ func (c *Client) do(ctx context.Context, r *request) error {
 		}
 		if !otherNodes {
 			// No node can do it, and none will.
-			return r.failure(ctx, last, attempts)
+			return r.failure(ctx, past.last, &past)
 		}
 		if !c.pause(ctx, round, asked) {
 			if ctx.Err() != nil {
-				return r.ended(context.Cause(ctx), last, attempts)
+				return r.ended(context.Cause(ctx), &past)
 			}
-			return last
+			return past.error(past.last)
 		}
 	}
+}
+
+// patienceIn is how long a node may take in a round.
+func (r *request) patienceIn(round int) time.Duration {
+	switch {
+	case r.parked:
+		return r.patience
+	case r.patience > 0:
+		return r.patience << min(round, 5)
+	}
+	return readPatience << min(round, 5)
+}
+
+// course is how a call has gone so far.
+type course struct {
+	attempts int
+	// last is the attempt that tells most of why the call failed; nil before one
+	// has.
+	last *Error
+	// unknown is set once an attempt may have been applied, or may yet be.
+	unknown bool
+}
+
+// add takes in an attempt that failed.
+func (c *course) add(r *request, e *Error) {
+	c.attempts++
+	if r.identified && settled[e.Code] && e.Outcome == NotApplied {
+		c.unknown = false
+	} else if e.Outcome == Unknown {
+		c.unknown = true
+	}
+	// What a node says tells more than that another is not there, and that
+	// more than that time ran out.
+	if c.last == nil || e.Status != 0 || (c.last.Status == 0 && !errors.Is(e, context.DeadlineExceeded)) {
+		c.last = e
+	}
+}
+
+// error is e as the error of the call: its outcome is that of all attempts.
+func (c *course) error(e *Error) *Error {
+	if c.unknown {
+		e.Outcome = Unknown
+	}
+	return e
+}
+
+// settled are the problems that are answers, as good as a success: the cluster
+// remembers them under the idempotency key, so an earlier attempt of unknown
+// outcome had the same answer, or will have it when it arrives. Where a node
+// could not take a write, or refused it at the door, nothing is said of attempts
+// before.
+var settled = map[string]bool{
+	"precondition_failed":    true,
+	"not_a_number":           true,
+	"overflow":               true,
+	"lease_not_found":        true,
+	"guard_failed":           true,
+	"locked":                 true,
+	"idempotency_key_reused": true,
 }
 
 // verdict is what may be done after a failed attempt.
@@ -101,7 +162,7 @@ const (
 
 // verdict is the one place that decides whether a request is sent again.
 func (r *request) verdict(e *Error) verdict {
-	if r.write && e.Outcome != NotApplied {
+	if !r.repeatable() && e.Outcome != NotApplied {
 		return final
 	}
 	switch {
@@ -115,7 +176,7 @@ func (r *request) verdict(e *Error) verdict {
 		return anywhere
 	case e.Code == codeUnavailable:
 		return otherNode
-	case !r.write && (e.Code == "internal" || e.Code == codeBadResponse):
+	case r.repeatable() && (e.Code == "internal" || e.Code == codeBadResponse):
 		return otherNode
 	}
 	return final
@@ -123,17 +184,17 @@ func (r *request) verdict(e *Error) verdict {
 
 // failure is the error of a call that ends with e. Where the context's end is
 // what made the attempt fail, it is the context's error.
-func (r *request) failure(ctx context.Context, e *Error, attempts int) error {
+func (r *request) failure(ctx context.Context, e *Error, past *course) error {
 	if ctx.Err() != nil && (e.Status == 0 || errors.Is(e, ctx.Err())) {
-		return r.ended(context.Cause(ctx), e, attempts)
+		past.last = e
+		return r.ended(context.Cause(ctx), past)
 	}
-	return e
+	return past.error(e)
 }
 
-// ended is the error of a call whose context has ended, with what its last
-// attempt failed with; nil where there was none.
-func (r *request) ended(cause error, last *Error, attempts int) error {
-	e := r.failed(last == nil || last.Outcome == NotApplied)
+// ended is the error of a call whose context has ended.
+func (r *request) ended(cause error, past *course) error {
+	e := r.failed(!past.unknown)
 	e.causes = []error{cause}
 	switch {
 	case errors.Is(cause, ErrClosed):
@@ -146,6 +207,7 @@ func (r *request) ended(cause error, last *Error, attempts int) error {
 			e.causes = append(e.causes, context.Canceled)
 		}
 	}
+	last := past.last
 	if last == nil {
 		return e
 	}
@@ -157,11 +219,11 @@ func (r *request) ended(cause error, last *Error, attempts int) error {
 	}
 	switch {
 	case last.Status == 0 && errors.Is(last, cause):
-		e.Detail += fmt.Sprintf("; attempt %d was not answered yet", attempts)
-	case attempts == 1:
+		e.Detail += fmt.Sprintf("; attempt %d was not answered yet", past.attempts)
+	case past.attempts == 1:
 		e.Detail += "; before that: " + what
 	default:
-		e.Detail += fmt.Sprintf("; before that, in %d attempts: %s", attempts, what)
+		e.Detail += fmt.Sprintf("; before that, in %d attempts: %s", past.attempts, what)
 	}
 	return e
 }
@@ -172,8 +234,7 @@ func (r *request) ended(cause error, last *Error, attempts int) error {
 // It returns false where the call should give up instead: its context has
 // ended, or would before the time that was asked for.
 func (c *Client) pause(ctx context.Context, round int, asked time.Duration) bool {
-	deadline, _ := ctx.Deadline()
-	left := time.Until(deadline)
+	left := timeLeft(ctx)
 	span := min(minPause<<min(round, 10), maxPause)
 	d := span/2 + rand.N(span/2)
 	if asked > 0 {

@@ -45,11 +45,26 @@ func (s *script) RoundTrip(r *http.Request) (*http.Response, error) {
 	s.asked = append(s.asked, r.Method+" "+r.URL.Host)
 	s.at = append(s.at, time.Since(s.start))
 	nth := len(s.asked)
+	answer := s.answer
 	s.mu.Unlock()
 	if r.Body != nil {
 		io.Copy(io.Discard, r.Body)
 	}
-	return s.answer(r, nth)
+	return answer(r, nth)
+}
+
+// now changes how requests are answered.
+func (s *script) now(answer func(r *http.Request, nth int) (*http.Response, error)) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.answer = answer
+}
+
+// count is how many requests came so far.
+func (s *script) count() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.asked)
 }
 
 func response(r *http.Request, status int, mediaType, body string) *http.Response {

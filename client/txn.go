@@ -58,13 +58,16 @@ type TxnResult struct {
 	Revision uint64
 	// Results holds one for each operation of the branch, in their order.
 	Results []OpResult
+	// Replayed is as in PutResult; those of the Results are not set.
+	Replayed bool
 }
 
 // Commit has the transaction done. That a comparison does not hold is no error:
 // see TxnResult.Succeeded. A Txn that only reads may say how fresh it is to be,
 // and is retried as a read; any other is a write (see the package's contract of
-// retries). An operation that fails (ErrNotANumber, ErrOverflow, ErrQuota) fails
-// the Txn: nothing is applied then.
+// retries), and takes guards and an idempotency key. An operation that fails
+// (ErrNotANumber, ErrOverflow, ErrLeaseNotFound, ErrQuota) fails the Txn, as a
+// guard does (ErrGuardFailed): nothing is applied then.
 func (t *Txn) Commit(ctx context.Context, opts ...TxnOption) (TxnResult, error) {
 	const op = "txn"
 	var p params
@@ -72,12 +75,14 @@ func (t *Txn) Commit(ctx context.Context, opts ...TxnOption) (TxnResult, error) 
 		o.toTxn(&p)
 	}
 	writes := slices.ContainsFunc(slices.Concat(t.then, t.elseOps), func(op Op) bool { return !op.reads() })
-	r := &request{op: op, method: http.MethodPost, path: txnPath, contentType: jsonType, write: writes}
-	if e := firstOf(t.check(op), p.addFreshness(op, &r.query)); e != nil {
+	r := &request{op: op, method: http.MethodPost, path: txnPath, contentType: jsonType}
+	// Guards are checked where writes are, so a txn that has one goes there.
+	r.write = writes || len(p.guards) > 0
+	if e := firstOf(t.check(op), p.addFreshness(op, &r.query), r.addPromises(&p)); e != nil {
 		return TxnResult{}, e
 	}
-	if writes && len(opts) > 0 {
-		return TxnResult{}, refusal(op, trivetpb.Code_BAD_REQUEST, "a freshness goes with a txn that only reads")
+	if r.write && p.asksFreshness() {
+		return TxnResult{}, refusal(op, trivetpb.Code_BAD_REQUEST, "a freshness goes with a txn that only reads and has no guard")
 	}
 	var err error
 	if r.body, err = t.encode(); err != nil {
@@ -86,6 +91,7 @@ func (t *Txn) Commit(ctx context.Context, opts ...TxnOption) (TxnResult, error) 
 	var result TxnResult
 	r.decode = func(a *answer) (err error) {
 		result, err = t.decode(a)
+		result.Replayed = a.replayed()
 		return err
 	}
 	if err := t.c.do(ctx, r); err != nil {
