@@ -50,7 +50,7 @@ func (d *door) watch(query string, headers ...string) *watchReader {
 
 func openWatch(t testing.TB, client *http.Client, addr, query string, headers ...string) *watchReader {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	t.Cleanup(cancel)
 	req, err := http.NewRequestWithContext(ctx, "GET", "http://"+addr+"/v1/watch?"+query, nil)
 	require.NoError(t, err)

@@ -34,8 +34,7 @@ type watchStream struct {
 func newWatchStream(c *call, w *store.Watcher, form watchForm) *watchStream {
 	// The first progress comes at a time by chance, so that watches which were
 	// opened at once do not all wake at once.
-	interval := c.srv.cfg.ProgressInterval
-	first := interval/2 + rand.N(interval/2+1)
+	first := rand.N(c.srv.cfg.ProgressInterval)
 	ws := &watchStream{c: c, w: w, form: form, timer: time.NewTimer(first)}
 	ws.flusher, _ = c.w.(interface{ FlushError() error })
 	return ws
