@@ -18,9 +18,18 @@ import (
 
 // changeLog is everything that a store which forgets nothing has done: what
 // watchers must be given.
-type changeLog struct{ s *Store }
+type changeLog struct {
+	s *Store
+	// past is the changes of states that a RestoreCommit replaced: who had read
+	// them before may still give them out.
+	past []changeList
+}
 
-func newChangeLog() *changeLog { return &changeLog{New()} }
+func newChangeLog() *changeLog {
+	l := &changeLog{s: New()}
+	l.s.state.settings.HistoryMS, l.s.state.settings.HistoryRevisions = 1e15, 1e15
+	return l
+}
 
 // apply applies the entry, but for settings that would make it forget.
 func (l *changeLog) apply(t require.TestingT, index uint64, e *trivetpb.Entry) {
@@ -30,14 +39,26 @@ func (l *changeLog) apply(t require.TestingT, index uint64, e *trivetpb.Entry) {
 			s.HistoryMs, s.HistoryRevisions = 1e15, 1e15
 		}
 	}
+	before := l.s.state
 	_, err := l.s.Apply(index, own)
 	require.NoError(t, err)
+	if l.s.state != before {
+		l.past = append(l.past, before.history.changes)
+	}
 }
 
 // next is the text of the first frame of the range after the revision; "" where
 // there is none up to the revision last.
 func (l *changeLog) next(g *watchGroup, after, last uint64) (text string, revision uint64) {
-	changes := l.s.state.history.changes.after(after)
+	for _, past := range l.past {
+		if text, revision = firstFrame(past.after(after), g, last); text != "" {
+			return text, revision
+		}
+	}
+	return firstFrame(l.s.state.history.changes.after(after), g, last)
+}
+
+func firstFrame(changes changeList, g *watchGroup, last uint64) (text string, revision uint64) {
 	var f *Frame
 	for i := range changes.n {
 		c := changes.at(i)
