@@ -206,8 +206,13 @@ func newState() *state {
 func (s *Store) replace(st *state) {
 	s.state = st
 	s.revision.Store(st.revision)
-	s.clock.Store(st.clockMS)
-	s.next.Store(st.nextDeadline())
+	if s.clock.Load() != st.clockMS {
+		s.clock.Store(st.clockMS)
+	}
+	// A load costs next to nothing, a store some ten nanoseconds.
+	if next := st.nextDeadline(); s.next.Load() != next {
+		s.next.Store(next)
+	}
 	s.index.Store(st.index)
 }
 
