@@ -29,8 +29,9 @@ type call struct {
 
 	// revision is what Trivet-Revision says; 0 means the state's present one.
 	revision uint64
-	// admitted says that the request counts among those under way.
-	admitted bool
+	// admitted is what the request counts in: those under way, or the watches; nil
+	// once it has stepped aside.
+	admitted *gauge
 	// started says that the status line has gone out.
 	started bool
 	// held is what the request's body takes of Server.held.
@@ -65,12 +66,12 @@ func (c *call) end() {
 	}
 }
 
-// stepAside gives up the request's place among those under way: it has ended, or
-// it will be here for long and is counted elsewhere.
+// stepAside gives up the request's place among those that it counts in: it has
+// ended, or it will be here for long and is counted elsewhere.
 func (c *call) stepAside() {
-	if c.admitted {
-		c.admitted = false
-		c.srv.underWay.give(1)
+	if c.admitted != nil {
+		c.admitted.give(1)
+		c.admitted = nil
 	}
 }
 

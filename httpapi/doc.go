@@ -39,6 +39,10 @@
 // the local store says of its token (lockwait.go). A snapshot goes out from a
 // view (snapshot.go) and comes in through the log in parts (restore.go).
 //
+// A watch (watch.go) opens a store.Watcher, and then writes frames in the
+// goroutine of its request for as long as the caller reads (watchstream.go). It
+// has a limit of its own, and no time limit but that for taking bytes.
+//
 // The handler either writes its answer (respond.go) or returns a problem.
 //
 // # Reading order
@@ -49,7 +53,8 @@
 // write relies on), kv.go, range.go, cursor.go and stream.go (keys), ops.go
 // (operations as JSON), txn.go, batchdoc.go, batch.go and wire.go (many at once),
 // documents.go and durations.go (small documents), leases.go, locks.go,
-// lockwait.go and sessions.go, snapshot.go and restore.go, jsonin.go and
+// lockwait.go and sessions.go, snapshot.go and restore.go, watch.go,
+// watchstream.go and watchframe.go (watches), jsonin.go and
 // jsonout.go (strict decoding, hand-placed encoding), problem.go (errors),
 // status.go, openapi.go, conn.go.
 package httpapi

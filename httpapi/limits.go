@@ -71,9 +71,13 @@ type Config struct {
 	// MaxRequests is the most requests under way at one time, health checks
 	// aside; past it a request is refused as overloaded. Default 8,192.
 	MaxRequests int
-	// MaxConns is the most connections that are served. Up to an eighth more
-	// are taken only to be told that the node is overloaded; any beyond those
-	// wait in the kernel's queue. Default 16,384.
+	// MaxWatchers is the most watches open at one time; they do not count as
+	// requests under way. Past it a watch is refused as overloaded. Default
+	// 16,384.
+	MaxWatchers int
+	// MaxConns is the most connections that are served, each watch has one. Up
+	// to an eighth more are taken only to be told that the node is overloaded;
+	// any beyond those wait in the kernel's queue. Default 32,768.
 	MaxConns int
 	// MaxLockWaits is the most requests that wait for a lock at one time. They
 	// do not count as under way; past it a request that would wait is refused as
@@ -90,8 +94,12 @@ type Config struct {
 	// Default 2 minutes.
 	IdleTimeout time.Duration
 	// StreamTimeout is how long one streamed range may take in all: while it
-	// runs it holds on to an old state of the store. Default 10 minutes.
+	// runs it holds on to an old state of the store. The same goes for the
+	// initial items of a watch, not for the watch. Default 10 minutes.
 	StreamTimeout time.Duration
+	// ProgressInterval is how often a watch says how far it has come. Default
+	// 9 s: the API promises 10, and a frame takes its time to arrive.
+	ProgressInterval time.Duration
 	// Logger gets what the caller is not told: panics and failures of the node.
 	// Default slog.Default().
 	Logger *slog.Logger
@@ -109,7 +117,8 @@ func (c Config) withDefaults() (Config, error) {
 		{"MaxDocumentBytes", &c.MaxDocumentBytes, 16 << 20, 1},
 		{"MaxHeaderBytes", &c.MaxHeaderBytes, 64 << 10, 32 << 10},
 		{"MaxRequests", &c.MaxRequests, 8192, 1},
-		{"MaxConns", &c.MaxConns, 16384, 1},
+		{"MaxWatchers", &c.MaxWatchers, 16384, 1},
+		{"MaxConns", &c.MaxConns, 32768, 1},
 		{"MaxLockWaits", &c.MaxLockWaits, 4096, 1},
 	} {
 		if *f.value == 0 {
@@ -129,6 +138,7 @@ func (c Config) withDefaults() (Config, error) {
 		{"WriteTimeout", &c.WriteTimeout, 30 * time.Second},
 		{"IdleTimeout", &c.IdleTimeout, 2 * time.Minute},
 		{"StreamTimeout", &c.StreamTimeout, 10 * time.Minute},
+		{"ProgressInterval", &c.ProgressInterval, 9 * time.Second},
 	} {
 		if *f.value == 0 {
 			*f.value = f.def

@@ -13,6 +13,7 @@ const (
 	octetStream = "application/octet-stream"
 	jsonType    = "application/json"
 	ndjsonType  = "application/x-ndjson"
+	eventStream = "text/event-stream"
 	protobuf    = "application/x-protobuf"
 	formType    = "application/x-www-form-urlencoded"
 )

@@ -27,6 +27,9 @@ type resource struct {
 	// always is set where a node that is draining or overloaded answers too:
 	// what tells it from a dead one.
 	always bool
+	// watch is set where requests stay open for as long as the caller likes, and
+	// have a limit of their own.
+	watch bool
 }
 
 type method struct {
@@ -81,6 +84,10 @@ func (s *Server) resources() []*resource {
 		{path: "/v1/snapshot", methods: map[string]method{
 			http.MethodGet: {s.getSnapshot, nil},
 			http.MethodPut: {s.putSnapshot, nil},
+		}},
+		{path: "/v1/watch", watch: true, methods: map[string]method{
+			http.MethodGet: {s.watch, []string{"key", "key64", "prefix", "prefix64", "start", "start64", "end", "end64",
+				"from_revision", "initial", "prev"}},
 		}},
 		{path: "/v1/cluster", methods: map[string]method{
 			http.MethodGet: {s.cluster, nil},

@@ -48,10 +48,12 @@ type Server struct {
 	router      *mux.Router
 	crossOrigin *http.CrossOriginProtection
 	http        *http.Server
-	// held counts the bytes of bodies, underWay the requests; lockWaits counts
-	// those that wait for locks.
+	// held counts the bytes of bodies, underWay the requests; watching counts the
+	// watches and lockWaits those that wait for locks, both of which are not among
+	// them.
 	held      gauge
 	underWay  gauge
+	watching  gauge
 	lockWaits gauge
 	// snapshots and restores count those on their way out and in.
 	snapshots gauge
@@ -83,6 +85,7 @@ func New(node Node, cfg Config) (*Server, error) {
 		crossOrigin: http.NewCrossOriginProtection(),
 		held:        gauge{most: cfg.MaxHeldBytes},
 		underWay:    gauge{most: int64(cfg.MaxRequests)},
+		watching:    gauge{most: int64(cfg.MaxWatchers)},
 		connSlots:   make(chan struct{}, cfg.MaxConns+max(cfg.MaxConns/8, 1)),
 		lockWaits:   gauge{most: int64(cfg.MaxLockWaits)},
 		snapshots:   gauge{most: maxSnapshots},
@@ -188,16 +191,20 @@ func (s *Server) serve(c *call, conn *conn) (p *trivetpb.Problem) {
 		return p
 	}
 	if !rs.always {
+		slots, what := &s.underWay, "requests"
+		if rs.watch {
+			slots, what = &s.watching, "watches"
+		}
 		switch {
 		case s.draining.Load():
 			return &trivetpb.Problem{Code: trivetpb.Code_DRAINING}
 		case conn != nil && conn.surplus:
 			c.set("Connection", "close")
 			return overloaded("the node has all the connections that it takes")
-		case !s.underWay.take(1):
-			return overloaded("the node has all the requests that it takes at one time")
+		case !slots.take(1):
+			return overloaded("the node has all the " + what + " that it takes at one time")
 		}
-		c.admitted = true
+		c.admitted = slots
 		defer c.stepAside()
 	}
 	// A page of another origin must not write through the browser of somebody

@@ -34,8 +34,8 @@ func (s *Server) status(c *call) *trivetpb.Problem {
 	b = appendNumber(b, `,"compact_revision":`, data.CompactRevision)
 	b = appendNumber(b, `,"keys":`, data.Keys)
 	b = appendNumber(b, `,"bytes":`, data.Bytes)
-	b = append(b, `,"watchers":0}`...)
-	c.answer(http.StatusOK, jsonType, append(b, '\n'))
+	b = appendNumber(b, `,"watchers":`, uint64(s.node.Store().Watchers()))
+	c.answer(http.StatusOK, jsonType, append(b, '}', '\n'))
 	return nil
 }
 

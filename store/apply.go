@@ -22,6 +22,9 @@ func (a *applier) apply(index uint64, entry *trivetpb.Entry) []*trivetpb.Result 
 		a.command(c, results[i])
 	}
 	a.rehash()
+	if !a.replaced {
+		a.watches.publish(a.state) // before compact, which takes prev
+	} // else replace tells the watchers
 	a.compact(a.history.changes.n - a.first)
 	return results
 }

@@ -12,13 +12,14 @@ import (
 // FuzzRestore: no bytes make Restore panic, and none but a whole snapshot
 // replaces anything. The input is tried as a file and as the records in one.
 func FuzzRestore(f *testing.F) {
-	s := sampleStore(f)
-	f.Add(snapshotOf(f, s).Bytes())
 	f.Add([]byte(snapshotMagic))
-	v, err := s.View(0)
-	require.NoError(f, err)
-	f.Add(rawRecords(f, v))
-	v.Close()
+	for _, s := range []*Store{sampleStore(f), fullStore(f)} {
+		f.Add(snapshotOf(f, s).Bytes())
+		v, err := s.View(0)
+		require.NoError(f, err)
+		f.Add(rawRecords(f, v))
+		v.Close()
+	}
 	f.Fuzz(func(t *testing.T, data []byte) {
 		for _, file := range [][]byte{data, fileOf(t, data)} {
 			s := New()
@@ -37,7 +38,9 @@ func FuzzRestore(f *testing.F) {
 			require.NoError(t, again.Restore(snapshotOf(t, s)))
 			for _, s := range []*Store{s, again} {
 				if s.Index() < 1<<63 {
-					apply(t, s, entryOf(0, putOp("a", "1"), deleteRangeOp("", "m"), addOp("z", 1)))
+					e := entryOf(0, putOp("a", "1"), deleteRangeOp("", "m"), addOp("z", 1), ttlPut("b", "", 1000))
+					e.Commands = append(e.Commands, expire(), acquire("lock/a", "", 1000, 1000), release("lock/a", 1), openSession(1000, true))
+					apply(t, s, e)
 				}
 				requireSound(t, s, true)
 			}
@@ -55,6 +58,21 @@ func FuzzApply(f *testing.F) {
 		settingsEntry(&trivetpb.Settings{HistoryRevisions: 1, QuotaBytes: 500}),
 		entryOf(5, txnOp(txnOp())),
 	}
+	full := fullStore(f)
+	info, _ := full.Lock("lock/a", 3)
+	lease, _ := full.Leases(0, 9)
+	session, _, _ := full.state.sessions.m.Min()
+	seeds = append(seeds,
+		&trivetpb.Entry{ClockMs: 7000, Commands: []*trivetpb.Command{expire(), grant(1000), keepAlive(lease[0].ID), revoke(lease[1].ID)}},
+		&trivetpb.Entry{ClockMs: 5000, Commands: []*trivetpb.Command{
+			keepLock("lock/a", info.Holder.Token), cancel("lock/a", info.Queue[0].Token, true), release("lock/a", info.Holder.Token),
+			acquire("lock/a", "me", 1000, 1000), guarded(opCommand(putOp("a", "")), "lock/a", info.Queue[1].Token)}},
+		&trivetpb.Entry{ClockMs: 5000, Commands: []*trivetpb.Command{
+			in(opCommand(ttlPut("a", "", 1000)), session, 3, 1), in(opCommand(ttlPut("a", "", 1000)), session, 41, 40), keepSession(session),
+			under(opCommand(addOp("n", 1)), "an idempotency key", "add"), openSession(1000, true), in(closeSession(session), session, 42, 41)}},
+		&trivetpb.Entry{Commands: uploadAll(99, snapshotOf(f, full).Bytes(), 500)},
+		&trivetpb.Entry{Commands: append([]*trivetpb.Command{restoreAbort(99)}, uploadAll(1, snapshotOf(f, full).Bytes(), 500)...)},
+	)
 	for _, e := range seeds {
 		data, err := e.MarshalVT()
 		require.NoError(f, err)
@@ -69,10 +87,9 @@ func FuzzApply(f *testing.F) {
 			}
 			fine := true
 			for _, c := range e.Commands {
-				op := c.GetOp()
-				fine = fine && op != nil && !hasUnknown(c) && Check(op, Limits{}) == nil
+				fine = fine && CheckCommand(c, Limits{}) == nil
 			}
-			s := sampleStore(t)
+			s := fullStore(t)
 			before := s.Stats()
 			results, err := s.Apply(s.Index()+1, e)
 			if err != nil {
@@ -89,6 +106,22 @@ func FuzzApply(f *testing.F) {
 			v.Close()
 		}
 		require.Equal(t, stats[0], stats[1])
+	})
+}
+
+// FuzzCheckCommand: no command makes CheckCommand panic, and what it lets
+// through is known.
+func FuzzCheckCommand(f *testing.F) {
+	for _, c := range everyCommand() {
+		data, err := guarded(in(c, 1, 2, 1), "lock", 1).MarshalVT()
+		require.NoError(f, err)
+		f.Add(data)
+	}
+	f.Fuzz(func(t *testing.T, data []byte) {
+		c := &trivetpb.Command{}
+		if c.UnmarshalVT(data) == nil && CheckCommand(c, Limits{}) == nil {
+			require.NoError(t, knownCommand(c))
+		}
 	})
 }
 

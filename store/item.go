@@ -67,7 +67,7 @@ const expiredTombstone = 1
 
 // expired says of a tombstone that the key's lease expired, and that nobody
 // deleted it.
-func (v *version) expired() bool { return v.number == expiredTombstone }
+func (v *version) expired() bool { return !v.live() && v.number == expiredTombstone }
 
 func (v *version) setValue(b []byte) {
 	v.value, v.valueLen = unsafe.SliceData(b), uint32(len(b))

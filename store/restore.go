@@ -252,8 +252,10 @@ func (in *snapshotReader) readHeader() error {
 		return corruptf("the header has a field that is not known")
 	case h.CompactRevision < 1 || h.CompactRevision > h.Revision:
 		return corruptf("compact revision %d and revision %d", h.CompactRevision, h.Revision)
-	case h.Revision == math.MaxUint64:
-		return corruptf("revision %d", h.Revision)
+	case max(h.Revision, h.NextToken) > math.MaxInt64:
+		// No cluster came so far; and what is counted on from there must not
+		// begin at 0 again.
+		return corruptf("revision %d and token %d", h.Revision, h.NextToken)
 	case in.format < 2 && h.Seed|h.NextId|h.NextToken != 0:
 		return corruptf("the header has what format %d has not", in.format)
 	}

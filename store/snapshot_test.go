@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"flag"
+	"fmt"
 	"io"
 	"os"
 	"reflect"
@@ -334,6 +335,7 @@ func TestAWrongRestIsRefused(t *testing.T) {
 		"the seed":                       func(r records) records { header(r).Seed++; return r },
 		"the next id":                    func(r records) records { header(r).NextId++; return r },
 		"the last token":                 func(r records) records { header(r).NextToken++; return r },
+		"a last token past all":          func(r records) records { header(r).NextToken = 1 << 63; return r },
 		"a last token before others":     func(r records) records { header(r).NextToken = 1; return r },
 		"no lease of a key":              func(r records) records { plain(r).Id++; return r },
 		"a lease less":                   func(r records) records { return without(r, leaseAt(r, 0)) },
@@ -493,6 +495,7 @@ func TestSnapshotHoldsEveryField(t *testing.T) {
 			"frozenTree":       "a copy of tree",
 			"frozenTombstones": "a copy of tombstones",
 			"pins":             "open Views, no state",
+			"watches":          "who watches, no state",
 		}},
 		{reflect.TypeFor[history](), "runs", map[string]string{
 			"changes": "versions after the compact revision, by revision and sub",
@@ -618,6 +621,50 @@ func TestGoldenEntry(t *testing.T) {
 		Settings: Settings{HistoryMS: 1000, HistoryRevisions: 10, QuotaBytes: 1 << 30},
 	}, withoutHash(s.Stats()))
 	require.Equal(t, goldenHash, s.Stats().Hash, "%#x", s.Stats().Hash)
+}
+
+// goldenHash2 is the state hash after the second golden entry.
+const goldenHash2 uint64 = 0xd013c5bb1eeb11b1
+
+// TestGoldenEntryOfEveryCommand is the same for what is no operation on keys,
+// with identities and guards. An id, a token and a deadline are drawn as ever.
+func TestGoldenEntryOfEveryCommand(t *testing.T) {
+	const lease, session = 0x61327cda7d247, 0x5e73ff6c1e17b
+	chunk := restoreChunk(5, 0, []byte("chunk"))
+	e := &trivetpb.Entry{ClockMs: 10_000, Commands: []*trivetpb.Command{
+		seedMarker(0xfeed), grant(60_000), openSession(5000, true), openSession(2000, false),
+		opCommand(leasePut("leased", "1", lease)), opCommand(ttlPut("ttl", "2", 1500)), keepAlive(lease),
+		acquire("lock", "one", 3000, 0), acquire("lock", "two", 4000, 9000), acquire("lock", "three", 4000, 9000),
+		keepLock("lock", 1), cancel("lock", 2, true), release("lock", 1),
+		guarded(in(opCommand(addOp("n", 1)), session, 2, 1), "lock", 3), keepSession(session), in(opCommand(addOp("n", 1)), session, 2, 0),
+		under(grant(1000), "key", "grant"), expire(), chunk, restoreAbort(6), restoreCommit(7, 1),
+		closeSession(1), revoke(1),
+	}}
+	now, err := e.MarshalVT()
+	require.NoError(t, err)
+	data := golden(t, "entry2.golden", now)
+	require.Equal(t, data, now)
+
+	old := &trivetpb.Entry{}
+	require.NoError(t, old.UnmarshalVT(data))
+	s := New()
+	codes := ""
+	for _, r := range apply(t, s, old) {
+		if r.Problem != nil {
+			codes += fmt.Sprint(r.Problem.Code, " ")
+		}
+	}
+	require.Equal(t, "BAD_REQUEST SESSION_EXPIRED LEASE_NOT_FOUND ", codes)
+	require.Equal(t, map[string]string{"leased": "1", "ttl": "2", "n": "1"}, contents(view(t, s, 0)))
+	got := withoutHash(s.Stats())
+	require.Equal(t, Stats{
+		Index: 1, Revision: 4, CompactRevision: 1, ClockMS: 10_000, Keys: 3, Bytes: 3*ItemOverheadBytes + 13,
+		HistoryRevisions: 3, HistoryBytes: 3*ItemOverheadBytes + 13,
+		Leases: 4, Locks: 1, Sessions: 2, Answers: 2, AnswerBytes: got.AnswerBytes, Settings: got.Settings,
+	}, got)
+	require.EqualValues(t, 691, got.AnswerBytes, "what an answer counts is part of the state")
+	require.Equal(t, goldenHash2, s.Stats().Hash, "%#x", s.Stats().Hash)
+	restored(t, s)
 }
 
 func withoutHash(s Stats) Stats { s.Hash = 0; return s }

@@ -82,10 +82,14 @@ type Store struct {
 	// chain.go). Apply holds it for the time of an entry. With a million keys a
 	// small put takes 0.3 to 0.7 µs of that, and one that creates its key 1 to
 	// 2 µs, so 256 puts hold it for about a tenth of a millisecond, and 1,024
-	// for half a millisecond to two; a delete of MaxDeleteKeys keys does for
-	// some 50 ms. No reader holds it for longer than a point read.
+	// for half a millisecond to two; a delete of MaxDeleteKeys keys, or the end
+	// of a lease with MaxLeaseKeys, does for some 50 ms. No reader holds it for
+	// longer than a point read, but for those that list leases, keys of a lease or
+	// a queue, as many as they were asked for.
 	mu    sync.RWMutex
 	state *state
+
+	watches watches
 }
 
 // tree is the chains of all keys, tombstones included until they are cut, in
@@ -146,6 +150,8 @@ type state struct {
 	frozenTombstones *keySet
 	// pins is the revisions that open Views of this state hold on to.
 	pins *pins
+	// watches is the store's: apply tells it what changed.
+	watches *watches
 }
 
 // enter adds the chain of a key that has none.
@@ -186,7 +192,7 @@ type totals struct {
 
 // New returns the empty store, at revision 1.
 func New() *Store {
-	s := &Store{}
+	s := &Store{watches: newWatches()}
 	s.replace(newState())
 	return s
 }
@@ -203,6 +209,13 @@ func newState() *state {
 // replace makes st the state; s.mu is held, or nobody else has s yet.
 func (s *Store) replace(st *state) {
 	s.state = st
+	s.watches.jump(st)
+	s.show()
+}
+
+// show makes what is read without the lock that of the state.
+func (s *Store) show() {
+	st := s.state
 	s.revision.Store(st.revision)
 	s.clock.Store(st.clockMS)
 	s.next.Store(st.nextDeadline())
@@ -227,10 +240,15 @@ func (s *Store) Apply(index uint64, entry *trivetpb.Entry) ([]*trivetpb.Result, 
 	}
 	ready := s.state.prepare(entry)
 	s.state.table.warm(entry.Commands)
+	defer s.watches.wake() // once the lock is given back
 	s.mu.Lock()
 	a := applier{state: s.state, ready: ready}
 	results := a.apply(index, entry)
-	s.replace(a.state) // the same, but after a RestoreCommit
+	if a.replaced {
+		s.replace(a.state)
+	} else {
+		s.show()
+	}
 	s.mu.Unlock()
 	if a.replaced {
 		s.awaiting.wakeAll()
@@ -261,6 +279,7 @@ func (s *Store) Restore(r io.Reader) error {
 	if err != nil {
 		return err
 	}
+	defer s.watches.wake()
 	s.mu.Lock()
 	s.replace(st)
 	s.mu.Unlock()

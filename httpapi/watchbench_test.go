@@ -1,0 +1,188 @@
+package httpapi
+
+import (
+	"bufio"
+	"bytes"
+	"fmt"
+	"io"
+	"net"
+	"runtime"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+// rawWatch is a watch whose frames are counted, not parsed: readers that cost
+// next to nothing, so that it is the server that is measured.
+type rawWatch struct {
+	conn   net.Conn
+	events atomic.Int64
+	reads  int64
+}
+
+// openRawWatch opens a watch from now on, in NDJSON, and returns once it is
+// there.
+func openRawWatch(t testing.TB, addr, query string) *rawWatch {
+	t.Helper()
+	conn, err := net.Dial("tcp", addr)
+	require.NoError(t, err)
+	t.Cleanup(func() { conn.Close() })
+	_, err = io.WriteString(conn, "GET /v1/watch?"+query+" HTTP/1.1\r\nHost: x\r\n\r\n")
+	require.NoError(t, err)
+	r := &rawWatch{conn: conn}
+	in := bufio.NewReaderSize(conn, 16)
+	for {
+		line, err := in.ReadString('\n')
+		require.NoError(t, err)
+		if strings.HasPrefix(line, `{"type":"synced"`) {
+			break
+		}
+	}
+	_, err = in.Discard(2) // the end of the chunk
+	require.NoError(t, err)
+	require.Zero(t, in.Buffered())
+	return r
+}
+
+// count counts frames until the connection ends: lines, but for those that end
+// in \r\n, which frame the chunks. The delay of the last event of each read goes
+// to sample, where that is set: the value begins with the time it was put.
+func (r *rawWatch) count(sample func(time.Duration)) {
+	buf := make([]byte, 64<<10)
+	for {
+		n, err := r.conn.Read(buf)
+		if err != nil {
+			return
+		}
+		got := buf[:n]
+		r.events.Add(int64(bytes.Count(got, []byte("\n")) - bytes.Count(got, []byte("\r"))))
+		r.reads++
+		if sample == nil {
+			continue
+		}
+		const before = `"value":"`
+		if i := bytes.LastIndex(got, []byte(before)); i >= 0 && i+len(before)+16 <= n {
+			at := i + len(before)
+			if ns, err := strconv.ParseInt(string(got[at:at+16]), 16, 64); err == nil {
+				sample(time.Duration(time.Now().UnixNano() - ns))
+			}
+		}
+	}
+}
+
+// writeFor has callers put values, each after the answer to its last, until n
+// puts are done.
+func writeFor(b testing.TB, doors []member, callers, n int) {
+	var next atomic.Int64
+	var wg sync.WaitGroup
+	for i := range callers {
+		conn, err := net.Dial("tcp", doors[i%len(doors)].addr)
+		require.NoError(b, err)
+		defer conn.Close()
+		wg.Go(func() {
+			in := bufio.NewReader(conn)
+			rest := strings.Repeat("x", 256-16)
+			for {
+				n64 := next.Add(1)
+				if n64 > int64(n) {
+					return
+				}
+				exchange(b, conn, in, fmt.Appendf(nil, "PUT /v1/kv/watched/%d HTTP/1.1\r\nHost: x\r\nContent-Length: 256\r\n\r\n%016x%s",
+					n64%1000, time.Now().UnixNano(), rest))
+			}
+		})
+	}
+	wg.Wait()
+}
+
+// BenchmarkWatchFanOut has 100 watches of one prefix, spread over three members,
+// and 16 writers of it, each waiting for its answer. The figures are events/s,
+// from the first put to the last event received by the last watch, and the
+// delay from before a put is sent to its arrival at a watch.
+func BenchmarkWatchFanOut(b *testing.B) {
+	const watchers, writers = 100, 16
+	doors := startCluster(b, 3)
+	writeFor(b, doors, writers, 1000)
+	var mu sync.Mutex
+	var delays []time.Duration
+	var watches []*rawWatch
+	var wg sync.WaitGroup
+	for i := range watchers {
+		w := openRawWatch(b, doors[i%3].addr, "prefix=watched/")
+		watches = append(watches, w)
+		var sample func(time.Duration)
+		if i < 3 {
+			sample = func(d time.Duration) {
+				mu.Lock()
+				delays = append(delays, d)
+				mu.Unlock()
+			}
+		}
+		wg.Go(func() { w.count(sample) })
+	}
+	b.ResetTimer()
+	start := time.Now()
+	writeFor(b, doors, writers, b.N)
+	puts := time.Since(start)
+	for _, w := range watches {
+		for w.events.Load() < int64(b.N) {
+			time.Sleep(100 * time.Microsecond)
+		}
+	}
+	took := time.Since(start)
+	b.StopTimer()
+	for _, w := range watches {
+		w.conn.Close()
+	}
+	wg.Wait()
+	var reads int64
+	for _, w := range watches {
+		reads += w.reads
+	}
+	b.ReportMetric(float64(b.N*watchers)/float64(reads), "events/read")
+	slices.Sort(delays)
+	b.ReportMetric(float64(b.N*watchers)/took.Seconds(), "events/s")
+	b.ReportMetric(float64(b.N)/puts.Seconds(), "puts/s")
+	if len(delays) > 0 {
+		b.ReportMetric(float64(delays[len(delays)/2].Microseconds())/1e3, "p50-ms")
+		b.ReportMetric(float64(delays[len(delays)*99/100].Microseconds())/1e3, "p99-ms")
+	}
+}
+
+// BenchmarkPutBesideWatches has 16 writers beside watches of other keys, a
+// connection each, spread over three members. What an idle watch takes in memory
+// is reported too: the reading end, which is in this process as well, is a
+// socket without a goroutine.
+func BenchmarkPutBesideWatches(b *testing.B) {
+	for _, watchers := range []int{0, 10_000} {
+		b.Run(fmt.Sprint(watchers), func(b *testing.B) {
+			doors := startCluster(b, 3)
+			writeFor(b, doors, 16, 1000)
+			before := memoryInUse()
+			for i := range watchers {
+				openRawWatch(b, doors[i%3].addr, fmt.Sprintf("key=idle/%d", i))
+			}
+			if watchers > 0 {
+				b.ReportMetric(float64(memoryInUse()-before)/float64(watchers), "B/watch")
+			}
+			b.ResetTimer()
+			start := time.Now()
+			writeFor(b, doors, 16, b.N)
+			b.ReportMetric(float64(b.N)/time.Since(start).Seconds(), "puts/s")
+		})
+	}
+}
+
+func memoryInUse() uint64 {
+	runtime.GC()
+	runtime.GC()
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return m.HeapInuse + m.StackInuse
+}

@@ -1,0 +1,249 @@
+package httpapi
+
+import (
+	"math/rand/v2"
+	"net/http"
+	"time"
+
+	"trivet/store"
+	"trivet/trivetpb"
+)
+
+// watchStream writes the frames of one watch. It runs in the goroutine that
+// net/http has for the request, and while nothing happens holds no more than its
+// watcher and a timer: its buffer goes back to the pool.
+//
+// A caller that does not take bytes within WriteTimeout is cut off, by the
+// deadline of the connection. Nobody else waits for it: its watcher does not
+// keep what it has not asked for.
+type watchStream struct {
+	c     *call
+	w     *store.Watcher
+	form  watchForm
+	buf   *buffer // nil while there is nothing to write
+	timer *time.Timer
+	// synced says that the synced frame was written.
+	synced  bool
+	flusher interface{ FlushError() error }
+	// wrote is when something was written last, deadline the write deadline that
+	// was set last.
+	wrote, deadline time.Time
+	err             error // the first failure to write
+}
+
+func newWatchStream(c *call, w *store.Watcher, form watchForm) *watchStream {
+	// The first progress comes at a time by chance, so that watches which were
+	// opened at once do not all wake at once.
+	interval := c.srv.cfg.ProgressInterval
+	first := interval/2 + rand.N(interval/2+1)
+	ws := &watchStream{c: c, w: w, form: form, timer: time.NewTimer(first)}
+	ws.flusher, _ = c.w.(interface{ FlushError() error })
+	return ws
+}
+
+// run writes frames until there is a reason to stop. The last frame says it,
+// unless it is the caller who went away.
+func (ws *watchStream) run(items *store.View, keys *trivetpb.KeyRange) {
+	defer ws.timer.Stop()
+	p := ws.writeItems(items, keys)
+	if p == nil && ws.err == nil {
+		p = ws.writeChanges()
+	}
+	if p != nil {
+		ws.begin()
+		ws.buf.b = ws.form.appendError(ws.buf.b, p)
+	}
+	ws.send()
+}
+
+// writeItems writes the initial items, in frames of about spillBytes.
+func (ws *watchStream) writeItems(items *store.View, keys *trivetpb.KeyRange) *trivetpb.Problem {
+	if items == nil {
+		return nil
+	}
+	defer items.Close()
+	end := time.Now().Add(ws.c.srv.cfg.StreamTimeout)
+	ws.begin()
+	open := false // a frame is
+	for it := range items.Range(keys, store.RangeOptions{}) {
+		if open {
+			ws.buf.b = append(ws.buf.b, ',')
+		} else {
+			open = true
+			ws.buf.b = ws.form.appendBegin(ws.buf.b, "items", 0)
+			ws.buf.b = appendNumber(ws.buf.b, `{"type":"items","revision":`, items.Revision())
+			ws.buf.b = append(ws.buf.b, `,"items":[`...)
+		}
+		ws.buf.b = appendItem(ws.buf.b, it, false)
+		if len(ws.buf.b) < spillBytes {
+			continue
+		}
+		ws.buf.b = ws.form.appendEnd(append(ws.buf.b, ']', '}'))
+		open = false
+		if ws.send(); ws.err != nil {
+			return nil
+		}
+		if p := ws.c.streamEnds(end); p != nil {
+			return p
+		}
+		ws.begin()
+	}
+	if open {
+		ws.buf.b = ws.form.appendEnd(append(ws.buf.b, ']', '}'))
+	}
+	return nil
+}
+
+// writeChanges writes what changes, and between that how far it has come.
+func (ws *watchStream) writeChanges() *trivetpb.Problem {
+	gone := ws.c.r.Context().Done()
+	stopping := ws.c.srv.stopping
+	progress := false // is due
+	for {
+		drained, p := ws.gather()
+		if p != nil {
+			return p
+		}
+		if progress {
+			progress = false
+			ws.begin()
+			ws.buf.b = ws.form.appendRevision(ws.buf.b, "progress", ws.w.Through())
+		}
+		if ws.send(); ws.err != nil {
+			return nil
+		}
+		var ready <-chan struct{} = always
+		if drained {
+			ready = ws.w.Ready()
+		}
+		select {
+		case <-stopping:
+			return &trivetpb.Problem{Code: trivetpb.Code_DRAINING}
+		case <-gone:
+			return nil
+		case <-ws.timer.C:
+			ws.timer.Reset(ws.c.srv.cfg.ProgressInterval)
+			progress = true
+		case <-ready:
+			ws.pause()
+		}
+	}
+}
+
+// Where many watch the same, waking them all for each entry takes more of the
+// processor than all else: some 20 µs for each, the reading end included, of
+// which next to nothing is the frame. So they pause between two writes: each for
+// as long as keeps what they take together at a sixth or so of one core, and no
+// longer than anybody would notice. What comes meanwhile goes out in one write.
+// With 100 watches and 16 writers that is a third less work and a third more
+// puts, whose answers come so much sooner that the events do as well. One who
+// watches alone, or has had nothing for that long, never waits.
+const (
+	pauseEach = 125 * time.Microsecond
+	pauseMost = 4 * time.Millisecond
+)
+
+func (ws *watchStream) pause() {
+	sharing := ws.w.Sharing()
+	if sharing == 1 {
+		return
+	}
+	if rest := min(time.Duration(sharing)*pauseEach, pauseMost) - time.Since(ws.wrote); rest > 0 {
+		time.Sleep(rest)
+	}
+}
+
+// always is ready.
+var always = func() chan struct{} {
+	c := make(chan struct{})
+	close(c)
+	return c
+}()
+
+// gather gathers frames up to spillBytes; drained says that there are no more.
+func (ws *watchStream) gather() (drained bool, p *trivetpb.Problem) {
+	for ws.err == nil {
+		f, err := ws.w.Next()
+		switch {
+		case err != nil:
+			return false, ws.c.srv.problemOf(err, false)
+		case f == nil:
+			ws.sync(ws.w.Through())
+			return true, nil
+		case f.Revision > ws.w.Opened():
+			ws.sync(ws.w.Opened())
+		}
+		ws.begin()
+		encoded := ws.form.encode(f)
+		if len(encoded) > spillBytes {
+			ws.send()
+			ws.write(encoded)
+			continue
+		}
+		if ws.buf.b = append(ws.buf.b, encoded...); len(ws.buf.b) >= spillBytes {
+			return false, nil
+		}
+	}
+	return false, nil
+}
+
+// sync gathers the synced frame, once.
+func (ws *watchStream) sync(revision uint64) {
+	if !ws.synced {
+		ws.synced = true
+		ws.begin()
+		ws.buf.b = ws.form.appendRevision(ws.buf.b, "synced", revision)
+	}
+}
+
+// begin makes sure of a buffer.
+func (ws *watchStream) begin() {
+	if ws.buf == nil {
+		ws.buf = takeBuffer()
+	}
+}
+
+// send writes what was gathered and gives the buffer back.
+func (ws *watchStream) send() {
+	if ws.buf == nil {
+		return
+	}
+	ws.write(ws.buf.b)
+	ws.buf.release()
+	ws.buf = nil
+}
+
+// write writes b through to the connection, in pieces that each have
+// WriteTimeout.
+func (ws *watchStream) write(b []byte) {
+	const piece = 4 * spillBytes
+	for ws.err == nil && len(b) > 0 {
+		n := min(piece, len(b))
+		ws.extendDeadline()
+		if ws.err = ws.c.write(b[:n]); ws.err == nil {
+			ws.err = ws.flush()
+		}
+		b = b[n:]
+	}
+}
+
+func (ws *watchStream) flush() error {
+	if ws.flusher != nil {
+		return ws.flusher.FlushError()
+	}
+	if f, ok := ws.c.w.(http.Flusher); ok {
+		f.Flush()
+	}
+	return nil
+}
+
+// extendDeadline gives the next piece WriteTimeout, or up to an eighth less:
+// setting a deadline costs as much as copying some kilobytes.
+func (ws *watchStream) extendDeadline() {
+	timeout := ws.c.srv.cfg.WriteTimeout
+	ws.wrote = time.Now()
+	if ws.deadline.Sub(ws.wrote) < timeout-timeout/8 {
+		ws.deadline = ws.wrote.Add(timeout)
+		ws.c.setWriteDeadline(ws.deadline)
+	}
+}
