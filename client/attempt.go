@@ -27,6 +27,8 @@ type request struct {
 	// contentType goes with body, which the caller owns.
 	contentType string
 	body        []byte
+	// upload is the body where it is too large for that; nil for none.
+	upload *upload
 	// write says that the request may change something.
 	write bool
 	// identified: the request carries an idempotency key, and however often it
@@ -40,8 +42,12 @@ type request struct {
 	// it does not is nothing to hold against it, but after a while to make sure by
 	// asking another.
 	parked bool
-	// endless: the call lasts as long as its context, Config.Timeout is not for it.
+	// endless: the call may last as long as its context. Where that has no deadline,
+	// Config.Timeout bounds how long it is tried to get it under way.
 	endless bool
+	// stream, where set, carries out an attempt in place of decode: its answer is
+	// read as it comes.
+	stream func(ctx context.Context, n *node, patience time.Duration) *Error
 	// decode takes a success apart. It may be called once for each attempt; what
 	// it fails with is the detail of a bad_response.
 	decode func(*answer) error
@@ -84,9 +90,14 @@ func (c *Client) attempt(ctx context.Context, n *node, r *request, patience time
 		// Also where a Transport would not look.
 		return r.unanswered(n, true, context.DeadlineExceeded)
 	}
+	if r.stream != nil {
+		return r.stream(ctx, n, patience)
+	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	if r.repeatable() && patience < left {
+	if r.upload != nil {
+		defer r.upload.watch(func() { cancel(errSlow) })()
+	} else if r.repeatable() && patience < left {
 		left = patience
 		defer time.AfterFunc(patience, func() { cancel(errSlow) }).Stop()
 	}
@@ -107,6 +118,12 @@ func (c *Client) send(ctx context.Context, n *node, r *request, left time.Durati
 		ctx = watched.watch(ctx)
 	}
 	body := newBody(r.body)
+	if r.upload != nil {
+		if err := r.upload.rewind(); err != nil {
+			return nil, localFailure(r.op, "reading the file", err)
+		}
+		body.upload = r.upload
+	}
 	resp, err := c.transport.RoundTrip(c.httpRequest(ctx, n, r, body, left))
 	body.detach()
 	if err == nil && resp == nil {
@@ -116,6 +133,15 @@ func (c *Client) send(ctx context.Context, n *node, r *request, left time.Durati
 		certain := isDialError(err)
 		if c.own != nil {
 			certain = watched.nothingSent()
+		}
+		if r.upload != nil {
+			var failed error
+			var whole bool
+			if whole, failed = r.upload.state(); failed != nil {
+				return nil, localFailure(r.op, "reading the file", failed)
+			}
+			// Of a part of the file nobody makes anything.
+			certain = certain || !whole
 		}
 		if cause := context.Cause(ctx); cause == errSlow {
 			err = errSlow
@@ -158,7 +184,9 @@ func (c *Client) httpRequest(ctx context.Context, n *node, r *request, body *sen
 	if r.contentType != "" {
 		req.Header["Content-Type"] = []string{r.contentType}
 	}
-	if len(r.body) > 0 {
+	if r.upload != nil {
+		req.Body, req.ContentLength = body, r.upload.size
+	} else if len(r.body) > 0 {
 		// GetBody stays nil: see newBody.
 		req.Body, req.ContentLength = body, int64(len(r.body))
 	} else if r.write {

@@ -30,6 +30,9 @@
 //     applied and never will be: no connection came about, not one byte was
 //     sent, or a node said so (outcome not_applied: no leader, draining,
 //     overloaded, in which case its Retry-After is waited for).
+//   - A write with an idempotency key (WithIdempotencyKey) is tried again as a read
+//     is, because the cluster applies it once however often it comes. So are
+//     renewals of leases and locks, which do no harm twice.
 //   - After any other failure a write is never sent again: its connection broke,
 //     its time ran out, a proxy answered in place of a node. The error matches
 //     ErrUnknown, and it is for the caller to find out, by a read that tells, or
@@ -50,12 +53,28 @@
 // was acknowledged anywhere before they began. Weaker reads are asked for call
 // by call: MaxStaleness, MinRevision, Stale. AtRevision reads the past.
 //
+// # What lasts
+//
+// Leases (LeaseGrant, KeepAlive) and locks (Lock) are kept alive by goroutines of
+// the Client, until they are given back, are lost, or the Client is closed. Their
+// holder learns of a loss without the cluster, by the monotonic clock of its own
+// machine: a ttl after the last renewal that succeeded was sent, which is never
+// after the cluster could have given the lock to another. What no clock can tell,
+// because the process stood still, a guard on the write does (Lock.Guard).
+//
+// A Watch and a snapshot last as long as their context; see there what becomes of
+// them when their node does not.
+//
 // # Reading order
 //
-// config.go and client.go (a Client's life), kv.go, list.go, txn.go and
-// cluster.go (the calls), options.go, keyrange.go, compare.go and op.go (what
-// goes into them), errors.go (what comes out of the failed ones). Below them
-// retry.go (the rule above, in one loop), attempt.go (one request to one node),
-// wire.go (was a byte sent?), members.go and discover.go (who there is and who
-// leads), path.go and json.go (bytes in URLs and documents).
+// config.go and client.go (a Client's life), kv.go, list.go, txn.go, lease.go,
+// lockinfo.go, snapshot.go and cluster.go (the calls), options.go, keyrange.go,
+// compare.go and op.go (what goes into them), promise.go (guards, idempotency keys
+// and bounds), errors.go (what comes out of the failed ones). What lasts:
+// keepalive.go (a lease, and the clock of both), lock.go and acquire.go (a lock,
+// and the way to it), watch.go and watchrun.go. Below them retry.go (the rule
+// above, in one loop), attempt.go (one request to one node), stream.go and
+// upload.go (bodies that are not held in memory), wire.go (was a byte sent?),
+// members.go and discover.go (who there is and who leads), path.go and json.go
+// (bytes in URLs and documents).
 package client

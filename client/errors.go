@@ -101,6 +101,8 @@ const (
 	// codeLeaseLost, codeLockLost: what was to be kept alive may have ended.
 	codeLeaseLost = "lease_lost"
 	codeLockLost  = "lock_lost"
+	// codeLocal: the caller's own reader or writer failed.
+	codeLocal = "local_failure"
 	// codeClosed: the client was closed.
 	codeClosed = "closed"
 	// codeTimeout is the API's own, also for the caller's deadline.
@@ -154,7 +156,8 @@ var sentinels = map[string][]error{
 type Error struct {
 	// Code is the code of the problem as the HTTP API names it, or one of the
 	// client's own: unavailable (no answer), bad_response (an answer that no
-	// node gives), lease_lost, lock_lost, canceled, closed, timeout.
+	// node gives), lease_lost, lock_lost, local_failure (of the caller's own
+	// reader or writer), canceled, closed, timeout.
 	Code string
 	// Status is the HTTP status of the answer; 0 where there was none.
 	Status int
@@ -178,6 +181,9 @@ type Error struct {
 	op string
 	// causes are what errors.Is and As look at next.
 	causes []error
+	// begun says that what was told or written of an answer so far cannot be taken
+	// back: there is no second attempt.
+	begun bool
 	// retryAfter is how long the node asked to wait; 0 for nothing said.
 	retryAfter time.Duration
 }

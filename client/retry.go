@@ -36,16 +36,20 @@ func (c *Client) do(ctx context.Context, r *request) error {
 	defer end()
 	c.refresh()
 	var past course
+	called := time.Now() // or when it last was under way
 	for round := 0; ; round++ {
 		patience := r.patienceIn(round)
 		var asked time.Duration
 		otherNodes := false
 	nodes:
 		for _, n := range c.members.order(r.write) {
-			if ctx.Err() != nil {
-				return r.ended(context.Cause(ctx), &past)
-			}
 			began := time.Now()
+			switch _, bounded := ctx.Deadline(); {
+			case ctx.Err() != nil:
+				return r.ended(context.Cause(ctx), &past)
+			case !bounded && began.Sub(called) >= c.cfg.Timeout:
+				return r.ended(context.DeadlineExceeded, &past)
+			}
 			e := c.attempt(ctx, n, r, patience)
 			switch {
 			case ctx.Err() != nil && time.Since(began) <= readPatience/2:
@@ -56,6 +60,9 @@ func (c *Client) do(ctx context.Context, r *request) error {
 			}
 			if e == nil {
 				return nil
+			}
+			if r.endless && time.Since(began) > 2*patience {
+				called = time.Now() // it was well under way
 			}
 			past.add(r, e)
 			if e.Code == "overloaded" {
@@ -166,6 +173,8 @@ func (r *request) verdict(e *Error) verdict {
 		return final
 	}
 	switch {
+	case e.begun:
+		return final
 	case e.Code == "locked":
 		// Retryable when the lock is free, which is not for us to wait for.
 		return final

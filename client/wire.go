@@ -130,8 +130,9 @@ func newTransport(ctx context.Context, cfg Config) *http.Transport {
 // sendBody is the body of one attempt. net/http may go on reading a body after
 // it has answered, and the bytes are the caller's: detach ends that.
 type sendBody struct {
-	mu sync.Mutex
-	r  bytes.Reader
+	mu     sync.Mutex
+	r      bytes.Reader
+	upload *upload // where set, in place of r
 }
 
 // newBody returns a body for data. It is none of the types that net/http can
@@ -145,6 +146,9 @@ func newBody(data []byte) *sendBody {
 func (b *sendBody) Read(p []byte) (int, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	if b.upload != nil {
+		return b.upload.Read(p)
+	}
 	return b.r.Read(p)
 }
 
@@ -154,6 +158,7 @@ func (b *sendBody) Close() error { return nil }
 func (b *sendBody) detach() {
 	b.mu.Lock()
 	b.r.Reset(nil)
+	b.upload = nil
 	b.mu.Unlock()
 }
 

@@ -130,7 +130,9 @@ func fine(t testing.TB, s *Store, clockMS uint64, commands ...*trivetpb.Command)
 // nothing.
 func refused(t testing.TB, s *Store, clockMS uint64, code trivetpb.Code, commands ...*trivetpb.Command) *trivetpb.Problem {
 	t.Helper()
-	at(t, s, clockMS, commands[:len(commands)-1]...)
+	if len(commands) > 1 {
+		at(t, s, clockMS, commands[:len(commands)-1]...)
+	}
 	before := s.Stats()
 	r := at(t, s, clockMS, commands[len(commands)-1])
 	require.Equal(t, code, r.Problem.GetCode(), "%v", r)

@@ -82,8 +82,10 @@ type Store struct {
 	// chain.go). Apply holds it for the time of an entry. With a million keys a
 	// small put takes 0.3 to 0.7 µs of that, and one that creates its key 1 to
 	// 2 µs, so 256 puts hold it for about a tenth of a millisecond, and 1,024
-	// for half a millisecond to two; a delete of MaxDeleteKeys keys does for
-	// some 50 ms. No reader holds it for longer than a point read.
+	// for half a millisecond to two; a delete of MaxDeleteKeys keys, or the end
+	// of a lease with MaxLeaseKeys, does for some 50 ms. No reader holds it for
+	// longer than a point read, but for those that list leases, keys of a lease or
+	// a queue, as many as they were asked for.
 	mu    sync.RWMutex
 	state *state
 
@@ -215,8 +217,13 @@ func (s *Store) replace(st *state) {
 func (s *Store) show() {
 	st := s.state
 	s.revision.Store(st.revision)
-	s.clock.Store(st.clockMS)
-	s.next.Store(st.nextDeadline())
+	if s.clock.Load() != st.clockMS {
+		s.clock.Store(st.clockMS)
+	}
+	// A load costs next to nothing, a store some ten nanoseconds.
+	if next := st.nextDeadline(); s.next.Load() != next {
+		s.next.Store(next)
+	}
 	s.index.Store(st.index)
 }
 

@@ -27,7 +27,11 @@ type changeLog struct {
 	events []Event
 }
 
-func newChangeLog() *changeLog { return &changeLog{s: New(), last: 1} }
+func newChangeLog() *changeLog {
+	l := &changeLog{s: New(), last: 1}
+	l.s.state.settings.HistoryMS, l.s.state.settings.HistoryRevisions = 1e15, 1e15
+	return l
+}
 
 // apply applies the entry, but for settings that would make it forget.
 func (l *changeLog) apply(t require.TestingT, index uint64, e *trivetpb.Entry) {

@@ -5,6 +5,8 @@ import (
 	"strconv"
 
 	"github.com/spf13/cobra"
+
+	"trivet/client"
 )
 
 func newAdd() *cobra.Command {
@@ -20,6 +22,7 @@ Exit status 1 where the value is no number, or the sum would leave the range of
   trivet add stock/42 -3`,
 		Args: takes(1, 2),
 	}
+	guard := addGuardFlag(cmd)
 	f := addClusterFlags(cmd)
 	cmd.RunE = action(exitUnserved, func(cmd *cobra.Command, args []string) error {
 		delta := int64(1)
@@ -29,12 +32,20 @@ Exit status 1 where the value is no number, or the sum would leave the range of
 				return failf(exitUsage, "%q is no whole number of 64 bits", args[1])
 			}
 		}
+		guards, err := guard.options()
+		if err != nil {
+			return err
+		}
+		var options []client.WriteOption
+		for _, g := range guards {
+			options = append(options, g)
+		}
 		c, ctx, end, err := f.open(cmd, false)
 		if err != nil {
 			return err
 		}
 		defer end()
-		sum, err := c.Add(ctx, args[0], delta)
+		sum, err := c.Add(ctx, args[0], delta, options...)
 		if err != nil {
 			return err
 		}

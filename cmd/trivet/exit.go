@@ -74,7 +74,10 @@ func clientStatus(err *client.Error) int {
 	}{
 		// First: whatever else is known of a write, this is what counts.
 		{exitUnknown, []error{client.ErrUnknown}},
-		{exitNo, []error{client.ErrNotFound, client.ErrConflict, client.ErrNotANumber, client.ErrOverflow}},
+		{exitNo, []error{
+			client.ErrNotFound, client.ErrConflict, client.ErrNotANumber, client.ErrOverflow,
+			client.ErrLeaseNotFound, client.ErrGuardFailed,
+		}},
 		{exitUsage, []error{client.ErrBadRequest, client.ErrFutureRevision, client.ErrTooLarge}},
 	} {
 		for _, target := range c.match {

@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"io"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -12,7 +13,8 @@ import (
 
 func newPut() *cobra.Command {
 	var ifAbsent bool
-	var ifRevision uint64
+	var ifRevision, lease uint64
+	var ttl time.Duration
 	cmd := &cobra.Command{
 		Use:   "put KEY [VALUE]",
 		Short: "Write a value",
@@ -21,19 +23,27 @@ standard input.
 
 --if-revision writes only if the key's mod_revision (get -v) is still the given
 one, 0 meaning that there is no such key; --if-absent only if there is no such
-key.
+key. --guard writes only while a lock is held (trivet lock).
 
-Exit status 1 where the condition does not hold; 3 where the write was certainly
+--ttl has the key deleted after that time, 1s to 24h, unless it is written again
+before; --lease when the lease ends (trivet lease).
+
+Exit status 1 where the condition does not hold, or there is no such lease; 3 where the write was certainly
 not applied; 4 where it may have been, or may yet be.`,
 		Example: `  trivet put greeting hello
   trivet put config/app.json < app.json
   trivet put leader "$HOSTNAME" --if-absent
-  trivet put greeting hi --if-revision 7`,
+  trivet put greeting hi --if-revision 7
+  trivet put session/42 ann --ttl 30m`,
 		Args: takes(1, 2),
 	}
 	cmd.Flags().Uint64Var(&ifRevision, "if-revision", 0, "write only if this is still the key's mod_revision")
 	cmd.Flags().BoolVar(&ifAbsent, "if-absent", false, "write only if there is no such key")
 	cmd.MarkFlagsMutuallyExclusive("if-revision", "if-absent")
+	cmd.Flags().DurationVar(&ttl, "ttl", 0, "delete the key after this time")
+	cmd.Flags().Uint64Var(&lease, "lease", 0, "delete the key when this lease ends")
+	cmd.MarkFlagsMutuallyExclusive("ttl", "lease")
+	guard := addGuardFlag(cmd)
 	f := addClusterFlags(cmd)
 	cmd.RunE = action(exitUnserved, func(cmd *cobra.Command, args []string) error {
 		var options []client.PutOption
@@ -42,6 +52,19 @@ not applied; 4 where it may have been, or may yet be.`,
 		}
 		if ifAbsent {
 			options = append(options, client.IfAbsent())
+		}
+		if cmd.Flags().Changed("ttl") {
+			options = append(options, client.WithTTL(ttl))
+		}
+		if cmd.Flags().Changed("lease") {
+			options = append(options, client.WithLease(lease))
+		}
+		guards, err := guard.options()
+		if err != nil {
+			return err
+		}
+		for _, g := range guards {
+			options = append(options, g)
 		}
 		value, err := valueOf(cmd, args)
 		if err != nil {

@@ -188,6 +188,14 @@ var scriptCommands = map[string]func(ts *testscript.TestScript, neg bool, args [
 			return err == nil && len(names) > 0
 		}))
 	},
+	// await-gone KEY: waits until there is no such key.
+	"await-gone": func(ts *testscript.TestScript, neg bool, args []string) {
+		ts.Check(poll(func() bool { return ts.Exec("trivet", "get", args[0]) != nil }))
+	},
+	// word VAR FILE: sets VAR to the one word in the file.
+	"word": func(ts *testscript.TestScript, neg bool, args []string) {
+		ts.Setenv(args[0], strings.TrimSpace(ts.ReadFile(args[1])))
+	},
 	// damage GLOB TEXT: flips a bit of the last TEXT in the one file.
 	"damage": func(ts *testscript.TestScript, neg bool, args []string) {
 		name := oneFile(ts, args[0])
