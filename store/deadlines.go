@@ -142,6 +142,9 @@ func (st *state) earliest() (deadlineMS uint64, kind dueKind, id uint64) {
 // nextDeadline is what NextDeadline returns.
 func (st *state) nextDeadline() uint64 {
 	next, _, _ := st.earliest()
+	if len(st.history.runs) == 0 {
+		return next
+	}
 	return min(next, st.nextCompaction())
 }
 
@@ -150,13 +153,10 @@ func (st *state) nextDeadline() uint64 {
 // moves it, so this is for the idle one only.
 const historySteps = 32
 
-// nextCompaction is when the oldest retained revision is old enough to be
-// compacted, rounded up to a multiple of a step, so that a busy minute that has
+// nextCompaction is when the oldest retained revision, which there is, is old
+// enough to be compacted, rounded up to a multiple of a step, so that a busy minute that has
 // passed costs historySteps entries and not one for each of its milliseconds.
 func (st *state) nextCompaction() uint64 {
-	if len(st.history.runs) == 0 {
-		return never
-	}
 	at := after(st.history.runs[0].clockMS, st.settings.HistoryMS)
 	step := max(1, st.settings.HistoryMS/historySteps)
 	if rest := at % step; rest != 0 {

@@ -217,8 +217,13 @@ func (s *Store) replace(st *state) {
 func (s *Store) show() {
 	st := s.state
 	s.revision.Store(st.revision)
-	s.clock.Store(st.clockMS)
-	s.next.Store(st.nextDeadline())
+	if s.clock.Load() != st.clockMS {
+		s.clock.Store(st.clockMS)
+	}
+	// A load costs next to nothing, a store some ten nanoseconds.
+	if next := st.nextDeadline(); s.next.Load() != next {
+		s.next.Store(next)
+	}
 	s.index.Store(st.index)
 }
 

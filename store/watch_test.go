@@ -331,35 +331,56 @@ func TestWatchAcrossRestore(t *testing.T) {
 	require.Equal(t, trivetpb.Code_COMPACTED, problemOf(t, err).Code)
 }
 
-// What a state that takes the place of another in the midst of an entry leaves
-// behind is in no frame; whoever was at the place before is too late.
-func TestWatchAcrossAnotherState(t *testing.T) {
+// Whoever was there when a backup was restored through the log is too late, also
+// for what came before it in the same entry, and after it.
+func TestWatchAcrossARestoredBackup(t *testing.T) {
+	old := New()
+	mustApply(t, old, putText("k", "backed up"))
+	file := snapshotOf(t, old).Bytes()
+	for _, together := range []bool{true, false} {
+		s := New()
+		mustApply(t, s, putText("k", "1"))
+		w, idle := mustWatch(t, s, nil, 0), mustWatch(t, s, keyAlone("idle"), 0)
+		waits := idle.Ready()
+		commands := append([]*trivetpb.Command{putText("k", "2")}, uploadAll(1, file, 1<<20)...)
+		commands = append(commands, putText("k", "3"))
+		if together {
+			mustApply(t, s, commands...)
+		} else {
+			for _, c := range commands {
+				mustApply(t, s, c)
+			}
+		}
+		<-waits
+		require.EqualValues(t, 5, s.Revision())
+		late, from := mustWatch(t, s, nil, 0), mustWatch(t, s, nil, 5)
+		mustApply(t, s, putText("k", "4"))
+		require.Equal(t, []string{"6 k=4(2 3) before 3(5 2)"}, drain(t, late))
+		require.Equal(t, []string{"5 k=3(2 2) before backed up(2 1)", "6 k=4(2 3) before 3(5 2)"}, drain(t, from))
+		for _, w := range []*Watcher{w, idle} {
+			_, err := w.Next()
+			p := problemOf(t, err)
+			require.Equal(t, trivetpb.Code_COMPACTED, p.Code)
+			require.EqualValues(t, 4, p.CompactRevision)
+		}
+	}
+}
+
+// A cluster never sets a store back; a watcher that is ahead of it then ends.
+func TestWatchOfAStoreThatIsSetBack(t *testing.T) {
 	s := New()
 	mustApply(t, s, putText("k", "1"))
 	w := mustWatch(t, s, nil, 0)
-	waits := w.Ready()
-	st := newState()
-	st.index, st.revision, st.compactRevision = s.Index(), 9, 9
-	func() {
-		defer s.watches.wake()
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		(&applier{state: s.state}).apply(5, &trivetpb.Entry{Commands: []*trivetpb.Command{putText("k", "2")}})
-		s.replace(st)
-	}()
-	<-waits
-	late := mustWatch(t, s, nil, 0)
-	mustApply(t, s, putText("k", "3"))
-	require.Equal(t, []string{"10 k=3(10 1)"}, drain(t, late))
+	require.NoError(t, s.Restore(snapshotOf(t, New())))
 	_, err := w.Next()
-	p := problemOf(t, err)
-	require.Equal(t, trivetpb.Code_COMPACTED, p.Code)
-	require.EqualValues(t, 9, p.CompactRevision)
-
-	back := newState() // not what a cluster does
-	s.mu.Lock()
-	s.replace(back)
-	s.mu.Unlock()
-	_, err = late.Next()
 	require.Equal(t, trivetpb.Code_FUTURE_REVISION, problemOf(t, err).Code)
+}
+
+// The keys of a lease that ends are deleted as expired.
+func TestWatchSeesWhatExpires(t *testing.T) {
+	s := New()
+	mustApply(t, s, opCommand(ttlPut("k", "v", 1000)), grant(1000))
+	w := mustWatch(t, s, nil, 0)
+	fine(t, s, 5000, expire())
+	require.Equal(t, []string{"3 k expired before v(2 1)"}, drain(t, w))
 }

@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"runtime"
 	"slices"
+	"sort"
 	"sync"
 	"testing"
 
@@ -18,9 +19,19 @@ import (
 
 // changeLog is everything that a store which forgets nothing has done: what
 // watchers must be given.
-type changeLog struct{ s *Store }
+type changeLog struct {
+	s    *Store
+	last uint64
+	// events are all that there were; what a restored backup has taken the place
+	// of in its own entry is in none.
+	events []Event
+}
 
-func newChangeLog() *changeLog { return &changeLog{New()} }
+func newChangeLog() *changeLog {
+	l := &changeLog{s: New(), last: 1}
+	l.s.state.settings.HistoryMS, l.s.state.settings.HistoryRevisions = 1e15, 1e15
+	return l
+}
 
 // apply applies the entry, but for settings that would make it forget.
 func (l *changeLog) apply(t require.TestingT, index uint64, e *trivetpb.Entry) {
@@ -32,23 +43,27 @@ func (l *changeLog) apply(t require.TestingT, index uint64, e *trivetpb.Entry) {
 	}
 	_, err := l.s.Apply(index, own)
 	require.NoError(t, err)
+	changes := l.s.state.history.changes.after(l.last)
+	for i := range changes.n {
+		l.events = append(l.events, newEvent(changes.at(i)))
+	}
+	l.last = l.s.Revision()
 }
 
 // next is the text of the first frame of the range after the revision; "" where
 // there is none up to the revision last.
 func (l *changeLog) next(g *watchGroup, after, last uint64) (text string, revision uint64) {
-	changes := l.s.state.history.changes.after(after)
+	i := sort.Search(len(l.events), func(i int) bool { return l.events[i].Revision() > after })
 	var f *Frame
-	for i := range changes.n {
-		c := changes.at(i)
-		if c.v.mod > last || (f != nil && f.Revision != c.v.mod) {
+	for _, e := range l.events[i:] {
+		if e.Revision() > last || (f != nil && f.Revision != e.Revision()) {
 			break
 		}
-		if g.holds(c.chain.key) {
+		if g.holds(e.Key) {
 			if f == nil {
-				f = newFrame(c.v.mod)
+				f = newFrame(e.Revision())
 			}
-			f.add(newEvent(c))
+			f.add(e)
 		}
 	}
 	if f == nil {
@@ -66,6 +81,7 @@ type watchMachine struct {
 	s      *Store
 	behind bool
 	m      *model // for the generators
+	files  [][]byte
 
 	watchers []*heldWatcher
 }
@@ -97,6 +113,8 @@ func TestWatchersAreGivenTheLog(t *testing.T) {
 			"apply3":  m.apply,
 			"miss":    func(t *rapid.T) { m.behind = true; m.apply(t) },
 			"restore": m.restore,
+			"backup":  m.backup,
+			"upload":  m.upload,
 			"open":    m.open,
 			"open2":   m.open,
 			"close":   m.close,
@@ -109,8 +127,9 @@ func TestWatchersAreGivenTheLog(t *testing.T) {
 	})
 }
 
-func (m *watchMachine) apply(t *rapid.T) {
-	e := genEntry(t, m.m)
+func (m *watchMachine) apply(t *rapid.T) { m.applyEntry(t, genEntry(t, m.m)) }
+
+func (m *watchMachine) applyEntry(t *rapid.T, e *trivetpb.Entry) {
 	index := m.leader.Index() + 1
 	m.m.apply(index, proto.CloneOf(e))
 	m.log.apply(t, index, e)
@@ -125,13 +144,38 @@ func (m *watchMachine) apply(t *rapid.T) {
 }
 
 func (m *watchMachine) restore(t *rapid.T) {
+	require.NoError(t, m.s.Restore(bytes.NewReader(m.snapshot(t))))
+	m.behind = false
+}
+
+func (m *watchMachine) snapshot(t *rapid.T) []byte {
 	v, err := m.leader.View(0)
 	require.NoError(t, err)
 	defer v.Close()
 	var file bytes.Buffer
 	require.NoError(t, v.WriteSnapshot(&file))
-	require.NoError(t, m.s.Restore(&file))
-	m.behind = false
+	return file.Bytes()
+}
+
+func (m *watchMachine) backup(t *rapid.T) {
+	file := m.snapshot(t)
+	m.m.backups[string(file)] = m.m.backup()
+	m.files = append(m.files, file)
+}
+
+// upload restores a backup through the log, between other commands.
+func (m *watchMachine) upload(t *rapid.T) {
+	if len(m.files) == 0 {
+		t.Skip("no backup")
+	}
+	file := m.files[rapid.IntRange(0, len(m.files)-1).Draw(t, "backup")]
+	commands := append([]*trivetpb.Command{restoreAbort(1), restoreAbort(2), genCommand(t, m.m)}, uploadAll(77, file, len(file))...)
+	commands = append(commands, genCommand(t, m.m))
+	for len(commands) > 0 {
+		n := rapid.IntRange(1, len(commands)).Draw(t, "in one entry")
+		m.applyEntry(t, &trivetpb.Entry{ClockMs: m.m.clock, Commands: commands[:n:n]})
+		commands = commands[n:]
+	}
 }
 
 func (m *watchMachine) open(t *rapid.T) {
