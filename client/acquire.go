@@ -52,7 +52,7 @@ func (c *Client) Lock(ctx context.Context, name string, opts ...LockOption) (*Lo
 	for _, o := range opts {
 		o.toLock(&p)
 	}
-	a := &acquisition{c: c, op: "lock " + shown(name), name: name, ttl: p.ttl, owner: p.owner}
+	a := &acquisition{c: c, op: "lock " + shown(name), name: name, ttl: p.ttl, owner: p.owner, leaves: p.leaves}
 	if e := firstOf(checkLockName(a.op, name), checkTTL(a.op, p.ttl), p.checkLock(a.op)); e != nil {
 		return nil, e
 	}
@@ -91,6 +91,8 @@ type acquisition struct {
 	op, name string
 	ttl      time.Duration
 	owner    string
+	// leaves: see LeaveWithConnection. The request has no key then.
+	leaves bool
 	// until is the end of the waiting, unless the context ends before.
 	until time.Time
 }
@@ -117,6 +119,8 @@ func (a *acquisition) run(ctx context.Context) (*Lock, error) {
 		case errors.Is(err, ErrLocked), errors.Is(err, ErrGuardFailed), ask.over():
 			// This request's time is over, and not that of the call; or the lock was
 			// lost again before it was known to be held.
+		case a.leaves && errors.Is(err, ErrUnknown) && errors.Is(err, ErrUnavailable):
+			// It is out of the queue with its connection.
 		default:
 			return nil, err
 		}
@@ -148,7 +152,9 @@ func (a *acquisition) newAsk(wait time.Duration) *ask {
 		Wait  string `json:"wait"`
 		Owner string `json:"owner,omitempty"`
 	}{a.ttl.String(), wait.String(), a.owner})
-	_ = k.r.identify([]IdempotencyOption{WithIdempotencyKey(randomKey())}) // the key is one
+	if !a.leaves {
+		_ = k.r.identify([]IdempotencyOption{WithIdempotencyKey(randomKey())}) // the key is one
+	}
 	k.r.decode = func(ans *answer) error {
 		var doc holderJSON
 		if err := decodeJSON(ans, &doc); err != nil {
@@ -180,7 +186,7 @@ func (k *ask) run(ctx context.Context) (*Lock, error) {
 		defer cancel()
 	}
 	if err := k.c.do(asking, k.r); err != nil {
-		if errors.Is(err, ErrUnknown) {
+		if errors.Is(err, ErrUnknown) && !k.leaves {
 			k.undo(false)
 		}
 		return nil, err

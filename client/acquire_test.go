@@ -263,3 +263,44 @@ func TestWhatIsGivenUpIsGivenBack(t *testing.T) {
 		require.NoError(t, lock.Err())
 	})
 }
+
+// Without a key the connection is the place in the queue: it is not given up for
+// want of patience, and where it breaks the wait begins anew.
+func TestARequestThatLeavesWithItsConnection(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newLockScript(nil)
+		s.acquire = func(r *http.Request, nth int) (*http.Response, error) {
+			time.Sleep(2 * time.Minute)
+			switch nth {
+			case 1:
+				return nil, errors.New("the connection broke")
+			case 2:
+				return refuseLocked(r)
+			}
+			return got(r)
+		}
+		c := s.open(t, "n1", "n2")
+		defer c.Close()
+		lock, err := c.Lock(t.Context(), "l", client.LeaveWithConnection(), client.WithWait(10*time.Minute))
+		require.NoError(t, err)
+		posts := s.of("POST")
+		require.Len(t, posts, 3)
+		for _, p := range posts {
+			require.Empty(t, p.key)
+		}
+		require.Equal(t, "5m0s", posts[0].wait)
+		require.NoError(t, lock.Unlock(t.Context()))
+
+		s.asks = nil
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		s.acquire = func(r *http.Request, nth int) (*http.Response, error) {
+			<-r.Context().Done()
+			return nil, r.Context().Err()
+		}
+		_, err = c.Lock(ctx, "l", client.LeaveWithConnection())
+		requireError(t, err, client.Unknown, context.DeadlineExceeded)
+		time.Sleep(time.Hour)
+		require.Len(t, s.asks, 1, "there is nothing to undo")
+	})
+}

@@ -193,13 +193,19 @@ func TestALockThatIsTakenAway(t *testing.T) {
 
 // One who gives up waiting does not have the lock when its turn comes.
 func TestWhoGivesUpLeavesTheLockToTheNext(t *testing.T) {
+	for name, options := range map[string][]client.LockOption{"kept": nil, "left": {client.LeaveWithConnection()}} {
+		t.Run(name, func(t *testing.T) { whoGivesUpLeaves(t, append(options, client.WithTTL(time.Hour))...) })
+	}
+}
+
+func whoGivesUpLeaves(t *testing.T, options ...client.LockOption) {
 	c, ctx := open(t, client.Config{Endpoints: endpoints(t)}), within(t)
 	lock, err := c.Lock(ctx, "given up", client.WithTTL(time.Hour))
 	require.NoError(t, err)
 	waiting, leave := context.WithCancel(ctx)
 	left := make(chan error)
 	go func() {
-		_, err := c.Lock(waiting, "given up", client.WithTTL(time.Hour))
+		_, err := c.Lock(waiting, "given up", options...)
 		left <- err
 	}()
 	for waits := uint64(0); waits == 0 && ctx.Err() == nil; {
@@ -209,6 +215,12 @@ func TestWhoGivesUpLeavesTheLockToTheNext(t *testing.T) {
 	}
 	leave()
 	requireError(t, <-left, client.Unknown, context.Canceled)
+	for waits := uint64(1); len(options) > 1 && waits > 0 && ctx.Err() == nil; {
+		// Its connection is its place in the queue.
+		info, err := c.GetLock(ctx, "given up")
+		require.NoError(t, err)
+		waits = info.Waiting
+	}
 	require.NoError(t, lock.Unlock(ctx))
 	// An hour is more than the test has.
 	next, err := c.Lock(ctx, "given up")

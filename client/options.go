@@ -31,7 +31,7 @@ type (
 	WriteOption interface{ toWrite(*params) }
 	// WatchOption is FromRevision, Initial, WithProgress or WithPrev.
 	WatchOption interface{ toWatch(*params) }
-	// LockOption is WithTTL, WithWait or WithOwner.
+	// LockOption is WithTTL, WithWait, WithOwner or LeaveWithConnection.
 	LockOption interface{ toLock(*params) }
 	// OpPutOption is WithLease, WithTTL or WithPrev.
 	OpPutOption interface{ toOpPut(*params) }
@@ -228,6 +228,18 @@ func WithOwner(owner string) QueueOption {
 	return QueueOption{func(p *params) { p.owner = owner }}
 }
 
+// LeaveWithConnection has the cluster take a request for a lock out of the queue
+// at once when the connection that waits is cut, be it by the end of the context,
+// of the Client or of the process: for programs that a signal ends while they
+// wait. The price is that a request whose node fails begins anew at the end of the
+// queue, and that what it leaves behind there may hold the lock for a ttl.
+//
+// Without it the request keeps its place whatever becomes of its node, and one
+// that was given up is released by the Client when its turn comes.
+func LeaveWithConnection() QueueOption {
+	return QueueOption{func(p *params) { p.leaves = true }}
+}
+
 // WithGuard has the write applied only while the lock is held with that very
 // token (Lock.Token), which is checked in the same step as the write; else it
 // fails with ErrGuardFailed. So nothing is written by one who was stopped for a
@@ -271,9 +283,9 @@ type params struct {
 	hasFrom, initial, progress bool
 	from                       uint64
 
-	hasWait bool
-	wait    time.Duration
-	owner   string
+	hasWait, leaves bool
+	wait            time.Duration
+	owner           string
 
 	guards            []guard
 	hasIdempotencyKey bool

@@ -16,8 +16,8 @@ func newDelete() *cobra.Command {
 		Short: "Delete a key, or all keys with a prefix",
 		Long: `Delete a key, or all keys that start with a prefix, these at one revision.
 
-Exit status 1 where there is no such key, or --if-revision or --guard does not hold;
-a prefix that no key has is no failure.`,
+Exit status 1 where there is no such key, or --if-revision or --guard does not
+hold; a prefix that no key has is no failure.`,
 		Example: `  trivet delete greeting
   trivet delete greeting --if-revision 7
   trivet delete --prefix carts/`,

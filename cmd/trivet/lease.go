@@ -20,6 +20,9 @@ func newLease() *cobra.Command {
 		Short: "Make, keep and end leases, which keys go with",
 		Long: `A lease ends when nobody has kept it alive for its ttl, or when it is revoked. The
 keys that were put with --lease are deleted with it, all at one revision.`,
+		Example: `  lease=$(trivet lease grant 30s)
+  trivet put instances/1 10.0.0.1:80 --lease $lease
+  trivet lease keepalive $lease --keep`,
 		Args: takes(0, 0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return failf(exitUsage, "a command is missing: %s grant, keepalive, revoke or list", cmd.CommandPath())
@@ -33,10 +36,10 @@ func newLeaseGrant() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "grant TTL",
 		Short: "Make a lease and print its id",
-		Long:  `Make a lease that ends TTL (1s to 24h) after it was last kept alive, and print its id.`,
+		Long: `Make a lease that ends TTL (1s to 24h) after it was last kept alive, and
+print its id.`,
 		Example: `  lease=$(trivet lease grant 30s)
-  trivet put instances/1 10.0.0.1:80 --lease $lease
-  trivet lease keepalive $lease --keep`,
+  trivet put instances/1 10.0.0.1:80 --lease $lease`,
 		Args: takes(1, 1),
 	}
 	f := addClusterFlags(cmd)
@@ -80,6 +83,8 @@ until Ctrl-C.
 
 Exit status 1 where the lease has ended; 3 where it could not be kept alive, and
 with --keep may have ended.`,
+		Example: `  trivet lease keepalive $lease
+  trivet lease keepalive $lease --keep &`,
 		Args: takes(1, 1),
 	}
 	cmd.Flags().BoolVar(&keep, "keep", false, "go on until Ctrl-C")
@@ -140,10 +145,12 @@ func newLeaseRevoke() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "revoke ID",
 		Short: "End a lease and delete its keys",
-		Long: `End a lease and delete its keys, at one revision. One that holds a lock releases it.
+		Long: `End a lease and delete its keys, at one revision. With the lease of a lock the
+lock is released.
 
 Exit status 1 where the lease has ended before.`,
-		Args: takes(1, 1),
+		Example: `  trivet lease revoke $lease`,
+		Args:    takes(1, 1),
 	}
 	f := addClusterFlags(cmd)
 	cmd.RunE = action(exitUnserved, func(cmd *cobra.Command, args []string) error {
@@ -171,6 +178,8 @@ func newLeaseList() *cobra.Command {
 		Short: "List all leases",
 		Long: `List all leases: a line for each, with its ttl, what is left of it, how many keys
 are attached, and the lock that is held by it. --json prints one a line.`,
+		Example: `  trivet lease list
+  trivet lease list --json | jq 'select(.key_count == 0)'`,
 		Args: takes(0, 0),
 	}
 	read := addReadFlags(cmd)

@@ -28,8 +28,9 @@ key. --guard writes only while a lock is held (trivet lock).
 --ttl has the key deleted after that time, 1s to 24h, unless it is written again
 before; --lease when the lease ends (trivet lease).
 
-Exit status 1 where the condition does not hold, or there is no such lease; 3 where the write was certainly
-not applied; 4 where it may have been, or may yet be.`,
+Exit status 1 where the condition does not hold, or there is no such lease; 3
+where the write was certainly not applied; 4 where it may have been, or may yet
+be.`,
 		Example: `  trivet put greeting hello
   trivet put config/app.json < app.json
   trivet put leader "$HOSTNAME" --if-absent
