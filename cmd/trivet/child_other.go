@@ -4,9 +4,9 @@ package main
 
 import "syscall"
 
-// devProcAttr sets a node's process apart: in a group of its own, so that the
-// terminal's Ctrl-C reaches dev alone. Where dev itself is killed, the nodes go
-// on here: only Linux ends a process with its parent.
-func devProcAttr() *syscall.SysProcAttr {
+// childAttr sets a process apart: in a group of its own, so that the terminal's
+// Ctrl-C reaches its parent alone. Where the parent itself is killed, it goes on
+// here: only Linux ends a process with its parent.
+func childAttr() *syscall.SysProcAttr {
 	return &syscall.SysProcAttr{Setpgid: true}
 }
