@@ -43,10 +43,12 @@ const (
 // then kept alive in the background until Unlock or the end of the Client; ctx
 // has no part in that.
 //
-// The error is ErrLocked, with Error.Holder, where the wait is over. Where ctx
-// ends in the middle, the client leaves the queue in the background, as soon as
-// its turn comes; where it is closed before, the lock may still be given to it,
-// and is free again when the ttl is over.
+// The error is ErrLocked, with Error.Holder, where the wait is over. Where ctx has
+// no deadline and no node serves the request for Config.Timeout, it is
+// ErrUnavailable. Where ctx ends in the middle, the client leaves the queue in the
+// background, as soon as its turn comes; where it is closed before, the lock may
+// still be given to it, and is free again when the ttl is over (but see
+// LeaveWithConnection).
 func (c *Client) Lock(ctx context.Context, name string, opts ...LockOption) (*Lock, error) {
 	p := params{ttl: defaultLockTTL}
 	for _, o := range opts {
@@ -108,8 +110,9 @@ func (a *acquisition) nextWait() time.Duration {
 }
 
 func (a *acquisition) run(ctx context.Context) (*Lock, error) {
+	_, deadline := ctx.Deadline()
 	for round := 0; ; round++ {
-		ask := a.newAsk(a.nextWait())
+		ask := a.newAsk(a.nextWait(), deadline)
 		lock, err := ask.run(ctx)
 		switch {
 		case err == nil:
@@ -140,11 +143,12 @@ type ask struct {
 	held  LockHolder // once it is
 }
 
-func (a *acquisition) newAsk(wait time.Duration) *ask {
+func (a *acquisition) newAsk(wait time.Duration, deadline bool) *ask {
 	k := &ask{acquisition: a, wait: wait, began: time.Now()}
 	k.r = &request{op: a.op, method: http.MethodPost, path: lockPath(a.name), contentType: jsonType, write: true}
 	if wait > 0 {
 		k.r.endless, k.r.parked, k.r.patience = true, true, askPatience
+		k.r.bounded = !deadline
 	}
 	// Strings alone: it has no way to fail.
 	k.r.body, _ = json.Marshal(struct {

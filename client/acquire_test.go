@@ -304,3 +304,25 @@ func TestARequestThatLeavesWithItsConnection(t *testing.T) {
 		require.Len(t, s.asks, 1, "there is nothing to undo")
 	})
 }
+
+// Nobody is there: that is no reason to wait for the lock.
+func TestALockThatNobodyGives(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newLockScript(func(r *http.Request, _ int) (*http.Response, error) {
+			return refusal(r, 503, "no_leader", "1")
+		})
+		c := s.open(t, "n1", "n2")
+		defer c.Close()
+		began := time.Now()
+		_, err := c.Lock(t.Context(), "l")
+		requireError(t, err, client.NotApplied, client.ErrNoLeader)
+		require.InDelta(t, 10*time.Second, time.Since(began), float64(time.Second))
+		// It is if the caller says so.
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		began = time.Now()
+		_, err = c.Lock(ctx, "l")
+		requireError(t, err, client.NotApplied, client.ErrNoLeader, context.DeadlineExceeded)
+		require.InDelta(t, time.Minute, time.Since(began), float64(time.Second))
+	})
+}

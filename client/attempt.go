@@ -43,8 +43,11 @@ type request struct {
 	// asking another.
 	parked bool
 	// endless: the call may last as long as its context. Where that has no deadline,
-	// Config.Timeout bounds how long it is tried to get it under way.
+	// Config.Timeout bounds how long it is tried to get it under way (again).
 	endless bool
+	// bounded says so of a call whose context has a deadline that is not the
+	// caller's.
+	bounded bool
 	// stream, where set, carries out an attempt in place of decode: its answer is
 	// read as it comes.
 	stream func(ctx context.Context, n *node, patience time.Duration) *Error

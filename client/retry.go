@@ -36,6 +36,8 @@ func (c *Client) do(ctx context.Context, r *request) error {
 	defer end()
 	c.refresh()
 	var past course
+	_, hasDeadline := ctx.Deadline()
+	impatient := r.bounded || !hasDeadline
 	called := time.Now() // or when it last was under way
 	for round := 0; ; round++ {
 		patience := r.patienceIn(round)
@@ -44,10 +46,10 @@ func (c *Client) do(ctx context.Context, r *request) error {
 	nodes:
 		for _, n := range c.members.order(r.write) {
 			began := time.Now()
-			switch _, bounded := ctx.Deadline(); {
+			switch {
 			case ctx.Err() != nil:
 				return r.ended(context.Cause(ctx), &past)
-			case !bounded && began.Sub(called) >= c.cfg.Timeout:
+			case impatient && began.Sub(called) >= c.cfg.Timeout:
 				return r.ended(context.DeadlineExceeded, &past)
 			}
 			e := c.attempt(ctx, n, r, patience)
@@ -61,7 +63,7 @@ func (c *Client) do(ctx context.Context, r *request) error {
 			if e == nil {
 				return nil
 			}
-			if r.endless && time.Since(began) > 2*patience {
+			if d := time.Since(began); d > 2*patience || (r.parked && d >= patience) {
 				called = time.Now() // it was well under way
 			}
 			past.add(r, e)

@@ -93,7 +93,7 @@ type devCluster struct {
 	dir     *devDir
 	nodes   []*devNode
 	restart bool
-	starter *devStarter
+	starter *childStarter
 
 	signals  chan os.Signal
 	exits    chan devExit
@@ -136,7 +136,7 @@ func (f *devFlags) dev(ctx context.Context, out io.Writer, wants devWants) error
 	defer signal.Stop(c.signals)
 	watching, stopWatching := context.WithCancel(ctx)
 	defer stopWatching()
-	c.starter = newDevStarter()
+	c.starter = newChildStarter()
 	defer c.starter.close()
 
 	err = c.begin(ctx, watching)

@@ -5,7 +5,6 @@ import (
 	"os"
 	"os/exec"
 	"regexp"
-	"runtime"
 	"slices"
 	"strings"
 	"syscall"
@@ -39,35 +38,8 @@ type devExit struct {
 	how  string // exit status or signal
 }
 
-// devStarter starts processes, all of them in one thread that lives as long as
-// they do: the kernel takes "the parent has died" to mean the thread that forked,
-// and the Go runtime ends threads when it likes.
-type devStarter struct {
-	commands chan *exec.Cmd
-	errs     chan error
-}
-
-func newDevStarter() *devStarter {
-	s := &devStarter{commands: make(chan *exec.Cmd), errs: make(chan error)}
-	go func() {
-		runtime.LockOSThread() // and never unlocked: the thread ends with the goroutine
-		for cmd := range s.commands {
-			s.errs <- cmd.Start()
-		}
-	}()
-	return s
-}
-
-func (s *devStarter) start(cmd *exec.Cmd) error {
-	s.commands <- cmd
-	return <-s.errs
-}
-
-// close ends the thread, and with it every process that still runs.
-func (s *devStarter) close() { close(s.commands) }
-
 // start starts the node's process. Its end is sent to exits.
-func (n *devNode) start(s *devStarter, program string, exits chan<- devExit) error {
+func (n *devNode) start(s *childStarter, program string, exits chan<- devExit) error {
 	log, err := os.OpenFile(n.log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
 		return err
@@ -82,7 +54,7 @@ func (n *devNode) start(s *devStarter, program string, exits chan<- devExit) err
 		Env:         devEnv(os.Environ()),
 		Stdout:      log,
 		Stderr:      log,
-		SysProcAttr: devProcAttr(),
+		SysProcAttr: childAttr(),
 	}
 	if err := s.start(cmd); err != nil {
 		return fmt.Errorf("starting %s: %w", n.id, err)

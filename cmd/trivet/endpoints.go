@@ -26,13 +26,20 @@ type clusterFlags struct {
 }
 
 func addClusterFlags(cmd *cobra.Command) *clusterFlags {
+	f := addConnectionFlags(cmd)
+	cmd.Flags().BoolVar(&f.json, "json", false, "print JSON instead of text")
+	return f
+}
+
+// addConnectionFlags is addClusterFlags for a command that prints nothing of its
+// own.
+func addConnectionFlags(cmd *cobra.Command) *clusterFlags {
 	f := &clusterFlags{}
 	flags := cmd.Flags()
 	flags.SortFlags = false
 	flags.StringSliceVar(&f.endpoints, "endpoints", defaultEndpoints, "URLs of nodes; any of them will do")
 	flags.StringVar(&f.token, "token", "", "secret that goes with every request")
 	flags.DurationVar(&f.timeout, "timeout", 5*time.Second, "how long the cluster may take")
-	flags.BoolVar(&f.json, "json", false, "print JSON instead of text")
 	return f
 }
 

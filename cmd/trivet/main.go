@@ -13,12 +13,14 @@
 // # Reading order
 //
 // root.go (the commands), env.go (every flag's environment variable), exit.go
-// (errors and exit statuses), size.go and choice.go (kinds of flags). For nodes:
-// serve.go, listen.go, logging.go and hold.go; dev.go with devdir.go (its
-// folder), devnode.go (a process of it) and devwatch.go (what it sees of the
-// cluster). For callers: endpoints.go, freshness.go and rawhttp.go (the ways to a
-// cluster), item.go (how items are printed), then get.go, put.go, delete.go,
-// list.go, add.go, txn.go, status.go, and bench.go with histogram.go.
+// (errors and exit statuses), size.go and choice.go (kinds of flags), terminal.go
+// (what is one) and child.go (processes of ours). For nodes: serve.go, listen.go,
+// logging.go and hold.go; dev.go with devdir.go (its folder), devnode.go (a
+// process of it) and devwatch.go (what it sees of the cluster). For callers:
+// endpoints.go, freshness.go, guard.go and rawhttp.go (the ways to a cluster),
+// item.go (how items are printed), then get.go, put.go, delete.go, list.go,
+// add.go, txn.go, lease.go, lock.go with lockrun.go (the command that runs under
+// it), status.go, and bench.go with histogram.go.
 package main
 
 import (

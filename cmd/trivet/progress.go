@@ -50,9 +50,3 @@ func (p *progress) end() {
 		p.wrote = false
 	}
 }
-
-// isTerminal says whether somebody may be looking, or typing.
-func isTerminal(file *os.File) bool {
-	info, err := file.Stat()
-	return err == nil && info.Mode()&os.ModeCharDevice != 0 && file.Name() != os.DevNull
-}

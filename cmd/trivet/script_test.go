@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -18,6 +19,8 @@ import (
 	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
+
+	"trivet/client"
 )
 
 // TestMain makes the test binary a trivet where it is called by that name, and
@@ -196,6 +199,23 @@ var scriptCommands = map[string]func(ts *testscript.TestScript, neg bool, args [
 	"word": func(ts *testscript.TestScript, neg bool, args []string) {
 		ts.Setenv(args[0], strings.TrimSpace(ts.ReadFile(args[1])))
 	},
+	// await-queue LOCK N: waits until N wait for the lock.
+	"await-queue": func(ts *testscript.TestScript, neg bool, args []string) {
+		want, err := strconv.ParseUint(args[1], 10, 64)
+		ts.Check(err)
+		ts.Check(poll(func() bool { return lockOf(ts, args[0]).Waiting == want }))
+	},
+	// revoke-lock LOCK: takes the lock away from its holder.
+	"revoke-lock": func(ts *testscript.TestScript, neg bool, args []string) {
+		ts.Check(ts.Exec("trivet", "lease", "revoke", strconv.FormatUint(lockOf(ts, args[0]).Holder.Lease, 10)))
+	},
+	// command-gone NAME: waits for the end of the command that has printed its pid.
+	"command-gone": func(ts *testscript.TestScript, neg bool, args []string) {
+		m := regexp.MustCompile(`(?m)^pid (\d+)$`).FindStringSubmatch(processOf(ts, args[0]).output())
+		pid, err := strconv.Atoi(m[1])
+		ts.Check(err)
+		ts.Check(awaitGone(pid))
+	},
 	// damage GLOB TEXT: flips a bit of the last TEXT in the one file.
 	"damage": func(ts *testscript.TestScript, neg bool, args []string) {
 		name := oneFile(ts, args[0])
@@ -226,6 +246,15 @@ var scriptCommands = map[string]func(ts *testscript.TestScript, neg bool, args [
 		ts.Check(err)
 		ts.Check(os.WriteFile(ts.MkAbs(args[1]), bytes.Repeat([]byte(args[2]), n), 0o600))
 	},
+}
+
+func lockOf(ts *testscript.TestScript, name string) client.LockInfo {
+	c, err := client.Open(context.Background(), client.Config{Endpoints: strings.Split(ts.Getenv("TRIVET_ENDPOINTS"), ",")})
+	ts.Check(err)
+	defer c.Close()
+	info, err := c.GetLock(context.Background(), name)
+	ts.Check(err)
+	return info
 }
 
 func processOf(ts *testscript.TestScript, name string) *process {
@@ -304,7 +333,7 @@ type process struct {
 }
 
 // starter starts the tests' processes, which end with it.
-var starter = sync.OnceValue(newDevStarter)
+var starter = sync.OnceValue(newChildStarter)
 
 // startMu is held while a process is started: the starter is for one at a time.
 var startMu sync.Mutex
@@ -322,7 +351,7 @@ func startProgram(t failer, program, dir string, env []string, args ...string) *
 	p := &process{written: make(chan struct{}), exited: make(chan struct{})}
 	p.cmd = &exec.Cmd{
 		Path: program, Args: append([]string{filepath.Base(program)}, args...), Dir: dir, Env: env,
-		Stdout: p, Stderr: p, SysProcAttr: devProcAttr(),
+		Stdout: p, Stderr: p, SysProcAttr: childAttr(),
 	}
 	startMu.Lock()
 	err := starter().start(p.cmd)
