@@ -34,8 +34,15 @@ type member struct {
 // them with the leader first.
 func startCluster(t testing.TB, n int) []member {
 	t.Helper()
+	return startClusterWith(t, n, Config{ProgressInterval: time.Hour}) // see openDoor
+}
+
+// startClusterWith is startCluster with a configuration of the doors.
+func startClusterWith(t testing.TB, n int, cfg Config) []member {
+	t.Helper()
 	dir := t.TempDir()
 	quiet := slog.New(slog.DiscardHandler)
+	cfg.Logger = quiet
 	var peers []raftnode.Peer
 	var lns []net.Listener
 	for i := range n {
@@ -53,7 +60,7 @@ func startCluster(t testing.TB, n int) []member {
 			AdvertiseAPI: "http://" + api.Addr().String(), InitialCluster: peers, Logger: quiet,
 		})
 		require.NoError(t, err)
-		server, err := New(node, Config{Logger: quiet})
+		server, err := New(node, cfg)
 		require.NoError(t, err)
 		go server.Serve(api)
 		doors = append(doors, member{node, server, api.Addr().String()})

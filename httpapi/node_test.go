@@ -172,6 +172,9 @@ type door struct {
 func openDoor(t testing.TB, node *soloNode, cfg Config) *door {
 	t.Helper()
 	log := &lockedBuffer{}
+	if cfg.ProgressInterval == 0 {
+		cfg.ProgressInterval = time.Hour // it would come between frames by chance
+	}
 	cfg.Logger = slog.New(slog.NewTextHandler(log, nil))
 	srv, err := New(node, cfg)
 	require.NoError(t, err)

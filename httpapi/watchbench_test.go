@@ -166,7 +166,7 @@ func BenchmarkPutBesideWatches(b *testing.B) {
 	// machines.
 	for _, watchers := range []int{0, 9000} {
 		b.Run(fmt.Sprint(watchers), func(b *testing.B) {
-			doors := startCluster(b, 3)
+			doors := startClusterWith(b, 3, Config{})
 			writeFor(b, doors, 16, 1000)
 			before := memoryInUse()
 			for i := range watchers {
