@@ -19,7 +19,7 @@
 // process of it) and devwatch.go (what it sees of the cluster). For callers:
 // endpoints.go, freshness.go, guard.go and rawhttp.go (the ways to a cluster),
 // item.go (how items are printed), then get.go, put.go, delete.go, list.go,
-// add.go, txn.go, lease.go, lock.go with lockrun.go (the command that runs under
+// add.go, txn.go, watch.go with watchexec.go, lease.go, lock.go with lockrun.go (the command that runs under
 // it), status.go, and bench.go with histogram.go.
 package main
 

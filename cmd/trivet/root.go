@@ -69,7 +69,8 @@ This one binary runs nodes and talks to them. The quickest way to see it:
 		root.AddCommand(cmd)
 	}
 	for _, cmd := range []*cobra.Command{
-		newGet(), newPut(), newDelete(), newList(), newAdd(), newTxn(), newLease(), newLock(), newSnapshot(), newStatus(), newBench(),
+		newGet(), newPut(), newDelete(), newList(), newAdd(), newTxn(), newWatch(), newLease(), newLock(), newSnapshot(),
+		newStatus(), newBench(),
 	} {
 		cmd.GroupID = groupTalk
 		root.AddCommand(cmd)
