@@ -452,6 +452,25 @@ func TestWatchEndsWithTheServer(t *testing.T) {
 	require.Zero(t, d.node.data.Watchers())
 }
 
+// A node that has failed learns of nothing any more: who watches there is told, to
+// go on elsewhere, and nobody begins.
+func TestWatchEndsWithItsNode(t *testing.T) {
+	node := newSoloNode()
+	node.put(t, "k", "1")
+	d := openDoor(t, node, Config{})
+	json, sse := d.watch(""), d.watch("", "Accept: text/event-stream")
+	for _, w := range []*watchReader{json, sse} {
+		require.Equal(t, "synced", w.next().Type)
+	}
+	node.stop()
+	for _, w := range []*watchReader{json, sse} {
+		require.True(t, w.end("draining").Retryable)
+	}
+	d.do("GET", "/v1/watch?from_revision=2", "").requireProblem(t, trivetpb.Code_DRAINING)
+	d.do("GET", "/v1/watch", "").requireProblem(t, trivetpb.Code_DRAINING)
+	require.Zero(t, node.data.Watchers())
+}
+
 // openStalled opens a watch and does not read from it.
 func (d *door) openStalled(query string) net.Conn {
 	d.t.Helper()

@@ -97,6 +97,7 @@ func (ws *watchStream) writeItems(items *store.View, keys *trivetpb.KeyRange) *t
 func (ws *watchStream) writeChanges() *trivetpb.Problem {
 	gone := ws.c.r.Context().Done()
 	stopping := ws.c.srv.stopping
+	node := ws.c.srv.node.Done()
 	progress := false // is due
 	for {
 		drained, p := ws.gather()
@@ -118,6 +119,10 @@ func (ws *watchStream) writeChanges() *trivetpb.Problem {
 		select {
 		case <-stopping:
 			return &trivetpb.Problem{Code: trivetpb.Code_DRAINING}
+		case <-node:
+			// It would stay open at the last revision, and the caller take that for
+			// the present.
+			return ws.c.srv.nodeGone()
 		case <-gone:
 			return nil
 		case <-ws.timer.C:
