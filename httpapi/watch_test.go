@@ -452,6 +452,30 @@ func TestWatchEndsWithTheServer(t *testing.T) {
 	require.Zero(t, d.node.data.Watchers())
 }
 
+// However much there is for a watch that lags, it ends when the server does.
+func TestWatchThatLagsEndsWithTheServer(t *testing.T) {
+	d := openDoor(t, newSoloNode(), Config{})
+	slow := d.openStalled("key=k")
+	const writes = 400
+	for range writes { // each a frame that is written by itself
+		d.node.put(t, "k", strings.Repeat("v", 2*spillBytes))
+	}
+	stopped := make(chan error, 1)
+	go func() { stopped <- d.srv.Shutdown(context.Background()) }()
+	<-d.srv.stopping
+	require.NoError(t, slow.SetDeadline(time.Now().Add(20*time.Second)))
+	resp, err := http.ReadResponse(bufio.NewReader(slow), nil)
+	require.NoError(t, err)
+	w := &watchReader{t: t, resp: resp, in: bufio.NewReader(resp.Body)}
+	require.Equal(t, "synced", w.next().Type)
+	f := w.nextChange()
+	for ; f.Type == "change"; f = w.nextChange() {
+		require.LessOrEqual(t, f.Revision, uint64(writes), "it was given everything first")
+	}
+	w.requireEnd(f, "draining")
+	require.NoError(t, <-stopped)
+}
+
 // A node that has failed learns of nothing any more: who watches there is told, to
 // go on elsewhere, and nobody begins.
 func TestWatchEndsWithItsNode(t *testing.T) {

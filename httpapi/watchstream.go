@@ -164,7 +164,9 @@ var always = func() chan struct{} {
 	return c
 }()
 
-// gather gathers frames up to spillBytes; drained says that there are no more.
+// gather gathers frames up to spillBytes, or writes one that is larger; drained
+// says that there are no more. It never goes on for longer: between two of it is
+// looked at whether the watch is to end.
 func (ws *watchStream) gather() (drained bool, p *trivetpb.Problem) {
 	for ws.err == nil {
 		f, err := ws.w.Next()
@@ -182,7 +184,7 @@ func (ws *watchStream) gather() (drained bool, p *trivetpb.Problem) {
 		if len(encoded) > spillBytes {
 			ws.send()
 			ws.write(encoded)
-			continue
+			return false, nil
 		}
 		if ws.buf.b = append(ws.buf.b, encoded...); len(ws.buf.b) >= spillBytes {
 			return false, nil
