@@ -266,6 +266,40 @@ func TestWatchWithInitialItems(t *testing.T) {
 	}
 }
 
+// Whatever is written while a watch opens is among its items or its changes.
+func TestWatchHasNoGapBehindItsItems(t *testing.T) {
+	node := newSoloNode()
+	node.put(t, "k", "")
+	d := openDoor(t, node, Config{})
+	stop, stopped := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(stopped)
+		for {
+			select {
+			case <-stop:
+				return
+			default:
+				if _, err := node.apply([]*trivetpb.Command{{Command: &trivetpb.Command_Op{Op: putOp("k", "")}}}, nil); err != nil {
+					t.Error(err)
+					return
+				}
+			}
+		}
+	}()
+	defer func() { close(stop); <-stopped }()
+	for range 40 {
+		w := d.watch("key=k&initial=true")
+		items := w.next()
+		require.Equal(t, "items", items.Type)
+		f := w.next()
+		if f.Type == "synced" {
+			f = w.next()
+		}
+		require.Equal(t, []any{"change", items.Revision + 1}, []any{f.Type, f.Revision})
+		w.resp.Body.Close()
+	}
+}
+
 func TestWatchAsServerSentEvents(t *testing.T) {
 	node := newSoloNode()
 	node.put(t, "a", "1")
