@@ -376,6 +376,37 @@ func TestForwardsGoOutAgainUntilTheyAreAnswered(t *testing.T) {
 	require.EqualValues(t, 4, d.session.acked)
 }
 
+// A command that waits in the queue again when its caller gives up was not applied
+// only if no attempt before may have been.
+func TestWhoGivesUpAfterAnAttempt(t *testing.T) {
+	for name, c := range map[string]struct {
+		answer  *trivetpb.Result
+		err     error
+		unknown bool
+	}{
+		"the leader never had it":         {notLeading, nil, false},
+		"it was never sent":               {nil, errNotSent, false},
+		"the leader ceased to lead":       {gone, nil, true},
+		"the connection was lost with it": {nil, errPeerLost, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			d := newDesk()
+			d.leaderIs = "n2"
+			p, _ := d.submit(commandsOf(1, 10), false)
+			d.dispatchAll()
+			var results []*trivetpb.Result
+			if c.err == nil {
+				results = []*trivetpb.Result{c.answer}
+			}
+			d.forwarded(d.sent[0], results, nil, c.err)
+			over, cancel := context.WithCancel(t.Context())
+			cancel()
+			require.Equal(t, c.unknown, d.wait(over, p)[0].Problem.Unknown)
+			require.True(t, d.idle())
+		})
+	}
+}
+
 // Where the node's session has ended, a command that went out for the first time
 // goes out again under the next session. One that went out before may have been
 // applied under the old one: under a new stamp it would be applied again.
