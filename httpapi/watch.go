@@ -69,14 +69,17 @@ func parseWatched(q *query) (*trivetpb.KeyRange, *trivetpb.Problem) {
 	return &trivetpb.KeyRange{Start: key, End: append(key[:len(key):len(key)], 0)}, nil
 }
 
-// watch serves GET /v1/watch, until the caller goes away, the server stops, or
-// the watcher falls behind what is retained.
+// watch serves GET /v1/watch, until the caller goes away, the server or the node
+// stops, or the watcher falls behind what is retained.
 func (s *Server) watch(c *call) *trivetpb.Problem {
 	wq, p := parseWatch(c)
 	if p != nil {
 		return p
 	}
 	c.set("Vary", "Accept")
+	if p := s.nodeGone(); p != nil {
+		return p // to be told so once it has begun would only cost the caller time
+	}
 	w, items, p := c.openWatch(&wq)
 	if p != nil {
 		return p

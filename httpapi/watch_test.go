@@ -266,6 +266,40 @@ func TestWatchWithInitialItems(t *testing.T) {
 	}
 }
 
+// Whatever is written while a watch opens is among its items or its changes.
+func TestWatchHasNoGapBehindItsItems(t *testing.T) {
+	node := newSoloNode()
+	node.put(t, "k", "")
+	d := openDoor(t, node, Config{})
+	stop, stopped := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(stopped)
+		for {
+			select {
+			case <-stop:
+				return
+			default:
+				if _, err := node.apply([]*trivetpb.Command{{Command: &trivetpb.Command_Op{Op: putOp("k", "")}}}, nil); err != nil {
+					t.Error(err)
+					return
+				}
+			}
+		}
+	}()
+	defer func() { close(stop); <-stopped }()
+	for range 40 {
+		w := d.watch("key=k&initial=true")
+		items := w.next()
+		require.Equal(t, "items", items.Type)
+		f := w.next()
+		if f.Type == "synced" {
+			f = w.next()
+		}
+		require.Equal(t, []any{"change", items.Revision + 1}, []any{f.Type, f.Revision})
+		w.resp.Body.Close()
+	}
+}
+
 func TestWatchAsServerSentEvents(t *testing.T) {
 	node := newSoloNode()
 	node.put(t, "a", "1")
@@ -450,6 +484,49 @@ func TestWatchEndsWithTheServer(t *testing.T) {
 	}
 	require.NoError(t, <-stopped)
 	require.Zero(t, d.node.data.Watchers())
+}
+
+// However much there is for a watch that lags, it ends when the server does.
+func TestWatchThatLagsEndsWithTheServer(t *testing.T) {
+	d := openDoor(t, newSoloNode(), Config{})
+	slow := d.openStalled("key=k")
+	const writes = 400
+	for range writes { // each a frame that is written by itself
+		d.node.put(t, "k", strings.Repeat("v", 2*spillBytes))
+	}
+	stopped := make(chan error, 1)
+	go func() { stopped <- d.srv.Shutdown(context.Background()) }()
+	<-d.srv.stopping
+	require.NoError(t, slow.SetDeadline(time.Now().Add(20*time.Second)))
+	resp, err := http.ReadResponse(bufio.NewReader(slow), nil)
+	require.NoError(t, err)
+	w := &watchReader{t: t, resp: resp, in: bufio.NewReader(resp.Body)}
+	require.Equal(t, "synced", w.next().Type)
+	f := w.nextChange()
+	for ; f.Type == "change"; f = w.nextChange() {
+		require.LessOrEqual(t, f.Revision, uint64(writes), "it was given everything first")
+	}
+	w.requireEnd(f, "draining")
+	require.NoError(t, <-stopped)
+}
+
+// A node that has failed learns of nothing any more: who watches there is told, to
+// go on elsewhere, and nobody begins.
+func TestWatchEndsWithItsNode(t *testing.T) {
+	node := newSoloNode()
+	node.put(t, "k", "1")
+	d := openDoor(t, node, Config{})
+	json, sse := d.watch(""), d.watch("", "Accept: text/event-stream")
+	for _, w := range []*watchReader{json, sse} {
+		require.Equal(t, "synced", w.next().Type)
+	}
+	node.stop()
+	for _, w := range []*watchReader{json, sse} {
+		require.True(t, w.end("draining").Retryable)
+	}
+	d.do("GET", "/v1/watch?from_revision=2", "").requireProblem(t, trivetpb.Code_DRAINING)
+	d.do("GET", "/v1/watch", "").requireProblem(t, trivetpb.Code_DRAINING)
+	require.Zero(t, node.data.Watchers())
 }
 
 // openStalled opens a watch and does not read from it.

@@ -97,6 +97,7 @@ func (ws *watchStream) writeItems(items *store.View, keys *trivetpb.KeyRange) *t
 func (ws *watchStream) writeChanges() *trivetpb.Problem {
 	gone := ws.c.r.Context().Done()
 	stopping := ws.c.srv.stopping
+	node := ws.c.srv.node.Done()
 	progress := false // is due
 	for {
 		drained, p := ws.gather()
@@ -118,6 +119,10 @@ func (ws *watchStream) writeChanges() *trivetpb.Problem {
 		select {
 		case <-stopping:
 			return &trivetpb.Problem{Code: trivetpb.Code_DRAINING}
+		case <-node:
+			// It would stay open at the last revision, and the caller take that for
+			// the present.
+			return ws.c.srv.nodeGone()
 		case <-gone:
 			return nil
 		case <-ws.timer.C:
@@ -159,7 +164,9 @@ var always = func() chan struct{} {
 	return c
 }()
 
-// gather gathers frames up to spillBytes; drained says that there are no more.
+// gather gathers frames up to spillBytes, or writes one that is larger; drained
+// says that there are no more. It never goes on for longer: between two of it is
+// looked at whether the watch is to end.
 func (ws *watchStream) gather() (drained bool, p *trivetpb.Problem) {
 	for ws.err == nil {
 		f, err := ws.w.Next()
@@ -177,7 +184,7 @@ func (ws *watchStream) gather() (drained bool, p *trivetpb.Problem) {
 		if len(encoded) > spillBytes {
 			ws.send()
 			ws.write(encoded)
-			continue
+			return false, nil
 		}
 		if ws.buf.b = append(ws.buf.b, encoded...); len(ws.buf.b) >= spillBytes {
 			return false, nil

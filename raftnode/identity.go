@@ -168,7 +168,7 @@ func (q *proposer) expired(c *pending, r *trivetpb.Result) (again bool) {
 	if q.session == c.session {
 		q.session = nil
 	}
-	if c.maybe {
+	if c.maybe && !mutant.On("restamp") {
 		return false
 	}
 	c.stamp = stamp{}
