@@ -419,6 +419,43 @@ func TestWatchIsFresh(t *testing.T) {
 	require.Equal(t, `{"type":"synced","revision":7}`, d.watch("").next().line)
 }
 
+// A watch from a revision that is here begins at once, but is synced only when
+// this node has all that was committed before: it may lag, or nobody may lead.
+func TestWatchIsSyncedWithTheCluster(t *testing.T) {
+	node := newSoloNode()
+	node.put(t, "k", "1")
+	asked := make(chan func() error)
+	node.onRead = func(ctx context.Context, _ raftnode.ReadOptions) (raftnode.Proof, error) {
+		select {
+		case answer := <-asked:
+			return raftnode.Proof{}, answer()
+		case <-ctx.Done():
+			return raftnode.Proof{}, ctx.Err()
+		}
+	}
+	d := openDoor(t, node, Config{})
+	w := d.watch("from_revision=2")
+	require.EqualValues(t, 2, w.next().Revision)
+	node.put(t, "k", "2")
+	require.EqualValues(t, 3, w.next().Revision)
+	asked <- func() error { return &trivetpb.Problem{Code: trivetpb.Code_NO_LEADER} }
+	asked <- func() error {
+		node.put(t, "k", "3") // what the others had already
+		return nil
+	}
+	f := w.next()
+	require.Equal(t, "change", f.Type, "before it is synced")
+	require.EqualValues(t, 4, f.Revision)
+	require.Equal(t, `{"type":"synced","revision":4}`, w.next().line)
+	node.put(t, "k", "4")
+	require.EqualValues(t, 5, w.next().Revision)
+
+	// Nothing is left of one that goes away before.
+	w = d.watch("from_revision=6")
+	w.resp.Body.Close()
+	require.Eventually(t, func() bool { return node.data.Watchers() == 1 }, waitAtMost, waitStep)
+}
+
 // timeout bounds the time to the first byte alone.
 func TestWatchTimeout(t *testing.T) {
 	node := newSoloNode()
