@@ -7,6 +7,7 @@ import (
 	"io"
 	"runtime"
 	"sync"
+	"time"
 
 	"github.com/hashicorp/raft"
 
@@ -55,6 +56,7 @@ func (f *fsm) apply(l *raft.Log) {
 	var results []*trivetpb.Result
 	switch l.Type {
 	case raft.LogCommand:
+		start := time.Now()
 		f.entry.Reset()
 		err := f.entry.UnmarshalVT(l.Data)
 		if err == nil {
@@ -67,6 +69,8 @@ func (f *fsm) apply(l *raft.Log) {
 			f.n.fail(fmt.Errorf("log entry %d cannot be applied by this version: %w", l.Index, err))
 			runtime.Goexit() // see guardedLog.abandon
 		}
+		f.n.counters.applies.took(start)
+		f.n.counters.appliedCommands.Add(uint64(len(results)))
 	default:
 		f.n.store.Advance(l.Index)
 	}
@@ -103,6 +107,7 @@ func (f *fsm) Restore(r io.ReadCloser) error {
 	}
 	index := f.n.store.Index()
 	f.n.snapshots.restored()
+	f.n.counters.snapshotsRestored.Add(1)
 	f.n.proposer.skipped(index)
 	f.n.appliedIndex.advance(index)
 	f.n.appliedRevision.advance(f.n.store.Revision())

@@ -43,6 +43,7 @@ type Node struct {
 	transport *transport
 	raft      *raft.Raft
 	store     *store.Store
+	counters  *counters
 	proposer  *proposer
 	snapshots *snapshotter
 	commits   *commits
@@ -96,6 +97,7 @@ func Open(cfg Config) (_ *Node, err error) {
 		log:         cfg.Logger.With("node", cfg.ID),
 		started:     time.Now(),
 		store:       store.New(),
+		counters:    newCounters(),
 		snapshots:   newSnapshotter(cfg.SnapshotBytes),
 		commits:     &commits{wake: make(chan struct{}, 1)},
 		raftStopped: make(chan struct{}),
@@ -107,8 +109,8 @@ func Open(cfg Config) (_ *Node, err error) {
 		closed:      make(chan struct{}),
 	}
 	n.ctx, n.cancel = context.WithCancel(context.Background())
-	n.confirmRounds = rounds{f: n.confirm, ctx: n.ctx, spawn: n.spawn}
-	n.askRounds = rounds{f: n.ask, ctx: n.ctx, spawn: n.spawn}
+	n.confirmRounds = rounds{f: n.confirm, ctx: n.ctx, spawn: n.spawn, done: &n.counters.confirms, failed: &n.counters.confirmsFailed}
+	n.askRounds = rounds{f: n.ask, ctx: n.ctx, spawn: n.spawn, done: &n.counters.asks, failed: &n.counters.asksFailed}
 
 	ln := cfg.PeerListener
 	defer func() {
@@ -170,6 +172,7 @@ func (n *Node) openRaft(ln net.Listener) error {
 		n.commits.stored(logs[len(logs)-1].Index)
 	})
 	n.logs.applied = n.store.Index
+	n.logs.counted = n.counters.appended
 	n.logs.storing = func(logs []*raft.Log) {
 		if n.proposer != nil { // the initial configuration comes before it
 			n.proposer.storing(logs)
@@ -242,6 +245,7 @@ func (n *Node) openRaft(ln net.Listener) error {
 		seed:     binary.BigEndian.Uint64(drawn[8:]),
 		ctx:      n.ctx,
 		maxBytes: cfg.QueueBytes,
+		counters: n.counters,
 		self:     cfg.ID,
 		leader:   func() string { return n.leaderID() },
 		forward:  n.forward,
@@ -325,6 +329,7 @@ func (n *Node) checkSnapshot() error {
 	if err != nil || len(metas) == 0 {
 		return err
 	}
+	n.snaps.bytes.Store(metas[0].Size)
 	meta, where := metas[0], filepath.Join(n.storage.snapWhere, metas[0].ID)
 	switch {
 	case meta.Term == 0 || meta.Term > n.stable.term:
