@@ -59,6 +59,9 @@ func (f *fsm) apply(l *raft.Log) {
 		start := time.Now()
 		f.entry.Reset()
 		err := f.entry.UnmarshalVT(l.Data)
+		if err == nil && f.n.cfg.onEntry != nil {
+			f.n.cfg.onEntry(l.Index, &f.entry)
+		}
 		if err == nil {
 			results, err = f.n.store.Apply(l.Index, &f.entry)
 		}
@@ -74,8 +77,10 @@ func (f *fsm) apply(l *raft.Log) {
 	default:
 		f.n.store.Advance(l.Index)
 	}
+	hash := f.n.store.Stats().Hash
+	f.n.compare.ring.record(l.Index, hash)
 	if f.n.cfg.onApplied != nil {
-		f.n.cfg.onApplied(l.Index, f.n.store.Stats().Hash)
+		f.n.cfg.onApplied(l.Index, hash)
 	}
 	if term := f.n.proposer.applied(l, results); term != 0 {
 		f.n.markerApplied(term, l.Index)
@@ -105,7 +110,9 @@ func (f *fsm) Restore(r io.ReadCloser) error {
 		}
 		return err
 	}
-	index := f.n.store.Index()
+	stats := f.n.store.Stats()
+	index := stats.Index
+	f.n.compare.ring.record(index, stats.Hash)
 	f.n.snapshots.restored()
 	f.n.counters.snapshotsRestored.Add(1)
 	f.n.proposer.skipped(index)

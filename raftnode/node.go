@@ -27,7 +27,8 @@ import (
 // Goroutines, all ended by Close: raft's own; the transport's pump; the peer
 // port's accept loop with one for each connection; the proposer's dispatcher;
 // one that follows leadership; one that tells raft of commits; one that takes
-// snapshots; one that keeps the replicated clock; and short ones for forwards and confirmations (spawn).
+// snapshots; one that keeps the replicated clock; one that compares its state with
+// the leader's; and short ones for forwards and confirmations (spawn).
 type Node struct {
 	cfg     Config
 	cluster string
@@ -44,6 +45,7 @@ type Node struct {
 	raft      *raft.Raft
 	store     *store.Store
 	counters  *counters
+	compare   comparison
 	proposer  *proposer
 	snapshots *snapshotter
 	commits   *commits
@@ -98,6 +100,7 @@ func Open(cfg Config) (_ *Node, err error) {
 		started:     time.Now(),
 		store:       store.New(),
 		counters:    newCounters(),
+		compare:     comparison{peers: map[string]peerReport{}},
 		snapshots:   newSnapshotter(cfg.SnapshotBytes),
 		commits:     &commits{wake: make(chan struct{}, 1)},
 		raftStopped: make(chan struct{}),
@@ -152,6 +155,7 @@ func Open(cfg Config) (_ *Node, err error) {
 		n.tellCommits,
 		n.takeSnapshots,
 		n.keepTime,
+		n.compareStates,
 	} {
 		n.spawn(loop)
 	}
@@ -420,7 +424,8 @@ func (n *Node) ClusterID() string { return n.cluster }
 func (n *Node) PeerAddr() string { return n.port.ln.Addr().String() }
 
 // Failed is closed when the node has taken itself out of service, for a reason
-// that Err tells. It stays a Node: reads marked stale work, and Close.
+// that Err tells. It stays a Node: reads marked stale work, unless the reason is
+// that its state differs from the others' (compare.go), and Close.
 func (n *Node) Failed() <-chan struct{} { return n.failed }
 
 // Done is closed when the node takes no part in its cluster any more, because it

@@ -238,10 +238,12 @@ func (n *Node) Stats() Stats {
 	s.Staleness, s.Proven = n.staleness()
 
 	q.mu.Lock()
-	s.Leading = q.lead != nil
-	st := q.stats
+	lead, st := q.lead, q.stats
 	s.Pending, s.PendingBytes = q.pending, q.bytes
 	q.mu.Unlock()
+	if s.Leading = lead != nil; s.Leading {
+		s.Peers = n.peerStats(lead)
+	}
 	s.ProposalsCommitted = st.Committed
 	for f := range proposalFailures {
 		s.ProposalsFailed[f] = st.Failed[f]

@@ -4592,6 +4592,7 @@ type PeerRequest struct {
 	//	*PeerRequest_Confirm
 	//	*PeerRequest_Promote
 	//	*PeerRequest_Member
+	//	*PeerRequest_Hash
 	Request       isPeerRequest_Request `protobuf_oneof:"request"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -4686,6 +4687,15 @@ func (x *PeerRequest) GetMember() *MemberRequest {
 	return nil
 }
 
+func (x *PeerRequest) GetHash() *HashRequest {
+	if x != nil {
+		if x, ok := x.Request.(*PeerRequest_Hash); ok {
+			return x.Hash
+		}
+	}
+	return nil
+}
+
 type isPeerRequest_Request interface {
 	isPeerRequest_Request()
 }
@@ -4710,6 +4720,10 @@ type PeerRequest_Member struct {
 	Member *MemberRequest `protobuf:"bytes,6,opt,name=member,proto3,oneof"`
 }
 
+type PeerRequest_Hash struct {
+	Hash *HashRequest `protobuf:"bytes,20,opt,name=hash,proto3,oneof"`
+}
+
 func (*PeerRequest_Forward) isPeerRequest_Request() {}
 
 func (*PeerRequest_ReadIndex) isPeerRequest_Request() {}
@@ -4719,6 +4733,8 @@ func (*PeerRequest_Confirm) isPeerRequest_Request() {}
 func (*PeerRequest_Promote) isPeerRequest_Request() {}
 
 func (*PeerRequest_Member) isPeerRequest_Request() {}
+
+func (*PeerRequest_Hash) isPeerRequest_Request() {}
 
 type PeerReply struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -4730,6 +4746,7 @@ type PeerReply struct {
 	//	*PeerReply_Confirm
 	//	*PeerReply_Promote
 	//	*PeerReply_Member
+	//	*PeerReply_Hash
 	Reply         isPeerReply_Reply `protobuf_oneof:"reply"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -4824,6 +4841,15 @@ func (x *PeerReply) GetMember() *MemberReply {
 	return nil
 }
 
+func (x *PeerReply) GetHash() *HashReply {
+	if x != nil {
+		if x, ok := x.Reply.(*PeerReply_Hash); ok {
+			return x.Hash
+		}
+	}
+	return nil
+}
+
 type isPeerReply_Reply interface {
 	isPeerReply_Reply()
 }
@@ -4848,6 +4874,10 @@ type PeerReply_Member struct {
 	Member *MemberReply `protobuf:"bytes,6,opt,name=member,proto3,oneof"`
 }
 
+type PeerReply_Hash struct {
+	Hash *HashReply `protobuf:"bytes,20,opt,name=hash,proto3,oneof"`
+}
+
 func (*PeerReply_Forward) isPeerReply_Reply() {}
 
 func (*PeerReply_ReadIndex) isPeerReply_Reply() {}
@@ -4857,6 +4887,8 @@ func (*PeerReply_Confirm) isPeerReply_Reply() {}
 func (*PeerReply_Promote) isPeerReply_Reply() {}
 
 func (*PeerReply_Member) isPeerReply_Reply() {}
+
+func (*PeerReply_Hash) isPeerReply_Reply() {}
 
 // ForwardRequest carries what a follower was asked to write.
 type ForwardRequest struct {
@@ -5377,6 +5409,123 @@ func (x *MemberReply) GetFailed() string {
 	return ""
 }
 
+// HashRequest asks a member for the hash that its state had once it had applied
+// the log up to index.
+type HashRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Index uint64                 `protobuf:"varint,1,opt,name=index,proto3" json:"index,omitempty"`
+	// hash is what the asking member's was there, and applied_index how far it is;
+	// both 0 where it only asks.
+	Hash          uint64 `protobuf:"varint,2,opt,name=hash,proto3" json:"hash,omitempty"`
+	AppliedIndex  uint64 `protobuf:"varint,3,opt,name=applied_index,json=appliedIndex,proto3" json:"applied_index,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HashRequest) Reset() {
+	*x = HashRequest{}
+	mi := &file_trivet_proto_msgTypes[70]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HashRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HashRequest) ProtoMessage() {}
+
+func (x *HashRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_trivet_proto_msgTypes[70]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HashRequest.ProtoReflect.Descriptor instead.
+func (*HashRequest) Descriptor() ([]byte, []int) {
+	return file_trivet_proto_rawDescGZIP(), []int{70}
+}
+
+func (x *HashRequest) GetIndex() uint64 {
+	if x != nil {
+		return x.Index
+	}
+	return 0
+}
+
+func (x *HashRequest) GetHash() uint64 {
+	if x != nil {
+		return x.Hash
+	}
+	return 0
+}
+
+func (x *HashRequest) GetAppliedIndex() uint64 {
+	if x != nil {
+		return x.AppliedIndex
+	}
+	return 0
+}
+
+type HashReply struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// known is unset where the member has not got there, or no longer knows.
+	Known         bool   `protobuf:"varint,1,opt,name=known,proto3" json:"known,omitempty"`
+	Hash          uint64 `protobuf:"varint,2,opt,name=hash,proto3" json:"hash,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HashReply) Reset() {
+	*x = HashReply{}
+	mi := &file_trivet_proto_msgTypes[71]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HashReply) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HashReply) ProtoMessage() {}
+
+func (x *HashReply) ProtoReflect() protoreflect.Message {
+	mi := &file_trivet_proto_msgTypes[71]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HashReply.ProtoReflect.Descriptor instead.
+func (*HashReply) Descriptor() ([]byte, []int) {
+	return file_trivet_proto_rawDescGZIP(), []int{71}
+}
+
+func (x *HashReply) GetKnown() bool {
+	if x != nil {
+		return x.Known
+	}
+	return false
+}
+
+func (x *HashReply) GetHash() uint64 {
+	if x != nil {
+		return x.Hash
+	}
+	return 0
+}
+
 var File_trivet_proto protoreflect.FileDescriptor
 
 const file_trivet_proto_rawDesc = "" +
@@ -5691,7 +5840,7 @@ const file_trivet_proto_rawDesc = "" +
 	"\x02to\x18\x04 \x01(\tR\x02to\"&\n" +
 	"\n" +
 	"HelloReply\x12\x18\n" +
-	"\arefused\x18\x01 \x01(\tR\arefused\"\xbf\x02\n" +
+	"\arefused\x18\x01 \x01(\tR\arefused\"\xed\x02\n" +
 	"\vPeerRequest\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x125\n" +
 	"\aforward\x18\x02 \x01(\v2\x19.trivet.v1.ForwardRequestH\x00R\aforward\x12<\n" +
@@ -5699,8 +5848,9 @@ const file_trivet_proto_rawDesc = "" +
 	"read_index\x18\x03 \x01(\v2\x1b.trivet.v1.ReadIndexRequestH\x00R\treadIndex\x125\n" +
 	"\aconfirm\x18\x04 \x01(\v2\x19.trivet.v1.ConfirmRequestH\x00R\aconfirm\x125\n" +
 	"\apromote\x18\x05 \x01(\v2\x19.trivet.v1.PromoteRequestH\x00R\apromote\x122\n" +
-	"\x06member\x18\x06 \x01(\v2\x18.trivet.v1.MemberRequestH\x00R\x06memberB\t\n" +
-	"\arequest\"\xb1\x02\n" +
+	"\x06member\x18\x06 \x01(\v2\x18.trivet.v1.MemberRequestH\x00R\x06member\x12,\n" +
+	"\x04hash\x18\x14 \x01(\v2\x16.trivet.v1.HashRequestH\x00R\x04hashB\t\n" +
+	"\arequest\"\xdd\x02\n" +
 	"\tPeerReply\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x123\n" +
 	"\aforward\x18\x02 \x01(\v2\x17.trivet.v1.ForwardReplyH\x00R\aforward\x12:\n" +
@@ -5708,7 +5858,8 @@ const file_trivet_proto_rawDesc = "" +
 	"read_index\x18\x03 \x01(\v2\x19.trivet.v1.ReadIndexReplyH\x00R\treadIndex\x123\n" +
 	"\aconfirm\x18\x04 \x01(\v2\x17.trivet.v1.ConfirmReplyH\x00R\aconfirm\x123\n" +
 	"\apromote\x18\x05 \x01(\v2\x17.trivet.v1.PromoteReplyH\x00R\apromote\x120\n" +
-	"\x06member\x18\x06 \x01(\v2\x16.trivet.v1.MemberReplyH\x00R\x06memberB\a\n" +
+	"\x06member\x18\x06 \x01(\v2\x16.trivet.v1.MemberReplyH\x00R\x06member\x12*\n" +
+	"\x04hash\x18\x14 \x01(\v2\x14.trivet.v1.HashReplyH\x00R\x04hashB\a\n" +
 	"\x05reply\",\n" +
 	"\x0eForwardRequest\x12\x1a\n" +
 	"\bcommands\x18\x01 \x03(\fR\bcommands\"i\n" +
@@ -5740,7 +5891,14 @@ const file_trivet_proto_rawDesc = "" +
 	"\rapplied_index\x18\x05 \x01(\x04R\fappliedIndex\x12\x1d\n" +
 	"\n" +
 	"state_hash\x18\x06 \x01(\x04R\tstateHash\x12\x16\n" +
-	"\x06failed\x18\a \x01(\tR\x06failed*\xa8\x04\n" +
+	"\x06failed\x18\a \x01(\tR\x06failed\"\\\n" +
+	"\vHashRequest\x12\x14\n" +
+	"\x05index\x18\x01 \x01(\x04R\x05index\x12\x12\n" +
+	"\x04hash\x18\x02 \x01(\x04R\x04hash\x12#\n" +
+	"\rapplied_index\x18\x03 \x01(\x04R\fappliedIndex\"5\n" +
+	"\tHashReply\x12\x14\n" +
+	"\x05known\x18\x01 \x01(\bR\x05known\x12\x12\n" +
+	"\x04hash\x18\x02 \x01(\x04R\x04hash*\xa8\x04\n" +
 	"\x04Code\x12\x06\n" +
 	"\x02OK\x10\x00\x12\x0f\n" +
 	"\vBAD_REQUEST\x10\x01\x12\v\n" +
@@ -5789,7 +5947,7 @@ func file_trivet_proto_rawDescGZIP() []byte {
 }
 
 var file_trivet_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
-var file_trivet_proto_msgTypes = make([]protoimpl.MessageInfo, 70)
+var file_trivet_proto_msgTypes = make([]protoimpl.MessageInfo, 72)
 var file_trivet_proto_goTypes = []any{
 	(Code)(0),                // 0: trivet.v1.Code
 	(Precondition_Kind)(0),   // 1: trivet.v1.Precondition.Kind
@@ -5865,6 +6023,8 @@ var file_trivet_proto_goTypes = []any{
 	(*PromoteReply)(nil),     // 71: trivet.v1.PromoteReply
 	(*MemberRequest)(nil),    // 72: trivet.v1.MemberRequest
 	(*MemberReply)(nil),      // 73: trivet.v1.MemberReply
+	(*HashRequest)(nil),      // 74: trivet.v1.HashRequest
+	(*HashReply)(nil),        // 75: trivet.v1.HashReply
 }
 var file_trivet_proto_depIdxs = []int32{
 	7,  // 0: trivet.v1.Op.put:type_name -> trivet.v1.PutOp
@@ -5944,19 +6104,21 @@ var file_trivet_proto_depIdxs = []int32{
 	68, // 74: trivet.v1.PeerRequest.confirm:type_name -> trivet.v1.ConfirmRequest
 	70, // 75: trivet.v1.PeerRequest.promote:type_name -> trivet.v1.PromoteRequest
 	72, // 76: trivet.v1.PeerRequest.member:type_name -> trivet.v1.MemberRequest
-	65, // 77: trivet.v1.PeerReply.forward:type_name -> trivet.v1.ForwardReply
-	67, // 78: trivet.v1.PeerReply.read_index:type_name -> trivet.v1.ReadIndexReply
-	69, // 79: trivet.v1.PeerReply.confirm:type_name -> trivet.v1.ConfirmReply
-	71, // 80: trivet.v1.PeerReply.promote:type_name -> trivet.v1.PromoteReply
-	73, // 81: trivet.v1.PeerReply.member:type_name -> trivet.v1.MemberReply
-	17, // 82: trivet.v1.ForwardReply.results:type_name -> trivet.v1.Result
-	15, // 83: trivet.v1.ForwardReply.problem:type_name -> trivet.v1.Problem
-	15, // 84: trivet.v1.ReadIndexReply.problem:type_name -> trivet.v1.Problem
-	85, // [85:85] is the sub-list for method output_type
-	85, // [85:85] is the sub-list for method input_type
-	85, // [85:85] is the sub-list for extension type_name
-	85, // [85:85] is the sub-list for extension extendee
-	0,  // [0:85] is the sub-list for field type_name
+	74, // 77: trivet.v1.PeerRequest.hash:type_name -> trivet.v1.HashRequest
+	65, // 78: trivet.v1.PeerReply.forward:type_name -> trivet.v1.ForwardReply
+	67, // 79: trivet.v1.PeerReply.read_index:type_name -> trivet.v1.ReadIndexReply
+	69, // 80: trivet.v1.PeerReply.confirm:type_name -> trivet.v1.ConfirmReply
+	71, // 81: trivet.v1.PeerReply.promote:type_name -> trivet.v1.PromoteReply
+	73, // 82: trivet.v1.PeerReply.member:type_name -> trivet.v1.MemberReply
+	75, // 83: trivet.v1.PeerReply.hash:type_name -> trivet.v1.HashReply
+	17, // 84: trivet.v1.ForwardReply.results:type_name -> trivet.v1.Result
+	15, // 85: trivet.v1.ForwardReply.problem:type_name -> trivet.v1.Problem
+	15, // 86: trivet.v1.ReadIndexReply.problem:type_name -> trivet.v1.Problem
+	87, // [87:87] is the sub-list for method output_type
+	87, // [87:87] is the sub-list for method input_type
+	87, // [87:87] is the sub-list for extension type_name
+	87, // [87:87] is the sub-list for extension extendee
+	0,  // [0:87] is the sub-list for field type_name
 }
 
 func init() { file_trivet_proto_init() }
@@ -6018,6 +6180,7 @@ func file_trivet_proto_init() {
 		(*PeerRequest_Confirm)(nil),
 		(*PeerRequest_Promote)(nil),
 		(*PeerRequest_Member)(nil),
+		(*PeerRequest_Hash)(nil),
 	}
 	file_trivet_proto_msgTypes[59].OneofWrappers = []any{
 		(*PeerReply_Forward)(nil),
@@ -6025,6 +6188,7 @@ func file_trivet_proto_init() {
 		(*PeerReply_Confirm)(nil),
 		(*PeerReply_Promote)(nil),
 		(*PeerReply_Member)(nil),
+		(*PeerReply_Hash)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -6032,7 +6196,7 @@ func file_trivet_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_trivet_proto_rawDesc), len(file_trivet_proto_rawDesc)),
 			NumEnums:      4,
-			NumMessages:   70,
+			NumMessages:   72,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
