@@ -69,6 +69,8 @@ type Server struct {
 	// that are only told that there are too many; conns counts them.
 	connSlots chan struct{}
 	conns     atomic.Int64
+	// local is the requests in the process.
+	local localCalls
 	// draining is set once and for all by Drain.
 	draining atomic.Bool
 	// stopping is closed by Shutdown, and life ends with it: streams and waits
@@ -150,7 +152,12 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	if err := s.http.Shutdown(ctx); err != nil {
 		return errors.Join(err, s.http.Close())
 	}
-	return nil
+	select {
+	case <-s.local.close():
+		return nil
+	case <-ctx.Done():
+		return errors.Join(errLocalBusy, ctx.Err())
+	}
 }
 
 // stop ends what goes on until it is told to.
@@ -161,10 +168,12 @@ func (s *Server) stop() {
 	})
 }
 
-// Close cuts off every connection at once.
+// Close cuts off every connection at once, and takes no more requests in the
+// process; those under way there end with their contexts.
 func (s *Server) Close() error {
 	s.Drain()
 	s.stop()
+	s.local.close()
 	return s.http.Close()
 }
 
