@@ -28,6 +28,9 @@ type metrics struct {
 // a node that is overloaded too, and must not be what overloads it.
 const maxScrapes = 4
 
+// scrapeFormats are the forms of the answer; who takes anything gets text.
+var scrapeFormats = []expfmt.Format{expfmt.NewFormat(expfmt.TypeTextPlain), expfmt.NewFormat(expfmt.TypeProtoDelim)}
+
 func newMetrics(s *Server) *metrics {
 	m := &metrics{registry: prometheus.NewRegistry(), http: newHTTPMetrics(s)}
 	build := prometheus.NewGauge(prometheus.GaugeOpts{
@@ -56,7 +59,7 @@ func (s *Server) metricsPage(c *call) *trivetpb.Problem {
 	if err != nil {
 		return s.problemOf(err, false)
 	}
-	format := expfmt.Negotiate(c.r.Header)
+	format := expfmt.NegotiateAccept(c.r.Header, scrapeFormats...)
 	var b bytes.Buffer
 	encoder := expfmt.NewEncoder(&b, format)
 	for _, f := range families {
