@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net/http"
 	"strings"
 	"testing"
@@ -129,7 +130,7 @@ func TestRequestsInTheProcessThatEndBadly(t *testing.T) {
 	// A panic is a problem where nothing was written yet, as over a connection.
 	node = newSoloNode()
 	node.onRead = func(context.Context, raftnode.ReadOptions) (raftnode.Proof, error) { panic("a defect") }
-	s, err = New(node, Config{})
+	s, err = New(node, Config{Logger: slog.New(slog.DiscardHandler)})
 	require.NoError(t, err)
 	resp, err = s.Transport().RoundTrip(localRequest(t.Context(), "GET", "http://x/v1/kv/k"))
 	require.NoError(t, err)

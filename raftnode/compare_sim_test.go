@@ -1,6 +1,7 @@
 package raftnode
 
 import (
+	"sync"
 	"testing"
 	"time"
 
@@ -15,15 +16,17 @@ import (
 // corrupting makes a cluster of n in which writes of the key "corrupt" go wrong on
 // the members that corrupt names, each in its own way.
 func corrupting(t *testing.T, n int, f func(s *sim, corrupt func(ids ...string))) {
-	victims := map[string]bool{} // changed between two steps only
+	var victims sync.Map // by id
 	runSim(t, n, func(c *Config) {
 		id := c.ID
 		c.onApplied = nil // it would fail the test
 		c.SnapshotBytes = 4 << 10
 		c.onEntry = func(_ uint64, e *trivetpb.Entry) {
 			for _, command := range e.Commands {
-				if p := command.GetOp().GetPut(); string(p.GetKey()) == "corrupt" && victims[id] {
-					p.Value = []byte("flipped bits of " + id)
+				if p := command.GetOp().GetPut(); string(p.GetKey()) == "corrupt" {
+					if _, victim := victims.Load(id); victim {
+						p.Value = []byte("flipped bits of " + id)
+					}
 				}
 			}
 		}
@@ -32,11 +35,11 @@ func corrupting(t *testing.T, n int, f func(s *sim, corrupt func(ids ...string))
 		s.converge()
 		f(s, func(ids ...string) {
 			for _, id := range ids {
-				victims[id] = true
+				victims.Store(id, true)
 			}
 			require.Nil(t, simPut(s.leader(), "corrupt", "v", time.Second))
 			time.Sleep(100 * time.Millisecond) // virtual: everybody that is there applies it
-			clear(victims)                     // what is read back from the log is right
+			victims.Clear()                    // what is read back from the log is right
 		})
 	})
 }
