@@ -4721,7 +4721,7 @@ type PeerRequest_Member struct {
 }
 
 type PeerRequest_Hash struct {
-	Hash *HashRequest `protobuf:"bytes,20,opt,name=hash,proto3,oneof"`
+	Hash *HashRequest `protobuf:"bytes,30,opt,name=hash,proto3,oneof"`
 }
 
 func (*PeerRequest_Forward) isPeerRequest_Request() {}
@@ -4875,7 +4875,7 @@ type PeerReply_Member struct {
 }
 
 type PeerReply_Hash struct {
-	Hash *HashReply `protobuf:"bytes,20,opt,name=hash,proto3,oneof"`
+	Hash *HashReply `protobuf:"bytes,30,opt,name=hash,proto3,oneof"`
 }
 
 func (*PeerReply_Forward) isPeerReply_Reply() {}
@@ -5849,7 +5849,7 @@ const file_trivet_proto_rawDesc = "" +
 	"\aconfirm\x18\x04 \x01(\v2\x19.trivet.v1.ConfirmRequestH\x00R\aconfirm\x125\n" +
 	"\apromote\x18\x05 \x01(\v2\x19.trivet.v1.PromoteRequestH\x00R\apromote\x122\n" +
 	"\x06member\x18\x06 \x01(\v2\x18.trivet.v1.MemberRequestH\x00R\x06member\x12,\n" +
-	"\x04hash\x18\x14 \x01(\v2\x16.trivet.v1.HashRequestH\x00R\x04hashB\t\n" +
+	"\x04hash\x18\x1e \x01(\v2\x16.trivet.v1.HashRequestH\x00R\x04hashB\t\n" +
 	"\arequest\"\xdd\x02\n" +
 	"\tPeerReply\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x123\n" +
@@ -5859,7 +5859,7 @@ const file_trivet_proto_rawDesc = "" +
 	"\aconfirm\x18\x04 \x01(\v2\x17.trivet.v1.ConfirmReplyH\x00R\aconfirm\x123\n" +
 	"\apromote\x18\x05 \x01(\v2\x17.trivet.v1.PromoteReplyH\x00R\apromote\x120\n" +
 	"\x06member\x18\x06 \x01(\v2\x16.trivet.v1.MemberReplyH\x00R\x06member\x12*\n" +
-	"\x04hash\x18\x14 \x01(\v2\x14.trivet.v1.HashReplyH\x00R\x04hashB\a\n" +
+	"\x04hash\x18\x1e \x01(\v2\x14.trivet.v1.HashReplyH\x00R\x04hashB\a\n" +
 	"\x05reply\",\n" +
 	"\x0eForwardRequest\x12\x1a\n" +
 	"\bcommands\x18\x01 \x03(\fR\bcommands\"i\n" +

@@ -4070,7 +4070,7 @@ func (m *PeerRequest_Hash) MarshalToSizedBufferVT(dAtA []byte) (int, error) {
 		i--
 		dAtA[i] = 0x1
 		i--
-		dAtA[i] = 0xa2
+		dAtA[i] = 0xf2
 	}
 	return len(dAtA) - i, nil
 }
@@ -4233,7 +4233,7 @@ func (m *PeerReply_Hash) MarshalToSizedBufferVT(dAtA []byte) (int, error) {
 		i--
 		dAtA[i] = 0x1
 		i--
-		dAtA[i] = 0xa2
+		dAtA[i] = 0xf2
 	}
 	return len(dAtA) - i, nil
 }
@@ -15838,7 +15838,7 @@ func (m *PeerRequest) UnmarshalVT(dAtA []byte) error {
 				m.Request = &PeerRequest_Member{Member: v}
 			}
 			iNdEx = postIndex
-		case 20:
+		case 30:
 			if wireType != 2 {
 				return fmt.Errorf("proto: wrong wireType = %d for field Hash", wireType)
 			}
@@ -16154,7 +16154,7 @@ func (m *PeerReply) UnmarshalVT(dAtA []byte) error {
 				m.Reply = &PeerReply_Member{Member: v}
 			}
 			iNdEx = postIndex
-		case 20:
+		case 30:
 			if wireType != 2 {
 				return fmt.Errorf("proto: wrong wireType = %d for field Hash", wireType)
 			}
