@@ -31,7 +31,7 @@ import (
 //   - Where a majority of the voters has one hash, whoever has another is wrong.
 //     This may be the leader: of three, the two followers then go on together.
 //   - Where none has, because there are two voters, or several faults at once, or
-//     some do not answer for decideAttempts: whoever differs from the leader is
+//     some do not answer for judgeAttempts: whoever differs from the leader is
 //     taken to be wrong. That may be the wrong choice, but what is left agrees
 //     with itself; and where it is too few for a majority, it stops serving.
 //
@@ -47,9 +47,9 @@ import (
 
 const (
 	compareEvery = time.Second
-	// decideAttempts is how often all voters are asked, compareEvery apart, before
+	// judgeAttempts is how often all voters are asked, compareEvery apart, before
 	// those that did not answer are done without.
-	decideAttempts = 5
+	judgeAttempts = 5
 )
 
 // hashRing is the state hashes at the last indexes that were applied.
@@ -89,8 +89,8 @@ func (r *hashRing) at(index uint64) (hash uint64, ok bool) {
 // comparison is what a node keeps to compare its state with the others'.
 type comparison struct {
 	ring hashRing
-	// deciding is set while the node finds out who is wrong.
-	deciding atomic.Bool
+	// judging is set while the node finds out who is wrong.
+	judging atomic.Bool
 
 	mu    sync.Mutex
 	peers map[string]peerReport // by id: what members told this node last
@@ -142,24 +142,24 @@ func (n *Node) compared(with string, mine hashAt, theirs uint64) {
 		return
 	}
 	n.counters.mismatches.Add(1)
-	if !n.compare.deciding.CompareAndSwap(false, true) {
+	if !n.compare.judging.CompareAndSwap(false, true) {
 		return
 	}
 	n.log.Error("the state of another member is not this one's; all voters are asked which is wrong",
 		"member", with, "index", mine.index, "hash", hexHash(mine.hash), "theirs", hexHash(theirs))
 	if !n.spawn(func() {
-		defer n.compare.deciding.Store(false)
-		n.decide(mine)
+		defer n.compare.judging.Store(false)
+		n.judge(mine)
 	}) {
-		n.compare.deciding.Store(false)
+		n.compare.judging.Store(false)
 	}
 }
 
-// decide finds out whether this node is the one that is wrong.
-func (n *Node) decide(mine hashAt) {
+// judge finds out whether this node is the one that is wrong.
+func (n *Node) judge(mine hashAt) {
 	for attempt := 1; n.ctx.Err() == nil; attempt++ {
 		count := n.countHashes(mine)
-		switch verdict, why := count.verdict(mine.hash, attempt >= decideAttempts); verdict {
+		switch verdict, why := count.verdict(mine.hash, attempt >= judgeAttempts); verdict {
 		case isRight:
 			n.log.Warn("this member's state is that of the others; it goes on", "index", mine.index, "why", why)
 			return
