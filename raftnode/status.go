@@ -192,7 +192,7 @@ func (n *Node) Ready(maxLag uint64) []string {
 	if err := n.failure(); err != nil {
 		reasons = append(reasons, "the node has failed: "+err.Error())
 	}
-	if n.closing() {
+	if n.leaving() {
 		reasons = append(reasons, "the node is stopping")
 	}
 	if n.leaderID() == "" {

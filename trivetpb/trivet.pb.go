@@ -5154,7 +5154,9 @@ type PromoteRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Term  uint64                 `protobuf:"varint,1,opt,name=term,proto3" json:"term,omitempty"`
 	// last_index is the end of the leader's log.
-	LastIndex     uint64 `protobuf:"varint,2,opt,name=last_index,json=lastIndex,proto3" json:"last_index,omitempty"`
+	LastIndex uint64 `protobuf:"varint,2,opt,name=last_index,json=lastIndex,proto3" json:"last_index,omitempty"`
+	// wait_ms is how long the voter may take until its log is as long.
+	WaitMs        uint64 `protobuf:"varint,3,opt,name=wait_ms,json=waitMs,proto3" json:"wait_ms,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -5199,6 +5201,13 @@ func (x *PromoteRequest) GetTerm() uint64 {
 func (x *PromoteRequest) GetLastIndex() uint64 {
 	if x != nil {
 		return x.LastIndex
+	}
+	return 0
+}
+
+func (x *PromoteRequest) GetWaitMs() uint64 {
+	if x != nil {
+		return x.WaitMs
 	}
 	return 0
 }
@@ -5723,11 +5732,12 @@ const file_trivet_proto_rawDesc = "" +
 	"\x0eConfirmRequest\x12\x12\n" +
 	"\x04term\x18\x01 \x01(\x04R\x04term\"\"\n" +
 	"\fConfirmReply\x12\x12\n" +
-	"\x04term\x18\x01 \x01(\x04R\x04term\"C\n" +
+	"\x04term\x18\x01 \x01(\x04R\x04term\"\\\n" +
 	"\x0ePromoteRequest\x12\x12\n" +
 	"\x04term\x18\x01 \x01(\x04R\x04term\x12\x1d\n" +
 	"\n" +
-	"last_index\x18\x02 \x01(\x04R\tlastIndex\"(\n" +
+	"last_index\x18\x02 \x01(\x04R\tlastIndex\x12\x17\n" +
+	"\await_ms\x18\x03 \x01(\x04R\x06waitMs\"(\n" +
 	"\fPromoteReply\x12\x18\n" +
 	"\arefused\x18\x01 \x01(\tR\arefused\"\x0f\n" +
 	"\rMemberRequest\"\xc8\x01\n" +

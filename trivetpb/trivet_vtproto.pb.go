@@ -4484,6 +4484,11 @@ func (m *PromoteRequest) MarshalToSizedBufferVT(dAtA []byte) (int, error) {
 		i -= len(m.unknownFields)
 		copy(dAtA[i:], m.unknownFields)
 	}
+	if m.WaitMs != 0 {
+		i = protohelpers.EncodeVarint(dAtA, i, uint64(m.WaitMs))
+		i--
+		dAtA[i] = 0x18
+	}
 	if m.LastIndex != 0 {
 		i = protohelpers.EncodeVarint(dAtA, i, uint64(m.LastIndex))
 		i--
@@ -6563,6 +6568,9 @@ func (m *PromoteRequest) SizeVT() (n int) {
 	}
 	if m.LastIndex != 0 {
 		n += 1 + protohelpers.SizeOfVarint(uint64(m.LastIndex))
+	}
+	if m.WaitMs != 0 {
+		n += 1 + protohelpers.SizeOfVarint(uint64(m.WaitMs))
 	}
 	n += len(m.unknownFields)
 	return n
@@ -16521,6 +16529,25 @@ func (m *PromoteRequest) UnmarshalVT(dAtA []byte) error {
 				b := dAtA[iNdEx]
 				iNdEx++
 				m.LastIndex |= uint64(b&0x7F) << shift
+				if b < 0x80 {
+					break
+				}
+			}
+		case 3:
+			if wireType != 0 {
+				return fmt.Errorf("proto: wrong wireType = %d for field WaitMs", wireType)
+			}
+			m.WaitMs = 0
+			for shift := uint(0); ; shift += 7 {
+				if shift >= 64 {
+					return protohelpers.ErrIntOverflow
+				}
+				if iNdEx >= l {
+					return io.ErrUnexpectedEOF
+				}
+				b := dAtA[iNdEx]
+				iNdEx++
+				m.WaitMs |= uint64(b&0x7F) << shift
 				if b < 0x80 {
 					break
 				}
