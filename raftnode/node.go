@@ -27,7 +27,9 @@ import (
 // Goroutines, all ended by Close: raft's own; the transport's pump; the peer
 // port's accept loop with one for each connection; the proposer's dispatcher;
 // one that follows leadership; one that tells raft of commits; one that takes
-// snapshots; one that keeps the replicated clock; and short ones for forwards and confirmations (spawn).
+// snapshots; one that keeps the replicated clock; one that keeps the liveness
+// streams, and one for each of those; one that replaces a dead leader; and short
+// ones for forwards, confirmations and other questions (spawn).
 type Node struct {
 	cfg     Config
 	cluster string
@@ -46,6 +48,11 @@ type Node struct {
 	proposer  *proposer
 	snapshots *snapshotter
 	commits   *commits
+	liveness  *liveness
+
+	// concededUntil is until when this voter leaves an election to one that is
+	// ahead of it, in nanoseconds from when it was started (deadleader.go).
+	concededUntil atomic.Int64
 
 	confirmRounds, askRounds      rounds
 	appliedIndex, appliedRevision waiters
@@ -155,6 +162,8 @@ func Open(cfg Config) (_ *Node, err error) {
 		n.tellCommits,
 		n.takeSnapshots,
 		n.keepTime,
+		n.keepLiveness,
+		n.replaceDeadLeader,
 	} {
 		n.spawn(loop)
 	}
@@ -209,6 +218,8 @@ func (n *Node) openRaft(ln net.Listener) error {
 	n.port.silence = cfg.Timing.Election
 	n.port.serve = func(from string, c net.Conn) { servePeer(n.ctx, n, from, c) }
 	n.peers = newPeers(n.port)
+	n.liveness = newLiveness(n.port, cfg.Timing.Heartbeat)
+	n.port.seen = n.liveness.seen
 	nt := raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
 		Stream:  raftStreams{n.port},
 		MaxPool: 3,
