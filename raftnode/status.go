@@ -143,6 +143,7 @@ func (n *Node) serveMember(*trivetpb.MemberRequest) *trivetpb.MemberReply {
 		LastIndex:    n.raft.LastIndex(),
 		AppliedIndex: s.Index,
 		StateHash:    s.Hash,
+		Resigned:     n.leaving(),
 	}
 	if err := n.failure(); err != nil {
 		r.Failed = err.Error()

@@ -5467,7 +5467,9 @@ type MemberReply struct {
 	AppliedIndex uint64                 `protobuf:"varint,5,opt,name=applied_index,json=appliedIndex,proto3" json:"applied_index,omitempty"`
 	StateHash    uint64                 `protobuf:"varint,6,opt,name=state_hash,json=stateHash,proto3" json:"state_hash,omitempty"`
 	// failed is why the member took itself out of service; empty where it has not.
-	Failed        string `protobuf:"bytes,7,opt,name=failed,proto3" json:"failed,omitempty"`
+	Failed string `protobuf:"bytes,7,opt,name=failed,proto3" json:"failed,omitempty"`
+	// resigned: the member is about to stop, and takes no leadership.
+	Resigned      bool `protobuf:"varint,10,opt,name=resigned,proto3" json:"resigned,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -5549,6 +5551,13 @@ func (x *MemberReply) GetFailed() string {
 		return x.Failed
 	}
 	return ""
+}
+
+func (x *MemberReply) GetResigned() bool {
+	if x != nil {
+		return x.Resigned
+	}
+	return false
 }
 
 var File_trivet_proto protoreflect.FileDescriptor
@@ -5922,7 +5931,7 @@ const file_trivet_proto_rawDesc = "" +
 	"\tlast_term\x18\x02 \x01(\x04R\blastTerm\x12\x1d\n" +
 	"\n" +
 	"last_index\x18\x03 \x01(\x04R\tlastIndex\"\x0f\n" +
-	"\rMemberRequest\"\xc8\x01\n" +
+	"\rMemberRequest\"\xe4\x01\n" +
 	"\vMemberReply\x12\x10\n" +
 	"\x03api\x18\x01 \x01(\tR\x03api\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\tR\aversion\x12\x12\n" +
@@ -5932,7 +5941,9 @@ const file_trivet_proto_rawDesc = "" +
 	"\rapplied_index\x18\x05 \x01(\x04R\fappliedIndex\x12\x1d\n" +
 	"\n" +
 	"state_hash\x18\x06 \x01(\x04R\tstateHash\x12\x16\n" +
-	"\x06failed\x18\a \x01(\tR\x06failed*\xa8\x04\n" +
+	"\x06failed\x18\a \x01(\tR\x06failed\x12\x1a\n" +
+	"\bresigned\x18\n" +
+	" \x01(\bR\bresigned*\xa8\x04\n" +
 	"\x04Code\x12\x06\n" +
 	"\x02OK\x10\x00\x12\x0f\n" +
 	"\vBAD_REQUEST\x10\x01\x12\v\n" +

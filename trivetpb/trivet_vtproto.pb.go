@@ -4751,6 +4751,16 @@ func (m *MemberReply) MarshalToSizedBufferVT(dAtA []byte) (int, error) {
 		i -= len(m.unknownFields)
 		copy(dAtA[i:], m.unknownFields)
 	}
+	if m.Resigned {
+		i--
+		if m.Resigned {
+			dAtA[i] = 1
+		} else {
+			dAtA[i] = 0
+		}
+		i--
+		dAtA[i] = 0x50
+	}
 	if len(m.Failed) > 0 {
 		i -= len(m.Failed)
 		copy(dAtA[i:], m.Failed)
@@ -6841,6 +6851,9 @@ func (m *MemberReply) SizeVT() (n int) {
 	l = len(m.Failed)
 	if l > 0 {
 		n += 1 + l + protohelpers.SizeOfVarint(uint64(l))
+	}
+	if m.Resigned {
+		n += 2
 	}
 	n += len(m.unknownFields)
 	return n
@@ -17452,6 +17465,26 @@ func (m *MemberReply) UnmarshalVT(dAtA []byte) error {
 			}
 			m.Failed = string(dAtA[iNdEx:postIndex])
 			iNdEx = postIndex
+		case 10:
+			if wireType != 0 {
+				return fmt.Errorf("proto: wrong wireType = %d for field Resigned", wireType)
+			}
+			var v int
+			for shift := uint(0); ; shift += 7 {
+				if shift >= 64 {
+					return protohelpers.ErrIntOverflow
+				}
+				if iNdEx >= l {
+					return io.ErrUnexpectedEOF
+				}
+				b := dAtA[iNdEx]
+				iNdEx++
+				v |= int(b&0x7F) << shift
+				if b < 0x80 {
+					break
+				}
+			}
+			m.Resigned = bool(v != 0)
 		default:
 			iNdEx = preIndex
 			skippy, err := protohelpers.Skip(dAtA[iNdEx:])

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -99,7 +100,7 @@ func (c *benchCluster) start(i int) {
 	id := fmt.Sprintf("n%d", i+1)
 	c.nodes[i] = startProcess(c.b, c.dir, os.Environ(), "serve", "--id", id, "--data", filepath.Join(c.dir, id),
 		"--api", fmt.Sprintf("127.0.0.1:%d", c.ports+i), "--peer", fmt.Sprintf("127.0.0.1:%d", c.ports+10+i),
-		"--initial-cluster", strings.Join(peers, ","), "--log-level", "warn")
+		"--initial-cluster", strings.Join(peers, ","), "--log-level", cmp.Or(os.Getenv("TRIVET_LOG_LEVEL"), "warn"))
 }
 
 // await waits until a node serves and has caught up.
@@ -221,6 +222,12 @@ func (c *benchCluster) run(how string) (gap time.Duration, acked int, failed int
 	for i := 1; i < len(all); i++ {
 		if all[i].After(began) {
 			gap = max(gap, all[i].Sub(all[i-1]))
+		}
+	}
+	if os.Getenv("TRIVET_LOG_LEVEL") != "" { // where did the time go?
+		fmt.Fprintf(os.Stderr, "%s at %s: %v\n", how, began.UTC().Format("05.000"), gap)
+		for _, p := range c.nodes {
+			fmt.Fprintln(os.Stderr, p.output())
 		}
 	}
 	return gap, len(all), bad.Load()
