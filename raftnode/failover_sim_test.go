@@ -351,3 +351,22 @@ func TestSimManyKills(t *testing.T) {
 		})
 	}
 }
+
+// A lone write that hangs with a leader that fell silent goes to the next one as
+// soon as that is known, whether or not anything else waits.
+func TestSimLoneWriteLeavesASilentLeader(t *testing.T) {
+	runSim(t, 3, nil, func(s *sim) {
+		old, f, g := s.leader(), s.followers()[0], s.followers()[1]
+		require.Nil(t, simPut(f, "k", "before", time.Second))
+		s.isolate(old.ID())
+		done := make(chan *trivetpb.Problem)
+		go func() { done <- simPut(f, "k", "v", 5*time.Second) }()
+		time.Sleep(10 * time.Millisecond) // virtual: it is under way
+		require.True(t, g.standNow(old.ID()))
+		began := time.Now()
+		require.Nil(t, <-done)
+		require.Less(t, time.Since(began), atOnce)
+		s.heal()
+		s.converge()
+	})
+}

@@ -25,6 +25,8 @@ type simNet struct {
 	// onWrite, where it is set, is called before each write to a stream and says
 	// what becomes of it.
 	onWrite func(c *simConn) writeFate
+	// delay, where it is set, is what a link adds to the latency; called under mu.
+	delay func(from, to string) time.Duration
 	// refuse, where it is set, says which members cannot dial which; called
 	// under mu.
 	refuse func(from, to string) bool
@@ -321,6 +323,9 @@ func (c *simConn) Write(b []byte) (int, error) {
 	}
 	c.net.mu.Lock()
 	latency, onWrite := c.net.latency(), c.net.onWrite
+	if c.net.delay != nil {
+		latency += c.net.delay(c.local, c.remote)
+	}
 	if c.kind == 0 {
 		c.kind = b[0]
 	}
