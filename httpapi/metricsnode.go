@@ -49,7 +49,7 @@ func newNodeCollector(s *Server) *nodeCollector {
 
 	gauge("trivet_uptime_seconds", "Time since the node started.", func(f *nodeFigures) float64 { return f.uptime })
 	gauge("trivet_node_failed", "1 where the node has taken itself out of service, else 0.", func(f *nodeFigures) float64 { return bit(f.Failed) })
-	gauge("trivet_node_draining", "1 where the node takes no more requests, else 0.", func(f *nodeFigures) float64 { return bit(f.draining) })
+	gauge("trivet_node_draining", "1 where the node is about to stop, else 0.", func(f *nodeFigures) float64 { return bit(f.draining) })
 
 	gauge("trivet_raft_is_leader", "1 where the node leads and serves as the leader, else 0.", func(f *nodeFigures) float64 { return bit(f.Leading) })
 	gauge("trivet_raft_has_leader", "1 where the node knows a leader, else 0.", func(f *nodeFigures) float64 { return bit(f.HasLeader) })
@@ -175,7 +175,7 @@ func (c *nodeCollector) Collect(ch chan<- prometheus.Metric) {
 		state:    node.Store().Stats(),
 		watchers: node.Store().Watchers(),
 		uptime:   node.Status().Uptime.Seconds(),
-		draining: c.s.draining.Load(),
+		draining: c.s.leaving.Load() || c.s.draining.Load(),
 	}
 	for i := range c.rows {
 		r := &c.rows[i]
