@@ -45,6 +45,7 @@ type soloNode struct {
 	reasons   []string
 	failed    string
 	done      chan struct{} // closed where the node is gone
+	counted   raftnode.Stats
 
 	asked  []raftnode.ReadOptions // by AwaitRead
 	lagged []uint64               // by Ready
@@ -152,6 +153,8 @@ func (n *soloNode) Ready(maxLag uint64) []string {
 	n.lagged = append(n.lagged, maxLag)
 	return n.reasons
 }
+
+func (n *soloNode) Stats() raftnode.Stats { return n.counted }
 
 // lastRead is what the last read asked of the node.
 func (n *soloNode) lastRead() raftnode.ReadOptions {

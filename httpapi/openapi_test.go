@@ -110,6 +110,8 @@ func TestAnswersAreAsDescribed(t *testing.T) {
 		{"GET", "/v1/status", "/v1/status", "", nil},
 		{"GET", "/livez", "/livez", "", nil},
 		{"GET", "/readyz", "/readyz?max_lag=4", "", nil},
+		{"GET", "/metrics", "/metrics", "", nil},
+		{"GET", "/metrics", "/metrics", "", []string{"Accept: application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=delimited"}},
 		{"GET", "/v1/openapi.json", "/v1/openapi.json", "", nil},
 		{"GET", "/v1/kv", "/v1/kv?delimiter=/", "", []string{ndjson}},
 		{"PUT", "/v1/kv/{key}", "/v1/kv/mortal?ttl=1h", "1", []string{"Idempotency-Key: k", "Trivet-Guard: held=" + token}},

@@ -101,6 +101,9 @@ func (s *Server) resources() []*resource {
 		{path: "/readyz", always: true, methods: map[string]method{
 			http.MethodGet: {s.readyz, []string{"max_lag"}},
 		}},
+		{path: "/metrics", always: true, methods: map[string]method{
+			http.MethodGet: {s.metricsPage, nil},
+		}},
 		{path: "/v1/openapi.json", always: true, methods: map[string]method{
 			http.MethodGet: {s.openAPI, nil},
 		}},

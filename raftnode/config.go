@@ -76,11 +76,13 @@ type Config struct {
 	Logger *slog.Logger
 
 	// For tests in virtual time. storage is used instead of DataDir; the hooks
-	// are called with each applied index and its state hash, and when a term's
-	// marker has been applied here.
+	// are called with each applied index and its state hash, when a term's marker
+	// has been applied here, and with each entry before it is applied, to be
+	// changed.
 	storage   *storage
 	onApplied func(index, hash uint64)
 	onLeading func(term uint64)
+	onEntry   func(index uint64, entry *trivetpb.Entry)
 }
 
 // Peer is a member of the initial cluster: its id and the address of its peer

@@ -73,6 +73,9 @@ type guardedLog struct {
 	storing, stored func([]*raft.Log)
 	// applied returns the index of the last entry that was applied.
 	applied func() uint64
+	// counted is called after entries were written and synced, with the time
+	// before.
+	counted func(start time.Time, logs []*raft.Log)
 
 	mu     sync.Mutex
 	broken error
@@ -262,6 +265,7 @@ func (g *guardedLog) StoreLogs(logs []*raft.Log) error {
 		g.storing(logs)
 	}
 	stop := g.watch(len(logs))
+	start := time.Now()
 	err := g.inner.StoreLogs(logs)
 	stop()
 	if err != nil && mutant.On("retry-sync") {
@@ -282,6 +286,9 @@ func (g *guardedLog) StoreLogs(logs []*raft.Log) error {
 		g.sizes.add(l.Index, len(l.Data))
 	}
 	g.mu.Unlock()
+	if g.counted != nil {
+		g.counted(start, logs)
+	}
 	if g.stored != nil {
 		g.stored(logs)
 	}

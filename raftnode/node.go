@@ -27,9 +27,10 @@ import (
 // Goroutines, all ended by Close: raft's own; the transport's pump; the peer
 // port's accept loop with one for each connection; the proposer's dispatcher;
 // one that follows leadership; one that tells raft of commits; one that takes
-// snapshots; one that keeps the replicated clock; one that keeps the liveness
-// streams, and one for each of those; one that replaces a dead leader; and short
-// ones for forwards, confirmations and other questions (spawn).
+// snapshots; one that keeps the replicated clock; one that compares its state with
+// the leader's; one that keeps the liveness streams, and one for each of those; one
+// that replaces a dead leader; and short ones for forwards, confirmations and other
+// questions (spawn).
 type Node struct {
 	cfg     Config
 	cluster string
@@ -45,6 +46,8 @@ type Node struct {
 	transport *transport
 	raft      *raft.Raft
 	store     *store.Store
+	counters  *counters
+	compare   comparison
 	proposer  *proposer
 	snapshots *snapshotter
 	commits   *commits
@@ -107,6 +110,8 @@ func Open(cfg Config) (_ *Node, err error) {
 		log:         cfg.Logger.With("node", cfg.ID),
 		started:     time.Now(),
 		store:       store.New(),
+		counters:    newCounters(),
+		compare:     comparison{peers: map[string]peerReport{}},
 		snapshots:   newSnapshotter(cfg.SnapshotBytes),
 		commits:     &commits{wake: make(chan struct{}, 1)},
 		raftStopped: make(chan struct{}),
@@ -120,8 +125,8 @@ func Open(cfg Config) (_ *Node, err error) {
 		closed:       make(chan struct{}),
 	}
 	n.ctx, n.cancel = context.WithCancel(context.Background())
-	n.confirmRounds = rounds{f: n.confirm, ctx: n.ctx, spawn: n.spawn}
-	n.askRounds = rounds{f: n.ask, ctx: n.ctx, spawn: n.spawn}
+	n.confirmRounds = rounds{f: n.confirm, ctx: n.ctx, spawn: n.spawn, done: &n.counters.confirms, failed: &n.counters.confirmsFailed}
+	n.askRounds = rounds{f: n.ask, ctx: n.ctx, spawn: n.spawn, done: &n.counters.asks, failed: &n.counters.asksFailed}
 
 	ln := cfg.PeerListener
 	defer func() {
@@ -163,6 +168,7 @@ func Open(cfg Config) (_ *Node, err error) {
 		n.tellCommits,
 		n.takeSnapshots,
 		n.keepTime,
+		n.compareStates,
 		n.keepLiveness,
 		n.replaceDeadLeader,
 	} {
@@ -185,6 +191,7 @@ func (n *Node) openRaft(ln net.Listener) error {
 		n.commits.stored(logs[len(logs)-1].Index)
 	})
 	n.logs.applied = n.store.Index
+	n.logs.counted = n.counters.appended
 	n.logs.storing = func(logs []*raft.Log) {
 		if n.proposer != nil { // the initial configuration comes before it
 			n.proposer.storing(logs)
@@ -259,6 +266,7 @@ func (n *Node) openRaft(ln net.Listener) error {
 		seed:     binary.BigEndian.Uint64(drawn[8:]),
 		ctx:      n.ctx,
 		maxBytes: cfg.QueueBytes,
+		counters: n.counters,
 		self:     cfg.ID,
 		leader:   func() string { return n.leaderID() },
 		forward:  n.forward,
@@ -342,6 +350,7 @@ func (n *Node) checkSnapshot() error {
 	if err != nil || len(metas) == 0 {
 		return err
 	}
+	n.snaps.bytes.Store(metas[0].Size)
 	meta, where := metas[0], filepath.Join(n.storage.snapWhere, metas[0].ID)
 	switch {
 	case meta.Term == 0 || meta.Term > n.stable.term:
@@ -432,7 +441,8 @@ func (n *Node) ClusterID() string { return n.cluster }
 func (n *Node) PeerAddr() string { return n.port.ln.Addr().String() }
 
 // Failed is closed when the node has taken itself out of service, for a reason
-// that Err tells. It stays a Node: reads marked stale work, and Close.
+// that Err tells. It stays a Node: reads marked stale work, unless the reason is
+// that its state differs from the others' (compare.go), and Close.
 func (n *Node) Failed() <-chan struct{} { return n.failed }
 
 // Done is closed when the node takes no part in its cluster any more, because it

@@ -9,6 +9,8 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
+	"time"
 
 	"github.com/hashicorp/go-hclog"
 	"github.com/hashicorp/raft"
@@ -28,6 +30,8 @@ type snapshotStore struct {
 	where string
 	// taken is called with the end of each snapshot that is on disk.
 	taken func(index, term uint64)
+	// bytes is the size of the newest one's state; 0 for none.
+	bytes atomic.Int64
 
 	mu     sync.Mutex
 	err    error    // the last failure, for Open's message: raft logs it and drops it
@@ -122,18 +126,28 @@ func (s *snapshotStore) Create(version raft.SnapshotVersion, index, term uint64,
 	if err != nil {
 		return nil, err
 	}
-	return &snapshotSink{SnapshotSink: sink, closed: func() { s.taken(index, term) }}, nil
+	return &snapshotSink{SnapshotSink: sink, closed: func(size int64) {
+		s.bytes.Store(size)
+		s.taken(index, term)
+	}}, nil
 }
 
 type snapshotSink struct {
 	raft.SnapshotSink
-	closed func()
+	size   int64
+	closed func(size int64)
+}
+
+func (s *snapshotSink) Write(p []byte) (int, error) {
+	n, err := s.SnapshotSink.Write(p)
+	s.size += int64(n)
+	return n, err
 }
 
 func (s *snapshotSink) Close() error {
 	err := s.SnapshotSink.Close()
 	if err == nil {
-		s.closed()
+		s.closed(s.size)
 	}
 	return err
 }
@@ -218,7 +232,13 @@ func (n *Node) takeSnapshots() {
 		if !due {
 			continue
 		}
-		if err := n.snapshot(); err != nil && n.ctx.Err() == nil {
+		start := time.Now()
+		err := n.snapshot()
+		switch {
+		case err == nil:
+			n.counters.snapshots.took(start)
+		case n.ctx.Err() == nil:
+			n.counters.snapshotFailures.Add(1)
 			n.log.Warn("no snapshot was taken; it is tried again as the log grows", "error", err)
 		}
 		n.snapshots.taken(before)

@@ -4593,6 +4593,7 @@ type PeerRequest struct {
 	//	*PeerRequest_Promote
 	//	*PeerRequest_Member
 	//	*PeerRequest_LeaderDead
+	//	*PeerRequest_Hash
 	Request       isPeerRequest_Request `protobuf_oneof:"request"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -4696,6 +4697,15 @@ func (x *PeerRequest) GetLeaderDead() *LeaderDeadRequest {
 	return nil
 }
 
+func (x *PeerRequest) GetHash() *HashRequest {
+	if x != nil {
+		if x, ok := x.Request.(*PeerRequest_Hash); ok {
+			return x.Hash
+		}
+	}
+	return nil
+}
+
 type isPeerRequest_Request interface {
 	isPeerRequest_Request()
 }
@@ -4724,6 +4734,10 @@ type PeerRequest_LeaderDead struct {
 	LeaderDead *LeaderDeadRequest `protobuf:"bytes,10,opt,name=leader_dead,json=leaderDead,proto3,oneof"`
 }
 
+type PeerRequest_Hash struct {
+	Hash *HashRequest `protobuf:"bytes,30,opt,name=hash,proto3,oneof"`
+}
+
 func (*PeerRequest_Forward) isPeerRequest_Request() {}
 
 func (*PeerRequest_ReadIndex) isPeerRequest_Request() {}
@@ -4736,6 +4750,8 @@ func (*PeerRequest_Member) isPeerRequest_Request() {}
 
 func (*PeerRequest_LeaderDead) isPeerRequest_Request() {}
 
+func (*PeerRequest_Hash) isPeerRequest_Request() {}
+
 type PeerReply struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Id    uint64                 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
@@ -4747,6 +4763,7 @@ type PeerReply struct {
 	//	*PeerReply_Promote
 	//	*PeerReply_Member
 	//	*PeerReply_LeaderDead
+	//	*PeerReply_Hash
 	Reply         isPeerReply_Reply `protobuf_oneof:"reply"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -4850,6 +4867,15 @@ func (x *PeerReply) GetLeaderDead() *LeaderDeadReply {
 	return nil
 }
 
+func (x *PeerReply) GetHash() *HashReply {
+	if x != nil {
+		if x, ok := x.Reply.(*PeerReply_Hash); ok {
+			return x.Hash
+		}
+	}
+	return nil
+}
+
 type isPeerReply_Reply interface {
 	isPeerReply_Reply()
 }
@@ -4878,6 +4904,10 @@ type PeerReply_LeaderDead struct {
 	LeaderDead *LeaderDeadReply `protobuf:"bytes,10,opt,name=leader_dead,json=leaderDead,proto3,oneof"`
 }
 
+type PeerReply_Hash struct {
+	Hash *HashReply `protobuf:"bytes,30,opt,name=hash,proto3,oneof"`
+}
+
 func (*PeerReply_Forward) isPeerReply_Reply() {}
 
 func (*PeerReply_ReadIndex) isPeerReply_Reply() {}
@@ -4889,6 +4919,8 @@ func (*PeerReply_Promote) isPeerReply_Reply() {}
 func (*PeerReply_Member) isPeerReply_Reply() {}
 
 func (*PeerReply_LeaderDead) isPeerReply_Reply() {}
+
+func (*PeerReply_Hash) isPeerReply_Reply() {}
 
 // ForwardRequest carries what a follower was asked to write.
 type ForwardRequest struct {
@@ -5570,6 +5602,123 @@ func (x *MemberReply) GetResigned() bool {
 	return false
 }
 
+// HashRequest asks a member for the hash that its state had once it had applied
+// the log up to index.
+type HashRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Index uint64                 `protobuf:"varint,1,opt,name=index,proto3" json:"index,omitempty"`
+	// hash is what the asking member's was there, and applied_index how far it is;
+	// both 0 where it only asks.
+	Hash          uint64 `protobuf:"varint,2,opt,name=hash,proto3" json:"hash,omitempty"`
+	AppliedIndex  uint64 `protobuf:"varint,3,opt,name=applied_index,json=appliedIndex,proto3" json:"applied_index,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HashRequest) Reset() {
+	*x = HashRequest{}
+	mi := &file_trivet_proto_msgTypes[72]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HashRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HashRequest) ProtoMessage() {}
+
+func (x *HashRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_trivet_proto_msgTypes[72]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HashRequest.ProtoReflect.Descriptor instead.
+func (*HashRequest) Descriptor() ([]byte, []int) {
+	return file_trivet_proto_rawDescGZIP(), []int{72}
+}
+
+func (x *HashRequest) GetIndex() uint64 {
+	if x != nil {
+		return x.Index
+	}
+	return 0
+}
+
+func (x *HashRequest) GetHash() uint64 {
+	if x != nil {
+		return x.Hash
+	}
+	return 0
+}
+
+func (x *HashRequest) GetAppliedIndex() uint64 {
+	if x != nil {
+		return x.AppliedIndex
+	}
+	return 0
+}
+
+type HashReply struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// known is unset where the member has not got there, or no longer knows.
+	Known         bool   `protobuf:"varint,1,opt,name=known,proto3" json:"known,omitempty"`
+	Hash          uint64 `protobuf:"varint,2,opt,name=hash,proto3" json:"hash,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HashReply) Reset() {
+	*x = HashReply{}
+	mi := &file_trivet_proto_msgTypes[73]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HashReply) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HashReply) ProtoMessage() {}
+
+func (x *HashReply) ProtoReflect() protoreflect.Message {
+	mi := &file_trivet_proto_msgTypes[73]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HashReply.ProtoReflect.Descriptor instead.
+func (*HashReply) Descriptor() ([]byte, []int) {
+	return file_trivet_proto_rawDescGZIP(), []int{73}
+}
+
+func (x *HashReply) GetKnown() bool {
+	if x != nil {
+		return x.Known
+	}
+	return false
+}
+
+func (x *HashReply) GetHash() uint64 {
+	if x != nil {
+		return x.Hash
+	}
+	return 0
+}
+
 var File_trivet_proto protoreflect.FileDescriptor
 
 const file_trivet_proto_rawDesc = "" +
@@ -5884,7 +6033,7 @@ const file_trivet_proto_rawDesc = "" +
 	"\x02to\x18\x04 \x01(\tR\x02to\"&\n" +
 	"\n" +
 	"HelloReply\x12\x18\n" +
-	"\arefused\x18\x01 \x01(\tR\arefused\"\x80\x03\n" +
+	"\arefused\x18\x01 \x01(\tR\arefused\"\xae\x03\n" +
 	"\vPeerRequest\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x125\n" +
 	"\aforward\x18\x02 \x01(\v2\x19.trivet.v1.ForwardRequestH\x00R\aforward\x12<\n" +
@@ -5895,8 +6044,9 @@ const file_trivet_proto_rawDesc = "" +
 	"\x06member\x18\x06 \x01(\v2\x18.trivet.v1.MemberRequestH\x00R\x06member\x12?\n" +
 	"\vleader_dead\x18\n" +
 	" \x01(\v2\x1c.trivet.v1.LeaderDeadRequestH\x00R\n" +
-	"leaderDeadB\t\n" +
-	"\arequest\"\xf0\x02\n" +
+	"leaderDead\x12,\n" +
+	"\x04hash\x18\x1e \x01(\v2\x16.trivet.v1.HashRequestH\x00R\x04hashB\t\n" +
+	"\arequest\"\x9c\x03\n" +
 	"\tPeerReply\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x123\n" +
 	"\aforward\x18\x02 \x01(\v2\x17.trivet.v1.ForwardReplyH\x00R\aforward\x12:\n" +
@@ -5907,7 +6057,8 @@ const file_trivet_proto_rawDesc = "" +
 	"\x06member\x18\x06 \x01(\v2\x16.trivet.v1.MemberReplyH\x00R\x06member\x12=\n" +
 	"\vleader_dead\x18\n" +
 	" \x01(\v2\x1a.trivet.v1.LeaderDeadReplyH\x00R\n" +
-	"leaderDeadB\a\n" +
+	"leaderDead\x12*\n" +
+	"\x04hash\x18\x1e \x01(\v2\x14.trivet.v1.HashReplyH\x00R\x04hashB\a\n" +
 	"\x05reply\",\n" +
 	"\x0eForwardRequest\x12\x1a\n" +
 	"\bcommands\x18\x01 \x03(\fR\bcommands\"i\n" +
@@ -5954,7 +6105,14 @@ const file_trivet_proto_rawDesc = "" +
 	"state_hash\x18\x06 \x01(\x04R\tstateHash\x12\x16\n" +
 	"\x06failed\x18\a \x01(\tR\x06failed\x12\x1a\n" +
 	"\bresigned\x18\n" +
-	" \x01(\bR\bresigned*\xa8\x04\n" +
+	" \x01(\bR\bresigned\"\\\n" +
+	"\vHashRequest\x12\x14\n" +
+	"\x05index\x18\x01 \x01(\x04R\x05index\x12\x12\n" +
+	"\x04hash\x18\x02 \x01(\x04R\x04hash\x12#\n" +
+	"\rapplied_index\x18\x03 \x01(\x04R\fappliedIndex\"5\n" +
+	"\tHashReply\x12\x14\n" +
+	"\x05known\x18\x01 \x01(\bR\x05known\x12\x12\n" +
+	"\x04hash\x18\x02 \x01(\x04R\x04hash*\xa8\x04\n" +
 	"\x04Code\x12\x06\n" +
 	"\x02OK\x10\x00\x12\x0f\n" +
 	"\vBAD_REQUEST\x10\x01\x12\v\n" +
@@ -6003,7 +6161,7 @@ func file_trivet_proto_rawDescGZIP() []byte {
 }
 
 var file_trivet_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
-var file_trivet_proto_msgTypes = make([]protoimpl.MessageInfo, 72)
+var file_trivet_proto_msgTypes = make([]protoimpl.MessageInfo, 74)
 var file_trivet_proto_goTypes = []any{
 	(Code)(0),                 // 0: trivet.v1.Code
 	(Precondition_Kind)(0),    // 1: trivet.v1.Precondition.Kind
@@ -6081,6 +6239,8 @@ var file_trivet_proto_goTypes = []any{
 	(*LeaderDeadReply)(nil),   // 73: trivet.v1.LeaderDeadReply
 	(*MemberRequest)(nil),     // 74: trivet.v1.MemberRequest
 	(*MemberReply)(nil),       // 75: trivet.v1.MemberReply
+	(*HashRequest)(nil),       // 76: trivet.v1.HashRequest
+	(*HashReply)(nil),         // 77: trivet.v1.HashReply
 }
 var file_trivet_proto_depIdxs = []int32{
 	7,  // 0: trivet.v1.Op.put:type_name -> trivet.v1.PutOp
@@ -6161,20 +6321,22 @@ var file_trivet_proto_depIdxs = []int32{
 	70, // 75: trivet.v1.PeerRequest.promote:type_name -> trivet.v1.PromoteRequest
 	74, // 76: trivet.v1.PeerRequest.member:type_name -> trivet.v1.MemberRequest
 	72, // 77: trivet.v1.PeerRequest.leader_dead:type_name -> trivet.v1.LeaderDeadRequest
-	65, // 78: trivet.v1.PeerReply.forward:type_name -> trivet.v1.ForwardReply
-	67, // 79: trivet.v1.PeerReply.read_index:type_name -> trivet.v1.ReadIndexReply
-	69, // 80: trivet.v1.PeerReply.confirm:type_name -> trivet.v1.ConfirmReply
-	71, // 81: trivet.v1.PeerReply.promote:type_name -> trivet.v1.PromoteReply
-	75, // 82: trivet.v1.PeerReply.member:type_name -> trivet.v1.MemberReply
-	73, // 83: trivet.v1.PeerReply.leader_dead:type_name -> trivet.v1.LeaderDeadReply
-	17, // 84: trivet.v1.ForwardReply.results:type_name -> trivet.v1.Result
-	15, // 85: trivet.v1.ForwardReply.problem:type_name -> trivet.v1.Problem
-	15, // 86: trivet.v1.ReadIndexReply.problem:type_name -> trivet.v1.Problem
-	87, // [87:87] is the sub-list for method output_type
-	87, // [87:87] is the sub-list for method input_type
-	87, // [87:87] is the sub-list for extension type_name
-	87, // [87:87] is the sub-list for extension extendee
-	0,  // [0:87] is the sub-list for field type_name
+	76, // 78: trivet.v1.PeerRequest.hash:type_name -> trivet.v1.HashRequest
+	65, // 79: trivet.v1.PeerReply.forward:type_name -> trivet.v1.ForwardReply
+	67, // 80: trivet.v1.PeerReply.read_index:type_name -> trivet.v1.ReadIndexReply
+	69, // 81: trivet.v1.PeerReply.confirm:type_name -> trivet.v1.ConfirmReply
+	71, // 82: trivet.v1.PeerReply.promote:type_name -> trivet.v1.PromoteReply
+	75, // 83: trivet.v1.PeerReply.member:type_name -> trivet.v1.MemberReply
+	73, // 84: trivet.v1.PeerReply.leader_dead:type_name -> trivet.v1.LeaderDeadReply
+	77, // 85: trivet.v1.PeerReply.hash:type_name -> trivet.v1.HashReply
+	17, // 86: trivet.v1.ForwardReply.results:type_name -> trivet.v1.Result
+	15, // 87: trivet.v1.ForwardReply.problem:type_name -> trivet.v1.Problem
+	15, // 88: trivet.v1.ReadIndexReply.problem:type_name -> trivet.v1.Problem
+	89, // [89:89] is the sub-list for method output_type
+	89, // [89:89] is the sub-list for method input_type
+	89, // [89:89] is the sub-list for extension type_name
+	89, // [89:89] is the sub-list for extension extendee
+	0,  // [0:89] is the sub-list for field type_name
 }
 
 func init() { file_trivet_proto_init() }
@@ -6237,6 +6399,7 @@ func file_trivet_proto_init() {
 		(*PeerRequest_Promote)(nil),
 		(*PeerRequest_Member)(nil),
 		(*PeerRequest_LeaderDead)(nil),
+		(*PeerRequest_Hash)(nil),
 	}
 	file_trivet_proto_msgTypes[59].OneofWrappers = []any{
 		(*PeerReply_Forward)(nil),
@@ -6245,6 +6408,7 @@ func file_trivet_proto_init() {
 		(*PeerReply_Promote)(nil),
 		(*PeerReply_Member)(nil),
 		(*PeerReply_LeaderDead)(nil),
+		(*PeerReply_Hash)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -6252,7 +6416,7 @@ func file_trivet_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_trivet_proto_rawDesc), len(file_trivet_proto_rawDesc)),
 			NumEnums:      4,
-			NumMessages:   72,
+			NumMessages:   74,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
