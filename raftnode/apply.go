@@ -69,6 +69,9 @@ func (f *fsm) apply(l *raft.Log) {
 		}
 	default:
 		f.n.store.Advance(l.Index)
+		if l.Type == raft.LogConfiguration {
+			f.n.committedConfiguration(l.Index, raft.DecodeConfiguration(l.Data))
+		}
 	}
 	if f.n.cfg.onApplied != nil {
 		f.n.cfg.onApplied(l.Index, f.n.store.Stats().Hash)
@@ -87,8 +90,9 @@ func (f *fsm) apply(l *raft.Log) {
 func (f *fsm) Restore(r io.ReadCloser) error {
 	defer r.Close()
 	err := f.n.store.Restore(r)
-	if at := f.n.store.Index(); err == nil && !f.n.snaps.wasOpened(at) {
-		err = fmt.Errorf("the newest one's state is of entry %d, its meta.json speaks of another", at)
+	meta := f.n.snaps.openedAt(f.n.store.Index())
+	if err == nil && meta == nil {
+		err = fmt.Errorf("the newest one's state is of entry %d, its meta.json speaks of another", f.n.store.Index())
 	}
 	if err != nil {
 		f.n.snapshots.failed(err)
@@ -102,6 +106,7 @@ func (f *fsm) Restore(r io.ReadCloser) error {
 		return err
 	}
 	index := f.n.store.Index()
+	f.n.committedConfiguration(meta.ConfigurationIndex, meta.Configuration)
 	f.n.snapshots.restored()
 	f.n.proposer.skipped(index)
 	f.n.appliedIndex.advance(index)

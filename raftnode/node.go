@@ -46,6 +46,8 @@ type Node struct {
 	proposer  *proposer
 	snapshots *snapshotter
 	commits   *commits
+	confs     *configurations
+	met       *met
 
 	confirmRounds, askRounds      rounds
 	appliedIndex, appliedRevision waiters
@@ -146,6 +148,8 @@ func Open(cfg Config) (_ *Node, err error) {
 		return nil, err
 	}
 	n.cluster = n.storage.cluster
+	n.confs = newConfigurations(cfg.ID, n.storage.joinedAt)
+	n.met = newMet(n.storage.met, n.storage.setMet)
 	if err := n.openRaft(ln); err != nil {
 		return nil, err
 	}
@@ -155,13 +159,11 @@ func Open(cfg Config) (_ *Node, err error) {
 		n.tellCommits,
 		n.takeSnapshots,
 		n.keepTime,
+		n.settle,
 	} {
 		n.spawn(loop)
 	}
 	n.port.start()
-	if known, err := n.peerAddress(n.cfg.ID); err == nil && known != n.cfg.AdvertisePeer {
-		n.log.Warn("the others look for this member at another address than it goes by", "known", known, "goes by", n.cfg.AdvertisePeer)
-	}
 	n.log.Info("member started", "cluster", n.cluster, "peer", ln.Addr().String(), "term", n.raft.CurrentTerm(),
 		"applied", n.store.Index(), "last", n.raft.LastIndex())
 	return n, nil
@@ -175,6 +177,8 @@ func (n *Node) openRaft(ln net.Listener) error {
 		n.commits.stored(logs[len(logs)-1].Index)
 	})
 	n.logs.applied = n.store.Index
+	n.logs.configured = func(l *raft.Log) { n.confs.store(l.Index, l.Data) }
+	n.logs.truncated = n.confs.cut
 	n.logs.storing = func(logs []*raft.Log) {
 		if n.proposer != nil { // the initial configuration comes before it
 			n.proposer.storing(logs)
@@ -207,6 +211,7 @@ func (n *Node) openRaft(ln net.Listener) error {
 	n.port.dialTo = cfg.Dial
 	n.port.address = n.peerAddress
 	n.port.silence = cfg.Timing.Election
+	n.port.members = n
 	n.port.serve = func(from string, c net.Conn) { servePeer(n.ctx, n, from, c) }
 	n.peers = newPeers(n.port)
 	nt := raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
@@ -224,7 +229,12 @@ func (n *Node) openRaft(ln net.Listener) error {
 	if err := n.stable.claim(cfg.ID, s.fresh); err != nil {
 		return err
 	}
-	if s.fresh {
+	switch {
+	case s.fresh && s.waits:
+		if err := s.ready(); err != nil {
+			return err
+		}
+	case s.fresh:
 		servers := make([]raft.Server, len(cfg.InitialCluster))
 		for i, p := range cfg.InitialCluster {
 			servers[i] = raft.Server{ID: raft.ServerID(p.ID), Address: raft.ServerAddress(p.Addr)}
@@ -273,6 +283,8 @@ func (n *Node) openRaft(ln net.Listener) error {
 	n.raftRuns.Store(true)
 	n.raft.RegisterObserver(raft.NewObserver(nil, false, n.observe))
 	n.transport.setState(n.raft.State, n.leads)
+	configuration := n.configuration
+	n.transport.configuration.Store(&configuration)
 	n.spawn(func() { n.followLeadership(notices) })
 	return nil
 }
@@ -314,6 +326,7 @@ func (n *Node) checkLog() error {
 		n.logs.snapshot(metas[0].Index, metas[0].Term)
 	}
 	switch {
+	case last == 0 && snapshot == 0 && n.storage.waits: // for its first entry
 	case last == 0 && snapshot == 0:
 		return fmt.Errorf("log in %s is empty and there is no snapshot: this member's data is lost", n.logs.where)
 	case last != 0 && first > snapshot+1:
@@ -340,12 +353,15 @@ func (n *Node) checkSnapshot() error {
 	return nil
 }
 
-// peerAddress finds where a member's peer port is.
+// peerAddress finds where a member's peer port is. A member that was let in and
+// has no entry yet looks where the others were then.
 func (n *Node) peerAddress(id string) (string, error) {
-	for _, s := range n.configuration().Servers {
-		if string(s.ID) == id {
-			return string(s.Address), nil
-		}
+	conf := n.configuration()
+	if s, ok := serverOf(conf, id); ok {
+		return string(s.Address), nil
+	}
+	if at := n.storage.peers[id]; at != "" && len(conf.Servers) == 0 {
+		return at, nil
 	}
 	return "", fmt.Errorf("%q is no member of the cluster", id)
 }

@@ -28,11 +28,18 @@ type simDisk struct {
 	hang    chan struct{}        // where set, writes wait for it to close
 	writes  int
 	boot    bool // bootstrapped
+	// What member.json and members.json hold.
+	incarnation  string
+	joined       *Joined
+	waits        bool
+	becomesVoter bool
+	met          map[string]metFolder
 }
 
 func newSimDisk() *simDisk {
 	return &simDisk{
-		entries: map[uint64]*raft.Log{}, kv: map[string][]byte{},
+		incarnation: newIncarnation(),
+		entries:     map[uint64]*raft.Log{}, kv: map[string][]byte{},
 		delay: func() time.Duration { return 300 * time.Microsecond },
 	}
 }
@@ -193,10 +200,30 @@ func (s *simSink) Close() error {
 func (d *simDisk) storage(cluster string) *storage {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return &storage{
+	locked := func(f func()) error {
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		f()
+		return nil
+	}
+	s := &storage{
 		cluster: cluster, log: d, logWhere: "simulated log", stable: d, where: "simulated stable store",
 		snapshots: simSnapshots{d}, fresh: !d.boot,
-		ready: func() error { d.boot = true; return nil },
-		close: func() {},
+		ready:       func() error { return locked(func() { d.boot = true }) },
+		close:       func() {},
+		incarnation: d.incarnation, joinedAt: 1,
+		waits:   d.waits,
+		arrived: func() error { return locked(func() { d.waits = false }) },
+		settled: func() error { return locked(func() { d.becomesVoter = false }) },
+		met:     d.met,
+		setMet:  func(m map[string]metFolder) error { return locked(func() { d.met = m }) },
 	}
+	s.becomesVoter.Store(d.becomesVoter)
+	if d.joined != nil {
+		s.joinedAt, s.peers = d.joined.Index, map[string]string{}
+		for _, p := range d.joined.Members {
+			s.peers[p.ID] = p.Addr
+		}
+	}
+	return s
 }

@@ -54,10 +54,8 @@ func (n *Node) role() string {
 	case raft.Candidate:
 		return "candidate"
 	}
-	for _, s := range n.configuration().Servers {
-		if string(s.ID) == n.cfg.ID && s.Suffrage != raft.Voter {
-			return "replica"
-		}
+	if s, ok := serverOf(n.configuration(), n.cfg.ID); !ok || s.Suffrage != raft.Voter {
+		return "replica"
 	}
 	return "follower"
 }
@@ -143,6 +141,7 @@ func (n *Node) serveMember(*trivetpb.MemberRequest) *trivetpb.MemberReply {
 		LastIndex:    n.raft.LastIndex(),
 		AppliedIndex: s.Index,
 		StateHash:    s.Hash,
+		Leader:       n.leaderID(),
 	}
 	if err := n.failure(); err != nil {
 		r.Failed = err.Error()

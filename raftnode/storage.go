@@ -1,9 +1,12 @@
 package raftnode
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
@@ -27,6 +30,19 @@ type storage struct {
 	fresh bool
 	ready func() error
 	close func()
+
+	// Of member.json. waits is set while a member that was let in has had no
+	// entry yet; arrived is called when it has. settled is called once it is the
+	// voter that it was to become.
+	incarnation      string
+	joinedAt         uint64
+	peers            map[string]string
+	becomesVoter     atomic.Bool
+	waits            bool
+	arrived, settled func() error
+	// The content of members.json, and what writes it.
+	met    map[string]metFolder
+	setMet func(map[string]metFolder) error
 }
 
 // openStorage opens the data folder, or makes it.
@@ -54,8 +70,22 @@ func openStorage(c *Config, log hclog.Logger) (s *storage, err error) {
 	if err != nil {
 		return nil, err
 	}
+	if id.State == stateJoining {
+		if err := id.join(c); err != nil {
+			return nil, err
+		}
+	}
 	if err := os.MkdirAll(dir.file("raft", "wal"), 0o700); err != nil {
 		return nil, err
+	}
+	// member.json is written in Open, and later by the state machine and by the
+	// one that settles the membership.
+	var writing sync.Mutex
+	change := func(f func()) error {
+		writing.Lock()
+		defer writing.Unlock()
+		f()
+		return dir.setIdentity(id)
 	}
 	s = &storage{
 		cluster: id.Cluster,
@@ -63,9 +93,24 @@ func openStorage(c *Config, log hclog.Logger) (s *storage, err error) {
 		where:   dir.file("raft", "stable.db"),
 		close:   closeAll,
 		ready: func() error {
-			id.State = stateReady
-			return dir.setIdentity(id)
+			return change(func() {
+				if id.State = stateReady; len(id.Peers) > 0 {
+					id.State = stateJoined
+				}
+			})
 		},
+		incarnation: id.Incarnation,
+		joinedAt:    id.JoinedAt,
+		peers:       id.Peers,
+
+		waits:   id.State == stateJoining || id.State == stateJoined,
+		arrived: func() error { return change(func() { id.State = stateReady }) },
+		settled: func() error { return change(func() { id.BecomesVoter = false }) },
+		setMet:  dir.setMet,
+	}
+	s.becomesVoter.Store(id.BecomesVoter)
+	if s.met, err = dir.readMet(); err != nil {
+		return nil, err
 	}
 
 	stable, err := openBolt(s.where, fresh)
@@ -107,6 +152,22 @@ func openStorage(c *Config, log hclog.Logger) (s *storage, err error) {
 		return nil, err
 	}
 	return s, nil
+}
+
+// join has the cluster let the member in.
+func (id *identity) join(c *Config) error {
+	joined, err := c.Join(JoinRequest{ID: c.ID, Peer: c.AdvertisePeer, Incarnation: id.Incarnation})
+	if err != nil {
+		return err
+	}
+	if joined.Cluster == "" || joined.Index == 0 || len(joined.Members) == 0 {
+		return errors.New("the cluster to join does not say who it is")
+	}
+	id.Cluster, id.JoinedAt, id.Peers = joined.Cluster, joined.Index, map[string]string{}
+	for _, p := range joined.Members {
+		id.Peers[p.ID] = p.Addr
+	}
+	return nil
 }
 
 // openWAL opens the log in dir; its own bolt file may be damaged.
