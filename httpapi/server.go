@@ -34,6 +34,7 @@ type Node interface {
 	Cluster(ctx context.Context) (raftnode.ClusterStatus, error)
 	// Ready returns the reasons why the node cannot serve; none: it can.
 	Ready(maxLag uint64) []string
+	Membership
 }
 
 var _ Node = (*raftnode.Node)(nil)

@@ -40,7 +40,7 @@ func (n *Node) changeHere(ctx context.Context, req *trivetpb.MembershipRequest) 
 			return refuse(p)
 		}
 		_, index, _ := n.confs.now()
-		return &trivetpb.MembershipReply{Index: index, Changed: true}
+		return &trivetpb.MembershipReply{Index: index, Changed: true, Leader: n.awaitLeader(ctx)}
 	}
 	for {
 		lead := n.proposer.leading()
@@ -353,6 +353,20 @@ func (n *Node) transferTo(ctx context.Context, to string) *trivetpb.Problem {
 	}
 	// The other may win yet.
 	return &trivetpb.Problem{Code: trivetpb.Code_TIMEOUT, Unknown: true, Detail: err.Error()}
+}
+
+// awaitLeader waits a moment until this node has heard who leads; "" where it
+// has not.
+func (n *Node) awaitLeader(ctx context.Context) string {
+	ctx, cancel := context.WithTimeout(ctx, 2*n.cfg.Timing.Election)
+	defer cancel()
+	for {
+		signal := n.changes()
+		if id := n.leaderID(); id != "" || ctx.Err() != nil || n.ctx.Err() != nil {
+			return id
+		}
+		n.awaitChange(ctx, signal)
+	}
 }
 
 // stillLeads says to look again where a leadership is over.

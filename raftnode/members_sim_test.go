@@ -221,7 +221,7 @@ func TestSimMembershipRefusals(t *testing.T) {
 			}, conflict, "came back with another data folder: remove it and add it again"},
 			{"promote nobody", func(ctx context.Context, n *Node) error { _, err := n.PromoteMember(ctx, "n4"); return err }, missing, "there is no member n4"},
 			{"demote nobody", func(ctx context.Context, n *Node) error { _, err := n.DemoteMember(ctx, "n4"); return err }, missing, "there is no member n4"},
-			{"transfer to nobody", func(ctx context.Context, n *Node) error { return n.Transfer(ctx, "n4") }, conflict, "no voter to transfer leadership to"},
+			{"transfer to nobody", func(ctx context.Context, n *Node) error { _, err := n.Transfer(ctx, "n4"); return err }, conflict, "no voter to transfer leadership to"},
 		} {
 			for _, n := range s.up() {
 				ctx, cancel := within(2 * time.Second)

@@ -43,6 +43,8 @@ type MemberChange struct {
 	CatchingUp bool
 	// Members are all members now.
 	Members []ConfiguredMember
+
+	leader string
 }
 
 // ConfiguredMember is a member as the configuration has it.
@@ -89,10 +91,11 @@ func (n *Node) DemoteMember(ctx context.Context, id string) (MemberChange, error
 	return n.changeMembers(ctx, &trivetpb.MembershipRequest{Change: trivetpb.MembershipRequest_DEMOTE, Id: id})
 }
 
-// Transfer is TransferLeadership on any node, with the errors of AddMember.
-func (n *Node) Transfer(ctx context.Context, to string) error {
-	_, err := n.changeMembers(ctx, &trivetpb.MembershipRequest{Change: trivetpb.MembershipRequest_TRANSFER, Id: to})
-	return err
+// Transfer is TransferLeadership on any node, with the errors of AddMember. It
+// returns who leads then, "" where that was not heard in time.
+func (n *Node) Transfer(ctx context.Context, to string) (leader string, err error) {
+	c, err := n.changeMembers(ctx, &trivetpb.MembershipRequest{Change: trivetpb.MembershipRequest_TRANSFER, Id: to})
+	return c.leader, err
 }
 
 // changeMembers takes a change to the leader, again and again until it has an
@@ -244,7 +247,7 @@ func checkMembership(req *trivetpb.MembershipRequest) *trivetpb.Problem {
 const maxIncarnation = 64
 
 func memberChange(r *trivetpb.MembershipReply) MemberChange {
-	c := MemberChange{Index: r.Index, Changed: r.Changed, CatchingUp: r.CatchingUp}
+	c := MemberChange{Index: r.Index, Changed: r.Changed, CatchingUp: r.CatchingUp, leader: r.Leader}
 	for _, m := range r.Members {
 		c.Members = append(c.Members, ConfiguredMember{ID: m.Id, Peer: m.Peer, Voter: m.Voter})
 	}

@@ -5723,8 +5723,10 @@ type MembershipReply struct {
 	// changed is unset where it was so before.
 	Changed bool `protobuf:"varint,3,opt,name=changed,proto3" json:"changed,omitempty"`
 	// catching_up: the member was added but does not vote yet.
-	CatchingUp    bool                `protobuf:"varint,4,opt,name=catching_up,json=catchingUp,proto3" json:"catching_up,omitempty"`
-	Members       []*ConfiguredMember `protobuf:"bytes,5,rep,name=members,proto3" json:"members,omitempty"`
+	CatchingUp bool                `protobuf:"varint,4,opt,name=catching_up,json=catchingUp,proto3" json:"catching_up,omitempty"`
+	Members    []*ConfiguredMember `protobuf:"bytes,5,rep,name=members,proto3" json:"members,omitempty"`
+	// leader goes with TRANSFER: who leads now, as far as is known.
+	Leader        string `protobuf:"bytes,6,opt,name=leader,proto3" json:"leader,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -5792,6 +5794,13 @@ func (x *MembershipReply) GetMembers() []*ConfiguredMember {
 		return x.Members
 	}
 	return nil
+}
+
+func (x *MembershipReply) GetLeader() string {
+	if x != nil {
+		return x.Leader
+	}
+	return ""
 }
 
 // ConfiguredMember is a member as the configuration has it.
@@ -6257,14 +6266,15 @@ const file_trivet_proto_rawDesc = "" +
 	"\n" +
 	"\x06DEMOTE\x10\x04\x12\b\n" +
 	"\x04MOVE\x10\x05\x12\f\n" +
-	"\bTRANSFER\x10\x06\"\xc7\x01\n" +
+	"\bTRANSFER\x10\x06\"\xdf\x01\n" +
 	"\x0fMembershipReply\x12,\n" +
 	"\aproblem\x18\x01 \x01(\v2\x12.trivet.v1.ProblemR\aproblem\x12\x14\n" +
 	"\x05index\x18\x02 \x01(\x04R\x05index\x12\x18\n" +
 	"\achanged\x18\x03 \x01(\bR\achanged\x12\x1f\n" +
 	"\vcatching_up\x18\x04 \x01(\bR\n" +
 	"catchingUp\x125\n" +
-	"\amembers\x18\x05 \x03(\v2\x1b.trivet.v1.ConfiguredMemberR\amembers\"L\n" +
+	"\amembers\x18\x05 \x03(\v2\x1b.trivet.v1.ConfiguredMemberR\amembers\x12\x16\n" +
+	"\x06leader\x18\x06 \x01(\tR\x06leader\"L\n" +
 	"\x10ConfiguredMember\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04peer\x18\x02 \x01(\tR\x04peer\x12\x14\n" +
