@@ -33,6 +33,8 @@ type Node struct {
 	cluster string
 	log     *slog.Logger
 	started time.Time
+	// advertise is where the others are to look for this member.
+	advertise string
 
 	storage   *storage
 	logs      *guardedLog
@@ -141,7 +143,8 @@ func Open(cfg Config) (_ *Node, err error) {
 			return nil, fmt.Errorf("peer port: %w", err)
 		}
 	}
-	if n.cfg.AdvertisePeer == "" {
+	// One that listens on every address goes by the one that the cluster knows.
+	if tcp, ok := ln.Addr().(*net.TCPAddr); n.cfg.AdvertisePeer == "" && (!ok || !tcp.IP.IsUnspecified()) {
 		n.cfg.AdvertisePeer = ln.Addr().String()
 	}
 	if n.storage, err = openStorage(&n.cfg, newRaftLog(n.log, &n.raftQuiet)); err != nil {
@@ -152,6 +155,10 @@ func Open(cfg Config) (_ *Node, err error) {
 	n.met = newMet(n.storage.met, n.storage.setMet)
 	if err := n.openRaft(ln); err != nil {
 		return nil, err
+	}
+	n.advertise = n.cfg.AdvertisePeer
+	if n.advertise == "" {
+		n.advertise = n.knownAt()
 	}
 
 	for _, loop := range []func(){

@@ -144,8 +144,8 @@ func (n *Node) settle() {
 		s, there := serverOf(conf, n.cfg.ID)
 		var req *trivetpb.MembershipRequest
 		switch {
-		case n.knownAt() != n.cfg.AdvertisePeer:
-			req = &trivetpb.MembershipRequest{Change: trivetpb.MembershipRequest_MOVE, Id: n.cfg.ID, Peer: n.cfg.AdvertisePeer}
+		case n.knownAt() != n.advertise:
+			req = &trivetpb.MembershipRequest{Change: trivetpb.MembershipRequest_MOVE, Id: n.cfg.ID, Peer: n.advertise}
 		case there && s.Suffrage != raft.Voter && n.storage.becomesVoter.Load():
 			req = &trivetpb.MembershipRequest{Change: trivetpb.MembershipRequest_PROMOTE, Id: n.cfg.ID}
 		}

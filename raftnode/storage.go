@@ -156,6 +156,9 @@ func openStorage(c *Config, log hclog.Logger) (s *storage, err error) {
 
 // join has the cluster let the member in.
 func (id *identity) join(c *Config) error {
+	if !isAddress(c.AdvertisePeer) {
+		return fmt.Errorf("joining a cluster takes an address under which the other members reach this one, not %q", c.AdvertisePeer)
+	}
 	joined, err := c.Join(JoinRequest{ID: c.ID, Peer: c.AdvertisePeer, Incarnation: id.Incarnation})
 	if err != nil {
 		return err

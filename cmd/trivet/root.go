@@ -70,7 +70,7 @@ This one binary runs nodes and talks to them. The quickest way to see it:
 	}
 	for _, cmd := range []*cobra.Command{
 		newGet(), newPut(), newDelete(), newList(), newAdd(), newTxn(), newWatch(), newLease(), newLock(), newSnapshot(),
-		newStatus(), newBench(),
+		newStatus(), newCluster(), newBench(),
 	} {
 		cmd.GroupID = groupTalk
 		root.AddCommand(cmd)
