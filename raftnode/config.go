@@ -176,6 +176,15 @@ func ParseInitialCluster(s string) ([]Peer, error) {
 	return peers, checkPeers(peers)
 }
 
+// addresses are the peers by id.
+func addresses(peers []Peer) map[string]string {
+	m := make(map[string]string, len(peers))
+	for _, p := range peers {
+		m[p.ID] = p.Addr
+	}
+	return m
+}
+
 func checkPeers(peers []Peer) error {
 	ids, addrs := map[string]bool{}, map[string]bool{}
 	for _, p := range peers {

@@ -23,12 +23,17 @@ import (
 //
 // Making one is done in steps, each of which a crash may end:
 //
-//  1. member.json with "state":"new". Found at a start, everything else is
-//     removed and made again: the member has never run, so it has promised
-//     nothing.
-//  2. Empty stores, and the initial configuration as log entry 1 of term 1.
-//  3. member.json with "state":"ready". From here on a log or snapshot that is
-//     missing is a fault, never a fresh start.
+//  1. member.json with "state":"new" and the folder's incarnation. Found at a
+//     start, everything else is removed and made again: the member has taken part
+//     in nothing, so it has promised nothing.
+//  2. Empty stores.
+//  3. member.json with "state":"formed", once the member has met all other first
+//     ones (formation.go).
+//  4. The initial configuration as log entry 1 of term 1; made again at a start
+//     where it is missing. The member votes after that.
+//  5. member.json with "state":"ready", when the first configuration is applied.
+//     From here on a log or snapshot that is missing is a fault, never a fresh
+//     start.
 //
 // That of a member that joins a running cluster is made in these:
 //
@@ -56,7 +61,8 @@ type identity struct {
 	// JoinedAt is the log entry by which this folder was let in: 1 for a first
 	// member.
 	JoinedAt uint64 `json:"joined_at,omitempty"`
-	// Peers are the members and their addresses when this one was let in.
+	// Peers are the members and their addresses when this one was let in, or the
+	// first members.
 	Peers map[string]string `json:"peers,omitempty"`
 	// BecomesVoter is set until the member has become the voter that it was
 	// started to be.
@@ -66,6 +72,7 @@ type identity struct {
 const (
 	identityFormat = 1
 	stateNew       = "new"
+	stateFormed    = "formed"
 	stateJoining   = "joining"
 	stateJoined    = "joined"
 	stateReady     = "ready"
@@ -120,7 +127,7 @@ func (d *dataDir) identity() (*identity, error) {
 		return nil, fmt.Errorf("%s: the data folder has format %d; this version knows %d", path, id.Format, identityFormat)
 	}
 	switch id.State {
-	case stateNew, stateJoined, stateReady:
+	case stateNew, stateFormed, stateJoined, stateReady:
 		if id.ID != "" && id.Cluster != "" {
 			return id, nil
 		}
@@ -200,9 +207,13 @@ func (d *dataDir) claim(c *Config) (*identity, bool, error) {
 	if id != nil && id.ID != c.ID {
 		return nil, false, fmt.Errorf("data folder %s belongs to member %s of cluster %s, not to %s", d.path, id.ID, id.Cluster, c.ID)
 	}
-	if id != nil && (id.State == stateReady || id.State == stateJoined) {
+	if id != nil && (id.State == stateReady || id.State == stateJoined || id.State == stateFormed) {
 		if c.LogStore != "" && id.LogStore != c.LogStore {
 			return nil, false, fmt.Errorf("data folder %s has a log of kind %q, not %q", d.path, id.LogStore, c.LogStore)
+		}
+		if id.Incarnation == "" { // of a version that had none
+			id.Incarnation, id.JoinedAt = newIncarnation(), 1
+			return id, false, d.setIdentity(id)
 		}
 		return id, false, nil
 	}
@@ -229,6 +240,7 @@ func (d *dataDir) claim(c *Config) (*identity, bool, error) {
 		}
 		made.State, made.JoinedAt = stateNew, 1
 		made.Cluster = clusterID(c.InitialCluster, c.ClusterToken)
+		made.Peers = addresses(c.InitialCluster)
 	}
 	for _, name := range others { // of a member that has never run
 		if err := os.RemoveAll(d.file(name)); err != nil {

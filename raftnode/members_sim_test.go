@@ -42,7 +42,7 @@ func (s *sim) letIn(ctx context.Context, id string, via *Node, replica bool) err
 		joined.Members = append(joined.Members, Peer{ID: other.ID, Addr: other.Peer})
 	}
 	m.disk.mu.Lock()
-	m.disk.joined, m.disk.waits, m.disk.becomesVoter = joined, true, !replica
+	m.disk.joined, m.disk.becomesVoter = joined, !replica
 	m.disk.mu.Unlock()
 	return nil
 }
@@ -505,7 +505,7 @@ func TestSimJoinGoesOnAfterACrash(t *testing.T) {
 		// Let in, and gone before that was written down.
 		disk := s.members["n4"].disk
 		require.NoError(t, s.letIn(ctx, "n4", leader, false))
-		disk.joined, disk.waits = nil, false
+		disk.joined = nil
 		require.NoError(t, s.letIn(ctx, "n4", leader, false))
 		// Written down, and gone before it ran; then before it heard of anybody.
 		s.isolate("n4")

@@ -63,15 +63,19 @@ var errOtherFolder = errors.New("came back with another data folder")
 
 // check says whether a member's folder is the one that it had, and remembers a
 // new one before it returns: what that one acknowledges may be counted from then
-// on.
-func (m *met) check(id, incarnation string, joinedAt uint64) error {
+// on. While this member has yet to begin (forming), so has whatever it met: then
+// any folder will do that is not the one that another member began with.
+func (m *met) check(id, incarnation string, joinedAt uint64, forming bool) error {
 	known, same := m.known(id, incarnation, joinedAt)
+	if forming && errors.Is(same, errOtherFolder) {
+		same = nil
+	}
 	if same != nil || known {
 		return same
 	}
 	m.writing.Lock()
 	defer m.writing.Unlock()
-	if known, same := m.known(id, incarnation, joinedAt); same != nil || known {
+	if known, same := m.known(id, incarnation, joinedAt); !forming && same != nil || known {
 		return same
 	}
 	return m.set(map[string]metFolder{id: {incarnation, joinedAt}})

@@ -50,6 +50,8 @@ type Node struct {
 	commits   *commits
 	confs     *configurations
 	met       *met
+	formation formation
+	formed    atomic.Bool
 
 	confirmRounds, askRounds      rounds
 	appliedIndex, appliedRevision waiters
@@ -166,6 +168,7 @@ func Open(cfg Config) (_ *Node, err error) {
 		n.tellCommits,
 		n.takeSnapshots,
 		n.keepTime,
+		n.form,
 		n.settle,
 	} {
 		n.spawn(loop)
@@ -236,22 +239,13 @@ func (n *Node) openRaft(ln net.Listener) error {
 	if err := n.stable.claim(cfg.ID, s.fresh); err != nil {
 		return err
 	}
-	switch {
-	case s.fresh && s.waits:
-		if err := s.ready(); err != nil {
+	if s.fresh && s.joins {
+		if err := s.joined(); err != nil {
 			return err
 		}
-	case s.fresh:
-		servers := make([]raft.Server, len(cfg.InitialCluster))
-		for i, p := range cfg.InitialCluster {
-			servers[i] = raft.Server{ID: raft.ServerID(p.ID), Address: raft.ServerAddress(p.Addr)}
-		}
-		if err := raft.BootstrapCluster(rc, n.logs, n.stable, n.snaps, n.transport, raft.Configuration{Servers: servers}); err != nil {
-			return fmt.Errorf("making the data folder: %w", err)
-		}
-		if err := s.ready(); err != nil {
-			return err
-		}
+	}
+	if err := n.bootstrap(rc); err != nil {
+		return err
 	}
 	if err := n.checkLog(); err != nil {
 		return err
@@ -368,7 +362,7 @@ func (n *Node) peerAddress(id string) (string, error) {
 		return string(s.Address), nil
 	}
 	if at := n.storage.peers[id]; at != "" && len(conf.Servers) == 0 {
-		return at, nil
+		return at, nil // let in, or to be one of the first, and no entry yet
 	}
 	return "", fmt.Errorf("%q is no member of the cluster", id)
 }

@@ -185,7 +185,9 @@ func (p *peerPort) answer(c net.Conn) (kind byte, from string, err error) {
 	default:
 		if p.members != nil {
 			p.members.admit(&hello, &reply)
-			refused = reply.Refused
+			if refused = reply.Refused; refused == "" && head[0] == streamRaft && reply.Forming {
+				refused = fmt.Sprintf("member %s waits until all first members of the new cluster have met", p.id)
+			}
 		}
 		if refused == "" && !p.name(c, &hello) {
 			refused = fmt.Sprintf("member %s has too many connections here", hello.From)

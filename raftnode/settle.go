@@ -32,23 +32,40 @@ import (
 // member of its cluster any more.
 var ErrRemoved = errors.New("was removed from the cluster")
 
+// errRefusedFolder is wrapped by why a node took itself out of service that others
+// know with another data folder.
+var errRefusedFolder = errors.New("the others refuse this data folder")
+
 var _ members = (*Node)(nil)
 
 func (n *Node) introduce(h *trivetpb.Hello) {
 	h.Incarnation, h.JoinedAt = n.storage.incarnation, n.storage.joinedAt
 	h.ConfigIndex = n.confs.claim()
-	h.Address = n.cfg.AdvertisePeer
+	h.Address, h.Forming = n.cfg.AdvertisePeer, n.forming()
 }
 
 func (n *Node) admit(h *trivetpb.Hello, r *trivetpb.HelloReply) {
 	_, index, _ := n.confs.now()
 	r.ConfigIndex = index
 	r.Incarnation, r.JoinedAt = n.storage.incarnation, n.storage.joinedAt
+	r.Forming = n.forming()
+	r.Knew = h.Incarnation != "" && n.met.folder(h.From) == h.Incarnation
 	conf := n.configuration()
 	known, there := serverOf(conf, h.From)
+	if r.Forming {
+		if known.Address = raft.ServerAddress(n.storage.peers[h.From]); known.Address != "" {
+			there = true
+		}
+	}
 	if !there && h.ConfigIndex <= index {
 		r.Code = trivetpb.HelloReply_NOT_A_MEMBER
 		r.Refused = fmt.Sprintf("member %s is no member of the cluster as of log entry %d", h.From, index)
+		return
+	}
+	if h.Forming && !r.Forming && !r.Knew && !mutant.On("any-folder") {
+		// It is not written down, or it would be known the next time.
+		r.Code = trivetpb.HelloReply_OTHER_FOLDER
+		r.Refused = fmt.Sprintf("member %s %v: remove it and add it again", h.From, errOtherFolder)
 		return
 	}
 	if err := n.meet(h.From, h.Incarnation, h.JoinedAt); err != nil {
@@ -68,9 +85,12 @@ func (n *Node) answered(id string, r *trivetpb.HelloReply) error {
 	case r.Code == trivetpb.HelloReply_NOT_A_MEMBER && r.ConfigIndex > n.confs.claim():
 		n.fail(fmt.Errorf("member %s %w at log entry %d or before", n.cfg.ID, ErrRemoved, r.ConfigIndex))
 	case r.Code == trivetpb.HelloReply_OTHER_FOLDER:
-		n.fail(errors.New(r.Refused))
+		n.fail(fmt.Errorf("%w: %s", errRefusedFolder, r.Refused))
 	case r.Refused == "":
-		return n.meet(id, r.Incarnation, r.JoinedAt)
+		if err := n.meet(id, r.Incarnation, r.JoinedAt); err != nil {
+			return err
+		}
+		n.formation.met(id, r)
 	}
 	return nil
 }
@@ -79,7 +99,7 @@ func (n *Node) answered(id string, r *trivetpb.HelloReply) error {
 // it takes the place of.
 func (n *Node) meet(id, incarnation string, joinedAt uint64) error {
 	before := n.met.folder(id)
-	if err := n.met.check(id, incarnation, joinedAt); err != nil {
+	if err := n.met.check(id, incarnation, joinedAt, n.forming()); err != nil {
 		return err
 	}
 	if before != "" && incarnation != "" && before != incarnation {
@@ -193,12 +213,13 @@ func (n *Node) knownAt() string {
 
 // callOthers asks each other member for nothing that matters: the handshake is
 // what counts.
-func (n *Node) callOthers() {
+func (n *Node) callOthers() { n.call(n.others()) }
+
+func (n *Node) call(ids []string) {
 	ctx, cancel := context.WithTimeout(n.ctx, memberTimeout)
 	defer cancel()
 	done := make(chan struct{})
-	others := n.others()
-	for _, id := range others {
+	for _, id := range ids {
 		if !n.spawn(func() {
 			n.askMember(ctx, id)
 			select {
@@ -209,7 +230,7 @@ func (n *Node) callOthers() {
 			return
 		}
 	}
-	for range others {
+	for range ids {
 		select {
 		case <-done:
 		case <-ctx.Done():

@@ -97,7 +97,7 @@ func (s *sim) start(id string) *Node {
 		ID: id, InitialCluster: s.peers(), PeerListener: s.net.listenAt(id, m.at), AdvertisePeer: m.at,
 		Dial:    func(ctx context.Context, address string) (net.Conn, error) { return s.net.dial(ctx, id, address) },
 		Logger:  testLog(s.t),
-		storage: m.disk.storage("sim"),
+		storage: m.disk.storage("sim", s.peers()),
 		onApplied: func(index, hash uint64) {
 			s.mu.Lock()
 			defer s.mu.Unlock()

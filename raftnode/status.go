@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"sort"
+	"strings"
 	"sync"
 	"time"
 
@@ -54,10 +55,11 @@ func (n *Node) role() string {
 	case raft.Candidate:
 		return "candidate"
 	}
-	if s, ok := serverOf(n.configuration(), n.cfg.ID); !ok || s.Suffrage != raft.Voter {
-		return "replica"
+	conf := n.configuration()
+	if s, ok := serverOf(conf, n.cfg.ID); ok && s.Suffrage == raft.Voter || n.forming() {
+		return "follower"
 	}
-	return "follower"
+	return "replica"
 }
 
 // Member is one member as the node that was asked sees it.
@@ -91,6 +93,11 @@ func (n *Node) Cluster(ctx context.Context) (ClusterStatus, error) {
 		return ClusterStatus{}, err
 	}
 	servers := n.configuration().Servers
+	if len(servers) == 0 {
+		for id, at := range n.storage.peers { // as far as it was told
+			servers = append(servers, raft.Server{ID: raft.ServerID(id), Address: raft.ServerAddress(at)})
+		}
+	}
 	cs := ClusterStatus{
 		Cluster: n.cluster,
 		Leader:  n.leaderID(),
@@ -193,6 +200,9 @@ func (n *Node) Ready(maxLag uint64) []string {
 	}
 	if n.leaving() {
 		reasons = append(reasons, "the node is stopping")
+	}
+	if absent := n.absent(); len(absent) > 0 {
+		reasons = append(reasons, "the new cluster waits until all its first members have met; not yet here: "+strings.Join(absent, ", "))
 	}
 	if n.leaderID() == "" {
 		reasons = append(reasons, "no leader is known")

@@ -25,21 +25,31 @@ type storage struct {
 	where     string // of stable
 	snapshots raft.SnapshotStore
 	snapWhere string
-	// fresh is set where the initial configuration is still to be written;
-	// ready is called once it is.
+	// fresh is set where the stores were just made.
 	fresh bool
-	ready func() error
 	close func()
 
-	// Of member.json. waits is set while a member that was let in has had no
-	// entry yet; arrived is called when it has. settled is called once it is the
-	// voter that it was to become.
-	incarnation      string
-	joinedAt         uint64
-	peers            map[string]string
-	becomesVoter     atomic.Bool
-	waits            bool
-	arrived, settled func() error
+	// Of member.json (datadir.go says what its states mean). incarnation is the
+	// folder's, joinedAt by which entry it was let in, peers who the others were
+	// then.
+	incarnation string
+	joinedAt    uint64
+	peers       map[string]string
+	// joins is set for one that joins, in place of being one of the first; joined
+	// is called once its stores are made.
+	joins  bool
+	joined func() error
+	// formed is set once a first member has met all others; setFormed says so.
+	formed    bool
+	setFormed func() error
+	// waits is set while the member has applied no configuration that has it;
+	// arrived is called when it has.
+	waits   bool
+	arrived func() error
+	// becomesVoter is set until a member that joins votes, where it is to; settled
+	// is called when it does.
+	becomesVoter atomic.Bool
+	settled      func() error
 	// The content of members.json, and what writes it.
 	met    map[string]metFolder
 	setMet func(map[string]metFolder) error
@@ -88,25 +98,22 @@ func openStorage(c *Config, log hclog.Logger) (s *storage, err error) {
 		return dir.setIdentity(id)
 	}
 	s = &storage{
-		cluster: id.Cluster,
-		fresh:   fresh,
-		where:   dir.file("raft", "stable.db"),
-		close:   closeAll,
-		ready: func() error {
-			return change(func() {
-				if id.State = stateReady; len(id.Peers) > 0 {
-					id.State = stateJoined
-				}
-			})
-		},
+		cluster:     id.Cluster,
+		fresh:       fresh,
+		where:       dir.file("raft", "stable.db"),
+		close:       closeAll,
 		incarnation: id.Incarnation,
 		joinedAt:    id.JoinedAt,
 		peers:       id.Peers,
 
-		waits:   id.State == stateJoining || id.State == stateJoined,
-		arrived: func() error { return change(func() { id.State = stateReady }) },
-		settled: func() error { return change(func() { id.BecomesVoter = false }) },
-		setMet:  dir.setMet,
+		joins:     id.State == stateJoining || id.State == stateJoined,
+		joined:    func() error { return change(func() { id.State = stateJoined }) },
+		formed:    id.State != stateNew,
+		setFormed: func() error { return change(func() { id.State = stateFormed }) },
+		waits:     id.State != stateReady,
+		arrived:   func() error { return change(func() { id.State = stateReady }) },
+		settled:   func() error { return change(func() { id.BecomesVoter = false }) },
+		setMet:    dir.setMet,
 	}
 	s.becomesVoter.Store(id.BecomesVoter)
 	if s.met, err = dir.readMet(); err != nil {
@@ -166,10 +173,7 @@ func (id *identity) join(c *Config) error {
 	if joined.Cluster == "" || joined.Index == 0 || len(joined.Members) == 0 {
 		return errors.New("the cluster to join does not say who it is")
 	}
-	id.Cluster, id.JoinedAt, id.Peers = joined.Cluster, joined.Index, map[string]string{}
-	for _, p := range joined.Members {
-		id.Peers[p.ID] = p.Addr
-	}
+	id.Cluster, id.JoinedAt, id.Peers = joined.Cluster, joined.Index, addresses(joined.Members)
 	return nil
 }
 

@@ -4597,7 +4597,10 @@ type Hello struct {
 	// config_index is the newest configuration known to the caller that has it.
 	ConfigIndex uint64 `protobuf:"varint,22,opt,name=config_index,json=configIndex,proto3" json:"config_index,omitempty"`
 	// address is where the caller's peer port is now.
-	Address       string `protobuf:"bytes,23,opt,name=address,proto3" json:"address,omitempty"`
+	Address string `protobuf:"bytes,23,opt,name=address,proto3" json:"address,omitempty"`
+	// forming: the caller is one of the first members of a new cluster, and has not
+	// met all others yet.
+	Forming       bool `protobuf:"varint,24,opt,name=forming,proto3" json:"forming,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -4688,6 +4691,13 @@ func (x *Hello) GetAddress() string {
 	return ""
 }
 
+func (x *Hello) GetForming() bool {
+	if x != nil {
+		return x.Forming
+	}
+	return false
+}
+
 type HelloReply struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// refused is empty where the caller is welcome, else the reason.
@@ -4696,8 +4706,13 @@ type HelloReply struct {
 	Code        HelloReply_Code `protobuf:"varint,20,opt,name=code,proto3,enum=trivet.v1.HelloReply_Code" json:"code,omitempty"`
 	ConfigIndex uint64          `protobuf:"varint,21,opt,name=config_index,json=configIndex,proto3" json:"config_index,omitempty"`
 	// incarnation and joined_at are the answering member's own.
-	Incarnation   string `protobuf:"bytes,22,opt,name=incarnation,proto3" json:"incarnation,omitempty"`
-	JoinedAt      uint64 `protobuf:"varint,23,opt,name=joined_at,json=joinedAt,proto3" json:"joined_at,omitempty"`
+	Incarnation string `protobuf:"bytes,22,opt,name=incarnation,proto3" json:"incarnation,omitempty"`
+	JoinedAt    uint64 `protobuf:"varint,23,opt,name=joined_at,json=joinedAt,proto3" json:"joined_at,omitempty"`
+	// forming: the answering member is one of the first of a new cluster, and has
+	// not met all others yet.
+	Forming bool `protobuf:"varint,24,opt,name=forming,proto3" json:"forming,omitempty"`
+	// knew: it had met the caller with this very data folder before.
+	Knew          bool `protobuf:"varint,25,opt,name=knew,proto3" json:"knew,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -4765,6 +4780,20 @@ func (x *HelloReply) GetJoinedAt() uint64 {
 		return x.JoinedAt
 	}
 	return 0
+}
+
+func (x *HelloReply) GetForming() bool {
+	if x != nil {
+		return x.Forming
+	}
+	return false
+}
+
+func (x *HelloReply) GetKnew() bool {
+	if x != nil {
+		return x.Knew
+	}
+	return false
 }
 
 // PeerRequest is a request between members on a PEER stream; replies carry the
@@ -6169,7 +6198,7 @@ const file_trivet_proto_rawDesc = "" +
 	"\vdeadline_ms\x18\x04 \x01(\x04R\n" +
 	"deadlineMs\"*\n" +
 	"\x0eSnapshotFooter\x12\x18\n" +
-	"\arecords\x18\x01 \x01(\x04R\arecords\"\xe2\x01\n" +
+	"\arecords\x18\x01 \x01(\x04R\arecords\"\xfc\x01\n" +
 	"\x05Hello\x12\x1a\n" +
 	"\bprotocol\x18\x01 \x01(\rR\bprotocol\x12\x1d\n" +
 	"\n" +
@@ -6179,14 +6208,17 @@ const file_trivet_proto_rawDesc = "" +
 	"\vincarnation\x18\x14 \x01(\tR\vincarnation\x12\x1b\n" +
 	"\tjoined_at\x18\x15 \x01(\x04R\bjoinedAt\x12!\n" +
 	"\fconfig_index\x18\x16 \x01(\x04R\vconfigIndex\x12\x18\n" +
-	"\aaddress\x18\x17 \x01(\tR\aaddress\"\xee\x01\n" +
+	"\aaddress\x18\x17 \x01(\tR\aaddress\x12\x18\n" +
+	"\aforming\x18\x18 \x01(\bR\aforming\"\x9c\x02\n" +
 	"\n" +
 	"HelloReply\x12\x18\n" +
 	"\arefused\x18\x01 \x01(\tR\arefused\x12.\n" +
 	"\x04code\x18\x14 \x01(\x0e2\x1a.trivet.v1.HelloReply.CodeR\x04code\x12!\n" +
 	"\fconfig_index\x18\x15 \x01(\x04R\vconfigIndex\x12 \n" +
 	"\vincarnation\x18\x16 \x01(\tR\vincarnation\x12\x1b\n" +
-	"\tjoined_at\x18\x17 \x01(\x04R\bjoinedAt\"4\n" +
+	"\tjoined_at\x18\x17 \x01(\x04R\bjoinedAt\x12\x18\n" +
+	"\aforming\x18\x18 \x01(\bR\aforming\x12\x12\n" +
+	"\x04knew\x18\x19 \x01(\bR\x04knew\"4\n" +
 	"\x04Code\x12\b\n" +
 	"\x04NONE\x10\x00\x12\x10\n" +
 	"\fNOT_A_MEMBER\x10\x01\x12\x10\n" +
