@@ -76,6 +76,9 @@ const (
 	stateJoining   = "joining"
 	stateJoined    = "joined"
 	stateReady     = "ready"
+	// stateRecovering is that of a folder which Recover did not come to the end
+	// with.
+	stateRecovering = "recovering"
 )
 
 // dataDir is a locked data folder.
@@ -127,7 +130,7 @@ func (d *dataDir) identity() (*identity, error) {
 		return nil, fmt.Errorf("%s: the data folder has format %d; this version knows %d", path, id.Format, identityFormat)
 	}
 	switch id.State {
-	case stateNew, stateFormed, stateJoined, stateReady:
+	case stateNew, stateFormed, stateJoined, stateReady, stateRecovering:
 		if id.ID != "" && id.Cluster != "" {
 			return id, nil
 		}
@@ -206,6 +209,9 @@ func (d *dataDir) claim(c *Config) (*identity, bool, error) {
 	}
 	if id != nil && id.ID != c.ID {
 		return nil, false, fmt.Errorf("data folder %s belongs to member %s of cluster %s, not to %s", d.path, id.ID, id.Cluster, c.ID)
+	}
+	if id != nil && id.State == stateRecovering {
+		return nil, false, fmt.Errorf("data folder %s was being recovered: run the recovery again, to its end", d.path)
 	}
 	if id != nil && (id.State == stateReady || id.State == stateJoined || id.State == stateFormed) {
 		if c.LogStore != "" && id.LogStore != c.LogStore {

@@ -64,7 +64,34 @@ func openStorage(c *Config, log hclog.Logger) (s *storage, err error) {
 	if err != nil {
 		return nil, err
 	}
-	closers := []func(){dir.close}
+	defer func() {
+		if err != nil {
+			dir.close()
+		}
+	}()
+	id, fresh, err := dir.claim(c)
+	if err != nil {
+		return nil, err
+	}
+	if id.State == stateJoining {
+		if err := id.join(c); err != nil {
+			return nil, err
+		}
+	}
+	if s, err = openStores(dir, c, id, fresh, log); err != nil {
+		return nil, err
+	}
+	closeStores := s.close
+	s.close = func() {
+		closeStores()
+		dir.close()
+	}
+	return s, nil
+}
+
+// openStores opens what is in a data folder, or makes it.
+func openStores(dir *dataDir, c *Config, id *identity, fresh bool, log hclog.Logger) (s *storage, err error) {
+	var closers []func()
 	closeAll := func() {
 		for i := len(closers) - 1; i >= 0; i-- {
 			closers[i]()
@@ -75,16 +102,6 @@ func openStorage(c *Config, log hclog.Logger) (s *storage, err error) {
 			closeAll()
 		}
 	}()
-
-	id, fresh, err := dir.claim(c)
-	if err != nil {
-		return nil, err
-	}
-	if id.State == stateJoining {
-		if err := id.join(c); err != nil {
-			return nil, err
-		}
-	}
 	if err := os.MkdirAll(dir.file("raft", "wal"), 0o700); err != nil {
 		return nil, err
 	}

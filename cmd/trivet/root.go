@@ -64,7 +64,7 @@ This one binary runs nodes and talks to them. The quickest way to see it:
 		&cobra.Group{ID: groupRun, Title: "Run nodes:"},
 		&cobra.Group{ID: groupTalk, Title: "Talk to a cluster:"},
 	)
-	for _, cmd := range []*cobra.Command{newDev(), newServe()} {
+	for _, cmd := range []*cobra.Command{newDev(), newServe(), newRecover()} {
 		cmd.GroupID = groupRun
 		root.AddCommand(cmd)
 	}
