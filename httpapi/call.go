@@ -85,6 +85,17 @@ func (c *call) propose(commands []*trivetpb.Command) ([]*trivetpb.Result, *trive
 	return c.srv.propose(c.begin(), commands)
 }
 
+// nodeGone is the problem of what can only go on elsewhere, as the node takes no
+// part in its cluster any more; nil where it does.
+func (s *Server) nodeGone() *trivetpb.Problem {
+	select {
+	case <-s.node.Done():
+		return &trivetpb.Problem{Code: trivetpb.Code_DRAINING, Detail: "the node has failed or was closed, and takes no part in its cluster any more"}
+	default:
+		return nil
+	}
+}
+
 // errOtherResult is a node that returned a result of another kind than the
 // command has.
 var errOtherResult = errors.New("the node returned a result of another kind than the command has")

@@ -61,6 +61,9 @@ type conn struct {
 	// what is written then is no answer of net/http's own. Only the goroutine
 	// that serves the connection uses it.
 	answering bool
+	// corked holds what is written between cork and uncork, nil otherwise. It is
+	// of the same goroutine's.
+	corked *buffer
 
 	closeOnce sync.Once
 }
@@ -87,6 +90,10 @@ func (c *conn) CloseWrite() error {
 // net/http made of a request it could not parse, in one write and as plain text;
 // a problem goes out in its place.
 func (c *conn) Write(p []byte) (int, error) {
+	if c.corked != nil {
+		c.corked.b = append(c.corked.b, p...)
+		return len(p), nil
+	}
 	if c.answering {
 		return c.Conn.Write(p)
 	}
@@ -98,6 +105,23 @@ func (c *conn) Write(p []byte) (int, error) {
 		return 0, err
 	}
 	return len(p), nil
+}
+
+// cork holds back what is written from now on. net/http passes on a chunk of more
+// than its 4 KiB in three writes (the chunk's size with as much as fits, the
+// rest, the end of the chunk), each a system call and a wake-up of the reader.
+func (c *conn) cork() { c.corked = takeBuffer() }
+
+// uncork writes what was held back, at once.
+func (c *conn) uncork() error {
+	held := c.corked
+	c.corked = nil
+	defer held.release()
+	if len(held.b) == 0 {
+		return nil
+	}
+	_, err := c.Write(held.b)
+	return err
 }
 
 // parseErrorResponse takes apart what net/http writes: a status line, headers

@@ -35,9 +35,9 @@ const (
 	// not the same in every language.
 	maxNumber = 1<<53 - 1
 
-	// maxRestoreBytes is the most that Config.MaxRestoreBytes may be: what is
+	// HardMaxRestoreBytes is the most that Config.MaxRestoreBytes may be: what is
 	// being restored is in the memory of every member.
-	maxRestoreBytes = store.MaxUploadBytes
+	HardMaxRestoreBytes = store.MaxUploadBytes
 
 	// pageBytes is where a page of a range ends, however many items the limit
 	// would still take: keys and values, before they are written as JSON. A page
@@ -157,10 +157,10 @@ func (c Config) withDefaults() (Config, error) {
 		return c, fmt.Errorf("httpapi: MaxHeldBytes is %d, less than one body may have", c.MaxHeldBytes)
 	}
 	if c.MaxRestoreBytes == 0 {
-		c.MaxRestoreBytes = maxRestoreBytes
+		c.MaxRestoreBytes = HardMaxRestoreBytes
 	}
-	if c.MaxRestoreBytes < 1 || c.MaxRestoreBytes > maxRestoreBytes {
-		return c, fmt.Errorf("httpapi: MaxRestoreBytes is %d, it may be 1 to %d", c.MaxRestoreBytes, int64(maxRestoreBytes))
+	if c.MaxRestoreBytes < 1 || c.MaxRestoreBytes > HardMaxRestoreBytes {
+		return c, fmt.Errorf("httpapi: MaxRestoreBytes is %d, it may be 1 to %d", c.MaxRestoreBytes, int64(HardMaxRestoreBytes))
 	}
 	if c.Logger == nil {
 		c.Logger = slog.Default()

@@ -1,7 +1,6 @@
 package httpapi
 
 import (
-	"math"
 	"net/http"
 
 	"trivet/store"
@@ -94,14 +93,7 @@ func (s *Server) getLock(c *call) *trivetpb.Problem {
 	if p := c.freshen(); p != nil {
 		return p
 	}
-	info, _ := s.node.Store().Lock(string(name), shownWaiters+1)
-	waiting := len(info.Queue)
-	if waiting > shownWaiters {
-		// It is only counted; a queue of this length is rare.
-		all, _ := s.node.Store().Lock(string(name), math.MaxInt)
-		waiting = max(len(all.Queue), shownWaiters)
-		info.Queue = info.Queue[:shownWaiters]
-	}
+	info, _ := s.node.Store().Lock(string(name), shownWaiters)
 	b := appendBytes([]byte{'{'}, "name", name)
 	b = append(b, `,"holder":`...)
 	if info.Holder == nil {
@@ -121,7 +113,7 @@ func (s *Server) getLock(c *call) *trivetpb.Problem {
 		b = appendDuration(b, `,"remaining":`, waiter.RemainingMS)
 		b = append(b, '}')
 	}
-	b = appendNumber(b, `],"waiting":`, uint64(waiting))
+	b = appendNumber(b, `],"waiting":`, uint64(info.Waiting))
 	c.answer(http.StatusOK, jsonType, append(b, '}', '\n'))
 	return nil
 }

@@ -119,6 +119,13 @@ func (a *acquisition) await() (*trivetpb.LockHolder, *trivetpb.Problem) {
 	ctx, cancel := context.WithTimeout(a.c.r.Context(), a.wait)
 	defer cancel()
 	defer context.AfterFunc(s.life, cancel)()
+	go func() {
+		select {
+		case <-s.node.Done(): // it would never hear that its turn has come
+			cancel()
+		case <-ctx.Done():
+		}
+	}()
 	holder, err := s.node.Store().AwaitLock(ctx, string(a.name), a.token)
 	a.c.revision = 0 // the answer is of the state of now
 	var p *trivetpb.Problem
@@ -136,7 +143,7 @@ func (a *acquisition) await() (*trivetpb.LockHolder, *trivetpb.Problem) {
 			a.leave()
 		}
 		return nil, s.problemOf(context.Canceled, true)
-	case s.life.Err() != nil:
+	case s.life.Err() != nil, s.nodeGone() != nil:
 		return nil, a.stopped()
 	default:
 		return a.waitIsOver()

@@ -317,6 +317,23 @@ func TestWaitsEndWithTheServer(t *testing.T) {
 	require.Equal(t, "unknown", r.requireProblem(t, trivetpb.Code_TIMEOUT).Outcome)
 }
 
+// So does a node that has failed, which cannot take anybody out of the queue.
+func TestWaitsEndWithTheNode(t *testing.T) {
+	for _, header := range []string{"", "Idempotency-Key: k"} {
+		node := newSoloNode()
+		d := openDoor(t, node, Config{})
+		d.lock("l", `{"ttl":"1h"}`)
+		headers := []string{}
+		if header != "" {
+			headers = append(headers, header)
+		}
+		w := d.wait(1, "l", `{"wait":"30s"}`, headers...)
+		node.stop()
+		r := <-w.done
+		require.Equal(t, "unknown", r.requireProblem(t, trivetpb.Code_TIMEOUT).Outcome)
+	}
+}
+
 // Those who wait are bounded, and take nothing from the others.
 func TestTooManyWaits(t *testing.T) {
 	d := openDoor(t, newSoloNode(), Config{MaxLockWaits: 1, MaxRequests: 1})

@@ -34,6 +34,7 @@ type soloNode struct {
 	data *store.Store
 
 	mu    sync.Mutex
+	gone  *trivetpb.Problem // why nothing is proposed any more
 	index uint64
 	clock uint64 // the replicated clock; advance moves it
 
@@ -44,12 +45,13 @@ type soloNode struct {
 	onChange  func(what string, m raftnode.NewMember) (raftnode.MemberChange, error)
 	reasons   []string
 	failed    string
+	done      chan struct{} // closed where the node is gone
 
 	asked  []raftnode.ReadOptions // by AwaitRead
 	lagged []uint64               // by Ready
 }
 
-func newSoloNode() *soloNode { return &soloNode{data: store.New()} }
+func newSoloNode() *soloNode { return &soloNode{data: store.New(), done: make(chan struct{})} }
 
 func (n *soloNode) Propose(ctx context.Context, commands []*trivetpb.Command) ([]*trivetpb.Result, error) {
 	if n.onPropose != nil {
@@ -65,6 +67,9 @@ func (n *soloNode) apply(commands []*trivetpb.Command, settings *trivetpb.Settin
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
+	if n.gone != nil {
+		return nil, n.gone
+	}
 	return n.applyNow(commands)
 }
 
@@ -112,6 +117,17 @@ func (n *soloNode) AwaitRead(ctx context.Context, o raftnode.ReadOptions) (raftn
 func (n *soloNode) Store() *store.Store { return n.data }
 func (n *soloNode) ID() string          { return "n1" }
 func (n *soloNode) ClusterID() string   { return "c-test" }
+
+func (n *soloNode) Done() <-chan struct{} { return n.done }
+
+// stop makes the node one that takes no part any more.
+func (n *soloNode) stop() {
+	gone := &trivetpb.Problem{Code: trivetpb.Code_DRAINING, Detail: "the node has failed"}
+	n.mu.Lock()
+	n.gone = gone
+	n.mu.Unlock()
+	close(n.done)
+}
 
 func (n *soloNode) Status() raftnode.Status {
 	stats := n.data.Stats()

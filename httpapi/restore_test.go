@@ -2,9 +2,11 @@ package httpapi
 
 import (
 	"bytes"
+	"context"
 	"encoding/binary"
 	"io"
 	"net/http"
+	"net/http/httptest"
 	"strconv"
 	"strings"
 	"testing"
@@ -267,6 +269,28 @@ func TestRestoresEndWithTheServer(t *testing.T) {
 	p := d.do("PUT", "/v1/snapshot?timeout=60s", string(file)).requireProblem(t, trivetpb.Code_DRAINING)
 	require.Equal(t, "not_applied", p.Outcome)
 	require.Len(t, node.aborts, 1)
+}
+
+// The last step, once it is proposed, is carried through for a caller that has
+// gone, and not given up in the middle: what would become of it is anybody's guess.
+func TestRestoresOutliveTheirCallerAtTheEnd(t *testing.T) {
+	node := newUploads()
+	d := openDoor(t, node.soloNode, Config{})
+	ctx, goAway := context.WithCancel(t.Context())
+	propose := node.onPropose
+	node.onPropose = func(ctx context.Context, commands []*trivetpb.Command) ([]*trivetpb.Result, error) {
+		if commands[0].GetRestoreCommit() != nil {
+			goAway()
+			require.NoError(t, ctx.Err())
+		}
+		return propose(ctx, commands)
+	}
+	rec := httptest.NewRecorder()
+	d.srv.ServeHTTP(rec, httptest.NewRequest("PUT", "/v1/snapshot", bytes.NewReader(backup(t))).WithContext(ctx))
+	require.Equal(t, http.StatusOK, rec.Code, rec.Body)
+	require.Error(t, ctx.Err())
+	require.Len(t, node.commits, 1)
+	require.Empty(t, node.aborts)
 }
 
 // What was backed up is what there is after restoring it, at a revision above all

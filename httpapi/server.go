@@ -28,6 +28,9 @@ type Node interface {
 	AwaitRead(ctx context.Context, o raftnode.ReadOptions) (raftnode.Proof, error)
 	// Store is the local state.
 	Store() *store.Store
+	// Done is closed when Store stays as it is for good: the node has failed or
+	// was closed.
+	Done() <-chan struct{}
 	ID() string
 	ClusterID() string
 	Status() raftnode.Status

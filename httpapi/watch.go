@@ -16,6 +16,9 @@ type watchQuery struct {
 	// initial asks for the present items before the changes.
 	initial bool
 	form    watchForm
+	// confirmed is set once this node has all that was committed anywhere before
+	// it was asked.
+	confirmed bool
 }
 
 // parseWatch parses the query and headers of GET /v1/watch.
@@ -69,14 +72,17 @@ func parseWatched(q *query) (*trivetpb.KeyRange, *trivetpb.Problem) {
 	return &trivetpb.KeyRange{Start: key, End: append(key[:len(key):len(key)], 0)}, nil
 }
 
-// watch serves GET /v1/watch, until the caller goes away, the server stops, or
-// the watcher falls behind what is retained.
+// watch serves GET /v1/watch, until the caller goes away, the server or the node
+// stops, or the watcher falls behind what is retained.
 func (s *Server) watch(c *call) *trivetpb.Problem {
 	wq, p := parseWatch(c)
 	if p != nil {
 		return p
 	}
 	c.set("Vary", "Accept")
+	if p := s.nodeGone(); p != nil {
+		return p // to be told so once it has begun would only cost the caller time
+	}
 	w, items, p := c.openWatch(&wq)
 	if p != nil {
 		return p
@@ -95,13 +101,25 @@ func (s *Server) watch(c *call) *trivetpb.Problem {
 		c.cancel() // the time for the answer ends where it begins
 	}
 	if c.r.Method != http.MethodHead {
-		newWatchStream(c, w, wq.form).run(items, wq.keys)
+		ws := newWatchStream(c, w, wq.form)
+		if !wq.confirmed {
+			defer ws.confirm()()
+			// There may be nothing to say for some time but that it has begun.
+			ws.err = ws.flush()
+		}
+		ws.run(items, wq.keys)
 	}
 	return nil
 }
 
 // openWatch opens the watcher and, where they are asked for, a view of the
 // items that its changes follow.
+//
+// What begins at a revision that this node has begins at once, also where there
+// is no leader: the caller is on its way back, perhaps because the leader is
+// gone, and a browser's EventSource never comes back from an answer that is an
+// error. Only what is said of the present, the synced frame, waits until the
+// cluster was asked (watchStream.confirm).
 func (c *call) openWatch(wq *watchQuery) (*store.Watcher, *store.View, *trivetpb.Problem) {
 	data := c.srv.node.Store()
 	if wq.from != 0 {
@@ -114,6 +132,7 @@ func (c *call) openWatch(wq *watchQuery) (*store.Watcher, *store.View, *trivetpb
 	if p := c.awaitRead(raftnode.ReadOptions{}); p != nil {
 		return nil, nil, p
 	}
+	wq.confirmed = true
 	from := wq.from
 	var items *store.View
 	if wq.initial {

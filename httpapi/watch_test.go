@@ -266,6 +266,40 @@ func TestWatchWithInitialItems(t *testing.T) {
 	}
 }
 
+// Whatever is written while a watch opens is among its items or its changes.
+func TestWatchHasNoGapBehindItsItems(t *testing.T) {
+	node := newSoloNode()
+	node.put(t, "k", "")
+	d := openDoor(t, node, Config{})
+	stop, stopped := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(stopped)
+		for {
+			select {
+			case <-stop:
+				return
+			default:
+				if _, err := node.apply([]*trivetpb.Command{{Command: &trivetpb.Command_Op{Op: putOp("k", "")}}}, nil); err != nil {
+					t.Error(err)
+					return
+				}
+			}
+		}
+	}()
+	defer func() { close(stop); <-stopped }()
+	for range 40 {
+		w := d.watch("key=k&initial=true")
+		items := w.next()
+		require.Equal(t, "items", items.Type)
+		f := w.next()
+		if f.Type == "synced" {
+			f = w.next()
+		}
+		require.Equal(t, []any{"change", items.Revision + 1}, []any{f.Type, f.Revision})
+		w.resp.Body.Close()
+	}
+}
+
 func TestWatchAsServerSentEvents(t *testing.T) {
 	node := newSoloNode()
 	node.put(t, "a", "1")
@@ -385,6 +419,43 @@ func TestWatchIsFresh(t *testing.T) {
 	require.Equal(t, `{"type":"synced","revision":7}`, d.watch("").next().line)
 }
 
+// A watch from a revision that is here begins at once, but is synced only when
+// this node has all that was committed before: it may lag, or nobody may lead.
+func TestWatchIsSyncedWithTheCluster(t *testing.T) {
+	node := newSoloNode()
+	node.put(t, "k", "1")
+	asked := make(chan func() error)
+	node.onRead = func(ctx context.Context, _ raftnode.ReadOptions) (raftnode.Proof, error) {
+		select {
+		case answer := <-asked:
+			return raftnode.Proof{}, answer()
+		case <-ctx.Done():
+			return raftnode.Proof{}, ctx.Err()
+		}
+	}
+	d := openDoor(t, node, Config{})
+	w := d.watch("from_revision=2")
+	require.EqualValues(t, 2, w.next().Revision)
+	node.put(t, "k", "2")
+	require.EqualValues(t, 3, w.next().Revision)
+	asked <- func() error { return &trivetpb.Problem{Code: trivetpb.Code_NO_LEADER} }
+	asked <- func() error {
+		node.put(t, "k", "3") // what the others had already
+		return nil
+	}
+	f := w.next()
+	require.Equal(t, "change", f.Type, "before it is synced")
+	require.EqualValues(t, 4, f.Revision)
+	require.Equal(t, `{"type":"synced","revision":4}`, w.next().line)
+	node.put(t, "k", "4")
+	require.EqualValues(t, 5, w.next().Revision)
+
+	// Nothing is left of one that goes away before.
+	w = d.watch("from_revision=6")
+	w.resp.Body.Close()
+	require.Eventually(t, func() bool { return node.data.Watchers() == 1 }, waitAtMost, waitStep)
+}
+
 // timeout bounds the time to the first byte alone.
 func TestWatchTimeout(t *testing.T) {
 	node := newSoloNode()
@@ -450,6 +521,49 @@ func TestWatchEndsWithTheServer(t *testing.T) {
 	}
 	require.NoError(t, <-stopped)
 	require.Zero(t, d.node.data.Watchers())
+}
+
+// However much there is for a watch that lags, it ends when the server does.
+func TestWatchThatLagsEndsWithTheServer(t *testing.T) {
+	d := openDoor(t, newSoloNode(), Config{})
+	slow := d.openStalled("key=k")
+	const writes = 400
+	for range writes { // each a frame that is written by itself
+		d.node.put(t, "k", strings.Repeat("v", 2*spillBytes))
+	}
+	stopped := make(chan error, 1)
+	go func() { stopped <- d.srv.Shutdown(context.Background()) }()
+	<-d.srv.stopping
+	require.NoError(t, slow.SetDeadline(time.Now().Add(20*time.Second)))
+	resp, err := http.ReadResponse(bufio.NewReader(slow), nil)
+	require.NoError(t, err)
+	w := &watchReader{t: t, resp: resp, in: bufio.NewReader(resp.Body)}
+	require.Equal(t, "synced", w.next().Type)
+	f := w.nextChange()
+	for ; f.Type == "change"; f = w.nextChange() {
+		require.LessOrEqual(t, f.Revision, uint64(writes), "it was given everything first")
+	}
+	w.requireEnd(f, "draining")
+	require.NoError(t, <-stopped)
+}
+
+// A node that has failed learns of nothing any more: who watches there is told, to
+// go on elsewhere, and nobody begins.
+func TestWatchEndsWithItsNode(t *testing.T) {
+	node := newSoloNode()
+	node.put(t, "k", "1")
+	d := openDoor(t, node, Config{})
+	json, sse := d.watch(""), d.watch("", "Accept: text/event-stream")
+	for _, w := range []*watchReader{json, sse} {
+		require.Equal(t, "synced", w.next().Type)
+	}
+	node.stop()
+	for _, w := range []*watchReader{json, sse} {
+		require.True(t, w.end("draining").Retryable)
+	}
+	d.do("GET", "/v1/watch?from_revision=2", "").requireProblem(t, trivetpb.Code_DRAINING)
+	d.do("GET", "/v1/watch", "").requireProblem(t, trivetpb.Code_DRAINING)
+	require.Zero(t, node.data.Watchers())
 }
 
 // openStalled opens a watch and does not read from it.

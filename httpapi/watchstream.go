@@ -1,10 +1,13 @@
 package httpapi
 
 import (
+	"context"
+	"errors"
 	"math/rand/v2"
 	"net/http"
 	"time"
 
+	"trivet/raftnode"
 	"trivet/store"
 	"trivet/trivetpb"
 )
@@ -22,9 +25,14 @@ type watchStream struct {
 	form  watchForm
 	buf   *buffer // nil while there is nothing to write
 	timer *time.Timer
-	// synced says that the synced frame was written.
-	synced  bool
-	flusher interface{ FlushError() error }
+	// synced says that the synced frame was written. It is once all is through
+	// that was committed when the watch was opened, which syncAt or an earlier
+	// revision was the last of; syncAt is 0 until it came from confirmed.
+	synced    bool
+	syncAt    uint64
+	confirmed <-chan uint64
+	flusher   interface{ FlushError() error }
+	conn      *conn // nil where the request came over none
 	// wrote is when something was written last, deadline the write deadline that
 	// was set last.
 	wrote, deadline time.Time
@@ -35,10 +43,44 @@ func newWatchStream(c *call, w *store.Watcher, form watchForm) *watchStream {
 	// The first progress comes at a time by chance, so that watches which were
 	// opened at once do not all wake at once.
 	first := rand.N(c.srv.cfg.ProgressInterval)
-	ws := &watchStream{c: c, w: w, form: form, timer: time.NewTimer(first)}
+	ws := &watchStream{c: c, w: w, form: form, timer: time.NewTimer(first), conn: connOf(c.r), syncAt: w.Opened()}
 	ws.flusher, _ = c.w.(interface{ FlushError() error })
 	return ws
 }
+
+// confirm asks the cluster, beside the stream, what was committed when the watch
+// was opened, for as long as it takes: until then this node may lag, and must not
+// say that the watch has come to the present. What it returns ends that and waits
+// for the end.
+func (ws *watchStream) confirm() (stop func()) {
+	ctx, cancel := context.WithCancel(ws.c.r.Context())
+	confirmed, done := make(chan uint64, 1), make(chan struct{})
+	ws.syncAt, ws.confirmed = 0, confirmed
+	node := ws.c.srv.node
+	go func() {
+		defer close(done)
+		for ctx.Err() == nil {
+			attempt, cancel := context.WithTimeout(ctx, defaultTimeout)
+			_, err := node.AwaitRead(attempt, raftnode.ReadOptions{})
+			cancel()
+			if err == nil {
+				confirmed <- node.Store().Revision()
+				return
+			}
+			select {
+			case <-ctx.Done():
+			case <-time.After(confirmAgain):
+			}
+		}
+	}()
+	return func() {
+		cancel()
+		<-done
+	}
+}
+
+// confirmAgain is how long confirm waits before it asks again where nobody leads.
+const confirmAgain = 100 * time.Millisecond
 
 // run writes frames until there is a reason to stop. The last frame says it,
 // unless it is the caller who went away.
@@ -97,6 +139,7 @@ func (ws *watchStream) writeItems(items *store.View, keys *trivetpb.KeyRange) *t
 func (ws *watchStream) writeChanges() *trivetpb.Problem {
 	gone := ws.c.r.Context().Done()
 	stopping := ws.c.srv.stopping
+	node := ws.c.srv.node.Done()
 	progress := false // is due
 	for {
 		drained, p := ws.gather()
@@ -118,8 +161,14 @@ func (ws *watchStream) writeChanges() *trivetpb.Problem {
 		select {
 		case <-stopping:
 			return &trivetpb.Problem{Code: trivetpb.Code_DRAINING}
+		case <-node:
+			// It would stay open at the last revision, and the caller take that for
+			// the present.
+			return ws.c.srv.nodeGone()
 		case <-gone:
 			return nil
+		case ws.syncAt = <-ws.confirmed:
+			ws.confirmed = nil
 		case <-ws.timer.C:
 			ws.timer.Reset(ws.c.srv.cfg.ProgressInterval)
 			progress = true
@@ -139,7 +188,7 @@ func (ws *watchStream) writeChanges() *trivetpb.Problem {
 // watches alone, or has had nothing for that long, never waits.
 const (
 	pauseEach = 125 * time.Microsecond
-	pauseMost = 4 * time.Millisecond
+	pauseMost = 8 * time.Millisecond
 )
 
 func (ws *watchStream) pause() {
@@ -159,25 +208,29 @@ var always = func() chan struct{} {
 	return c
 }()
 
-// gather gathers frames up to spillBytes; drained says that there are no more.
+// gather gathers frames up to spillBytes, or writes one that is larger; drained
+// says that there are no more. It never goes on for longer: between two of it is
+// looked at whether the watch is to end.
 func (ws *watchStream) gather() (drained bool, p *trivetpb.Problem) {
 	for ws.err == nil {
+		given := ws.w.Through()
 		f, err := ws.w.Next()
 		switch {
 		case err != nil:
 			return false, ws.c.srv.problemOf(err, false)
 		case f == nil:
+			// Through is syncAt at least: whoever sees a revision finds its frames.
 			ws.sync(ws.w.Through())
 			return true, nil
-		case f.Revision > ws.w.Opened():
-			ws.sync(ws.w.Opened())
+		case f.Revision > ws.syncAt:
+			ws.sync(max(given, ws.syncAt))
 		}
 		ws.begin()
 		encoded := ws.form.encode(f)
 		if len(encoded) > spillBytes {
 			ws.send()
 			ws.write(encoded)
-			continue
+			return false, nil
 		}
 		if ws.buf.b = append(ws.buf.b, encoded...); len(ws.buf.b) >= spillBytes {
 			return false, nil
@@ -186,9 +239,9 @@ func (ws *watchStream) gather() (drained bool, p *trivetpb.Problem) {
 	return false, nil
 }
 
-// sync gathers the synced frame, once.
+// sync gathers the synced frame, once, and not before it is known when.
 func (ws *watchStream) sync(revision uint64) {
-	if !ws.synced {
+	if !ws.synced && ws.syncAt != 0 {
 		ws.synced = true
 		ws.begin()
 		ws.buf.b = ws.form.appendRevision(ws.buf.b, "synced", revision)
@@ -219,11 +272,28 @@ func (ws *watchStream) write(b []byte) {
 	for ws.err == nil && len(b) > 0 {
 		n := min(piece, len(b))
 		ws.extendDeadline()
-		if ws.err = ws.c.write(b[:n]); ws.err == nil {
-			ws.err = ws.flush()
-		}
+		ws.err = ws.writePiece(b[:n])
 		b = b[n:]
 	}
+}
+
+// writePiece writes b through to the connection, in one system call where it is
+// what gather gathers: with a hundred watches of the same these calls, and the
+// wake-ups of the reading ends, are most of the work. A larger piece is not worth
+// the copy.
+func (ws *watchStream) writePiece(b []byte) error {
+	cork := ws.conn != nil && len(b) <= spillBytes
+	if cork {
+		ws.conn.cork()
+	}
+	err := ws.c.write(b)
+	if err == nil {
+		err = ws.flush()
+	}
+	if cork {
+		err = errors.Join(err, ws.conn.uncork())
+	}
+	return err
 }
 
 func (ws *watchStream) flush() error {

@@ -204,6 +204,34 @@ func TestSimIdleNodeOpensAnotherSession(t *testing.T) {
 	})
 }
 
+// A caller's session that is not there is no word about the node's own: the
+// caller is told, and the node goes on with the session it has. (It once took
+// another, and sent the command again, until the state had no room for sessions
+// of nodes and nobody's plain writes were taken.)
+func TestSimCallersSessionIsNotTheNodes(t *testing.T) {
+	runSim(t, 3, nil, func(s *sim) {
+		for _, n := range s.up() {
+			simDo(t, n, addOne("n"), time.Second)
+			own := n.proposer.session.id
+			for _, c := range []*trivetpb.Command{
+				{Command: &trivetpb.Command_SessionKeepAlive{SessionKeepAlive: &trivetpb.SessionKeepAlive{Session: 12345}}},
+				{Command: &trivetpb.Command_SessionClose{SessionClose: &trivetpb.SessionClose{Session: 12345}}},
+			} {
+				ctx, cancel := within(time.Second)
+				rs, err := n.Propose(ctx, []*trivetpb.Command{c})
+				cancel()
+				require.NoError(t, err)
+				r := rs[0]
+				require.Equal(t, trivetpb.Code_SESSION_EXPIRED, r.GetProblem().GetCode(), r.GetProblem())
+				require.False(t, r.Problem.Unknown)
+				require.Contains(t, r.Problem.Detail, "12345")
+			}
+			require.Equal(t, own, n.proposer.session.id)
+			require.True(t, n.store.HasSession(own))
+		}
+	})
+}
+
 // The state is replaced by a backup while writes are under way: sessions end,
 // and nobody is told anything untrue.
 func TestSimWritesBesideARestore(t *testing.T) {

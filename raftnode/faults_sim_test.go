@@ -176,6 +176,7 @@ func TestSimFailedSyncStopsTheMember(t *testing.T) {
 					require.Nil(t, p, "two of three are enough")
 				}
 				<-n.Failed()
+				<-n.Done()
 				require.ErrorContains(t, n.Err(), "simulated log: input/output error")
 				for _, other := range s.up() {
 					if other != n {

@@ -158,17 +158,29 @@ func (q *proposer) opened(r *trivetpb.Result) {
 	q.kick()
 }
 
+// sessionEnded says whether the answer to a command is that the node's own
+// session, which it was stamped with, has ended. A command may also be about
+// another session, a caller's, that has: that is an answer like any other, and
+// the state machine tells the two apart. What it says of a command's identity
+// has outcome unknown, since without the session nobody knows if the command
+// was applied before; what a command finds out about a session that it keeps or
+// closes is certain.
+func (c *pending) sessionEnded(r *trivetpb.Result) bool {
+	p := r.GetProblem()
+	return c.kind == own && p.GetCode() == trivetpb.Code_SESSION_EXPIRED && p.Unknown
+}
+
 // expired says whether the answer to a command is that the node's own session
 // has ended. The command goes out again with another stamp, where it was never
 // out before with this one: then it was certainly not applied.
 func (q *proposer) expired(c *pending, r *trivetpb.Result) (again bool) {
-	if c.kind != own || r.GetProblem().GetCode() != trivetpb.Code_SESSION_EXPIRED {
+	if !c.sessionEnded(r) {
 		return false
 	}
 	if q.session == c.session {
 		q.session = nil
 	}
-	if c.maybe {
+	if c.maybe && !mutant.On("restamp") {
 		return false
 	}
 	c.stamp = stamp{}
@@ -178,7 +190,7 @@ func (q *proposer) expired(c *pending, r *trivetpb.Result) (again bool) {
 // told is what the caller of a command is told, of what was found out about it.
 func (c *pending) told(r *trivetpb.Result) *trivetpb.Result {
 	switch p := r.Problem; {
-	case c.kind == own && p.GetCode() == trivetpb.Code_SESSION_EXPIRED:
+	case c.sessionEnded(r):
 		// Not the caller's session.
 		return unknownResult("the write was under way when the node's session in the state ended")
 	case c.kind == own && r.Replayed:

@@ -440,6 +440,10 @@ func (n *Node) PeerAddr() string { return n.port.ln.Addr().String() }
 // that Err tells. It stays a Node: reads marked stale work, and Close.
 func (n *Node) Failed() <-chan struct{} { return n.failed }
 
+// Done is closed when the node takes no part in its cluster any more, because it
+// has failed or was closed: its Store stays as it is then.
+func (n *Node) Done() <-chan struct{} { return n.ctx.Done() }
+
 // Err is why the node took itself out of service, nil where it has not.
 func (n *Node) Err() error { return n.failure() }
 

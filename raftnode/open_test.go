@@ -81,6 +81,7 @@ func closeNode(t *testing.T, n *Node) {
 	ctx, cancel := within(30 * time.Second)
 	defer cancel()
 	require.NoError(t, n.Close(ctx))
+	<-n.Done()
 }
 
 // flip changes bytes of a file in place.

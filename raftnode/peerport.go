@@ -149,7 +149,7 @@ func (p *peerPort) accept() {
 			}
 		})
 		if !ok {
-			c.Close()
+			p.release(c)
 			return
 		}
 	}
@@ -413,6 +413,7 @@ func (p *peerPort) cut() {
 	for c := range p.conns {
 		conns = append(conns, c)
 	}
+	clear(p.conns) // raft's handlers, which nobody waits for, release theirs when they notice
 	p.mu.Unlock()
 	close(p.stop)
 	p.ln.Close()

@@ -87,10 +87,15 @@ func okResults(n int) []*trivetpb.Result {
 
 // stored and applied, as raft would.
 func (d *desk) commit(t *testing.T, i int, index uint64, n int) {
+	t.Helper()
+	d.commitWith(i, index, okResults(n))
+}
+
+func (d *desk) commitWith(i int, index uint64, results []*trivetpb.Result) {
 	l := d.entries[i]
 	l.Index = index
 	d.storing([]*raft.Log{&l})
-	d.applied(&l, okResults(n))
+	d.applied(&l, results)
 }
 
 func TestGroupsHaveBounds(t *testing.T) {
@@ -311,6 +316,32 @@ func TestForwardsHopOnce(t *testing.T) {
 	require.False(t, p.results[0].Problem.Unknown)
 }
 
+// What another member forwarded, and this one may have stored when it ceased to
+// lead, is never called not applied: that member has the caller.
+func TestAForwardThatMayBeStoredIsOfUnknownOutcome(t *testing.T) {
+	for name, happens := range map[string]func(d *desk){
+		"deposed":    func(d *desk) { d.leaderIs = ""; d.stepDown(0) },
+		"restored":   func(d *desk) { d.skipped(10) },
+		"restarting": func(d *desk) { d.abandon(&trivetpb.Problem{Code: trivetpb.Code_DRAINING}) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			d := newDesk()
+			d.lead(3)
+			p, problem := d.submit(commandsOf(1, 10), true)
+			require.Nil(t, problem)
+			d.dispatchAll()
+			l := d.entries[0]
+			l.Index = 10
+			d.storing([]*raft.Log{&l})
+			happens(d)
+			<-p.done
+			require.Equal(t, gone, p.results[0])
+			require.True(t, lookAgain(p.results[0].Problem) && p.results[0].Problem.Unknown)
+			require.True(t, d.idle())
+		})
+	}
+}
+
 func TestForwardsGoOutAgainUntilTheyAreAnswered(t *testing.T) {
 	d := newDesk()
 	d.leaderIs = "n2"
@@ -343,6 +374,112 @@ func TestForwardsGoOutAgainUntilTheyAreAnswered(t *testing.T) {
 	require.True(t, p.results[3].Problem.Unknown)
 	require.True(t, d.idle())
 	require.EqualValues(t, 4, d.session.acked)
+}
+
+// A command that waits in the queue again when its caller gives up was not applied
+// only if no attempt before may have been.
+func TestWhoGivesUpAfterAnAttempt(t *testing.T) {
+	for name, c := range map[string]struct {
+		answer  *trivetpb.Result
+		err     error
+		unknown bool
+	}{
+		"the leader never had it":         {notLeading, nil, false},
+		"it was never sent":               {nil, errNotSent, false},
+		"the leader ceased to lead":       {gone, nil, true},
+		"the connection was lost with it": {nil, errPeerLost, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			d := newDesk()
+			d.leaderIs = "n2"
+			p, _ := d.submit(commandsOf(1, 10), false)
+			d.dispatchAll()
+			var results []*trivetpb.Result
+			if c.err == nil {
+				results = []*trivetpb.Result{c.answer}
+			}
+			d.forwarded(d.sent[0], results, nil, c.err)
+			over, cancel := context.WithCancel(t.Context())
+			cancel()
+			require.Equal(t, c.unknown, d.wait(over, p)[0].Problem.Unknown)
+			require.True(t, d.idle())
+		})
+	}
+}
+
+// Where the node's session has ended, a command that went out for the first time
+// goes out again under the next session. One that went out before may have been
+// applied under the old one: under a new stamp it would be applied again.
+func TestACommandThatMayHaveBeenAppliedGetsNoSecondStamp(t *testing.T) {
+	ended := &trivetpb.Result{Problem: &trivetpb.Problem{Code: trivetpb.Code_SESSION_EXPIRED, Unknown: true}}
+	t.Run("forwarded", func(t *testing.T) {
+		d := newDesk()
+		d.leaderIs = "n2"
+		lost, _ := d.submit(commandsOf(1, 10), false)
+		d.dispatchAll()
+		d.forwarded(d.sent[0], nil, nil, errPeerLost)
+		d.leaderIs = "n3"
+		d.dispatchAll()
+		first, _ := d.submit(commandsOf(1, 10), false)
+		d.dispatchAll()
+		require.Len(t, d.sent, 3)
+		for _, g := range d.sent[1:] {
+			d.forwarded(g, []*trivetpb.Result{ended}, nil, nil)
+		}
+		<-lost.done
+		require.True(t, lost.results[0].Problem.Unknown)
+		require.Equal(t, trivetpb.Code_TIMEOUT, lost.results[0].Problem.Code, "it is not the caller's session that ended")
+		d.leaderIs = "n4" // at once
+		d.dispatchAll()   // the next session
+		d.forwarded(d.sent[3], []*trivetpb.Result{opened(78)}, nil, nil)
+		d.dispatchAll()
+		require.Len(t, d.sent, 5)
+		require.EqualValues(t, 78, sessionOf(t, d.sent[4].commands[0]))
+		d.forwarded(d.sent[4], okResults(1), nil, nil)
+		<-first.done
+		require.Nil(t, first.results[0].Problem)
+		require.True(t, d.idle())
+	})
+	t.Run("proposed", func(t *testing.T) {
+		d := newDesk()
+		d.lead(3)
+		lost, _ := d.submit(commandsOf(1, 10), false)
+		d.dispatchAll()
+		l := d.entries[0]
+		l.Index = 10
+		d.storing([]*raft.Log{&l})
+		d.leaderIs = ""
+		d.stepDown(0)
+		d.lead(4)
+		d.dispatchAll()
+		first, _ := d.submit(commandsOf(1, 10), false)
+		d.dispatchAll()
+		require.Len(t, d.entries, 3)
+		d.commitWith(1, 11, []*trivetpb.Result{ended})
+		d.commitWith(2, 12, []*trivetpb.Result{ended})
+		<-lost.done
+		require.True(t, lost.results[0].Problem.Unknown)
+		d.dispatchAll() // the next session
+		d.commitWith(3, 13, []*trivetpb.Result{opened(78)})
+		d.dispatchAll()
+		require.Len(t, d.entries, 5)
+		require.EqualValues(t, 78, d.command(t, 4, 0).Session)
+		d.commitWith(4, 14, okResults(1))
+		<-first.done
+		require.Nil(t, first.results[0].Problem)
+		require.True(t, d.idle())
+	})
+}
+
+func opened(session uint64) *trivetpb.Result {
+	return &trivetpb.Result{Result: &trivetpb.Result_Session{Session: &trivetpb.SessionResult{Session: session}}}
+}
+
+func sessionOf(t *testing.T, command []byte) uint64 {
+	t.Helper()
+	var c trivetpb.Command
+	require.NoError(t, c.UnmarshalVT(command))
+	return c.Session
 }
 
 // withoutAck is encoded commands without their acks.

@@ -95,8 +95,9 @@ func (a *applier) command(c *trivetpb.Command, result *trivetpb.Result) {
 		a.fail(result, problem)
 	}
 	result.Revision = a.seen()
-	// Only an operation on keys, which can be undone, may find no room here.
-	if problem = a.remember(c, result); problem != nil && c.GetOp() != nil {
+	// What may find no room here is an operation on keys, which can be undone, and
+	// whatever failed, and so changed nothing: but for roomForPlain.
+	if problem = a.remember(c, result); problem != nil && (c.GetOp() != nil || result.Problem != nil) {
 		a.fail(result, problem)
 		result.Revision = a.seen()
 	}

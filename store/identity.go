@@ -50,6 +50,8 @@ func (a *applier) recall(c *trivetpb.Command) (first *trivetpb.Result, problem *
 	}
 	s, p := a.openSession(c.Session)
 	if p != nil {
+		// Members also tell by it that it is the identity's session that has
+		// ended, not one that the command keeps or closes.
 		p.Unknown = true
 		return nil, p
 	}

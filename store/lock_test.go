@@ -40,6 +40,7 @@ func TestALockIsFirstComeFirstServed(t *testing.T) {
 	info, ok := s.Lock("lock", 1)
 	require.True(t, ok)
 	require.Equal(t, []LockHolder{{Token: b.Holder.Token, Owner: "b", TTLMS: 2000, RemainingMS: 60_000}}, info.Queue, "as many as were asked for")
+	require.Equal(t, 2, info.Waiting)
 	revision := s.Revision()
 	fine(t, s, 4000, keepLock("lock", a.Holder.Token))
 	fine(t, s, 8999, expire())

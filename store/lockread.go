@@ -28,7 +28,9 @@ type LockInfo struct {
 	Name string
 	// Holder is never nil.
 	Holder *LockHolder
-	Queue  []LockHolder
+	// Queue is the first of those who wait, Waiting how many there are in all.
+	Queue   []LockHolder
+	Waiting int
 }
 
 // Lock returns who holds the lock, and up to queueLimit of those who wait for
@@ -43,6 +45,7 @@ func (s *Store) Lock(name string, queueLimit int) (LockInfo, bool) {
 	holder := s.state.lockHolder(l)
 	info := LockInfo{Name: name, Holder: &holder}
 	if l.queue != nil {
+		info.Waiting = l.queue.Len()
 		l.queue.Scan(func(token uint64, _ struct{}) bool {
 			if len(info.Queue) >= queueLimit {
 				return false

@@ -266,6 +266,7 @@ func (mc *machine) checkRest(t *rapid.T, s *Store) {
 				want.Queue = append(want.Queue, LockHolder{w.token, 0, w.owner, w.ttl, remaining(w.deadline)})
 			}
 		}
+		want.Waiting = len(want.Queue)
 		require.Equal(t, want, got)
 	}
 	for id, want := range m.rest.sessions {

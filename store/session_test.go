@@ -305,6 +305,34 @@ func TestAPlainCommandNeedsRoomForItsAnswerToo(t *testing.T) {
 	fine(t, s, 0, in(grant(1000), session, 9, 1))
 }
 
+// TestAFailureNeedsRoomToo: one that is not remembered must be of a kind that says
+// so. Else a repeat, once there is room, could do what was called certainly not
+// applied.
+func TestAFailureNeedsRoomToo(t *testing.T) {
+	s := New()
+	session := opened(t, s, 60_000, false)
+	apply(t, s, entryOf(0, putOp("large", strings.Repeat("x", HardMaxValueBytes-300)), putOp("a", "text")))
+	seq := uint64(1)
+	for _, op := range []*trivetpb.Op{getOp("large"), getOp("a")} { // up to the last bytes
+		for ; ; seq++ {
+			if r := at(t, s, 0, in(opCommand(op), session, seq, 0)); r.Problem != nil {
+				require.Equal(t, trivetpb.Code_OVERLOADED, r.Problem.Code)
+				break
+			}
+		}
+	}
+	for _, c := range []*trivetpb.Command{
+		opCommand(addOp("a", 1)), guarded(opCommand(putOp("b", "")), "lock", 1),
+		guarded(grant(1000), "lock", 1), release("lock", 1), grant(1),
+	} {
+		before := s.Stats()
+		r := at(t, s, 0, in(c, session, seq, 0))
+		require.Equal(t, trivetpb.Code_OVERLOADED, r.Problem.GetCode(), "%v", r.Problem)
+		require.Equal(t, before.Answers, s.Stats().Answers)
+	}
+	requireSound(t, s, true)
+}
+
 // TestTheAnswersOfAllClientsHaveABound, which neither nodes nor idempotency keys
 // take part in; and the keys have their own.
 func TestTheAnswersOfAllClientsHaveABound(t *testing.T) {

@@ -39,14 +39,15 @@ type serveFlags struct {
 	role                        *choice
 	timing, logStore            *choice
 	quota, maxValue             size
-	snapshotBytes               size
+	snapshotBytes, maxRestore   size
+	maxLockWaits                int
 	history                     time.Duration
 	logLevel, logFormat         *choice
 	insecure                    bool
 }
 
 func newServe() *cobra.Command {
-	f := &serveFlags{quota: 8 << 30, maxValue: 1 << 20, snapshotBytes: 256 << 20}
+	f := &serveFlags{quota: 8 << 30, maxValue: 1 << 20, snapshotBytes: 256 << 20, maxRestore: httpapi.HardMaxRestoreBytes}
 	cmd := &cobra.Command{
 		Use:   "serve --id ID --data DIR",
 		Short: "Run one node",
@@ -100,6 +101,8 @@ standard error; the line "listening" says that the node takes requests.`,
 	flags.Var(&f.maxValue, "max-value", "longest value")
 	flags.DurationVar(&f.history, "history", 5*time.Minute, "how long old revisions can be read; the leader's holds for all")
 	flags.Var(&f.snapshotBytes, "snapshot-bytes", "log written between two snapshots")
+	flags.Var(&f.maxRestore, "max-restore", "largest backup that is restored; it is in every node's memory meanwhile")
+	flags.IntVar(&f.maxLockWaits, "max-lock-waits", 4096, "most requests that wait for a lock here at one time")
 	f.logLevel = choiceFlag(cmd, "log-level", "least level to log", "info", "debug", "warn", "error")
 	f.logFormat = choiceFlag(cmd, "log-format", "form of the log", "text", "json")
 	flags.BoolVar(&f.insecure, "insecure", false, "listen beyond loopback without encryption or authentication")
@@ -185,9 +188,11 @@ func (f *serveFlags) serve(ctx context.Context, stderr io.Writer) error {
 	}
 
 	server, err := httpapi.New(node, httpapi.Config{
-		MaxValueBytes: int(f.maxValue),
-		MaxConns:      maxConns(),
-		Logger:        log.With("node", f.id),
+		MaxValueBytes:   int(f.maxValue),
+		MaxRestoreBytes: int64(f.maxRestore),
+		MaxLockWaits:    f.maxLockWaits,
+		MaxConns:        maxConns(),
+		Logger:          log.With("node", f.id),
 	})
 	if err != nil {
 		return errors.Join(err, node.Close(context.Background()))
@@ -286,6 +291,10 @@ func (f *serveFlags) config() (raftnode.Config, error) {
 		return cfg, fmt.Errorf("--max-value: %v is not from 1B to %v", f.maxValue, size(store.HardMaxValueBytes))
 	case f.snapshotBytes < 1:
 		return cfg, errors.New("--snapshot-bytes must be more than zero")
+	case f.maxRestore < 1 || f.maxRestore > httpapi.HardMaxRestoreBytes:
+		return cfg, fmt.Errorf("--max-restore: %v is not from 1B to %v", f.maxRestore, size(httpapi.HardMaxRestoreBytes))
+	case f.maxLockWaits < 1:
+		return cfg, errors.New("--max-lock-waits must be more than zero")
 	case f.history <= 0:
 		return cfg, errors.New("--history must be more than zero")
 	}
