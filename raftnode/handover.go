@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"syscall"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -43,12 +44,15 @@ var (
 	// is no other voter.
 	ErrNotVoter = errors.New("no voter to transfer leadership to")
 	// ErrNotCaughtUp says that no target had the whole log before the time was
-	// up, or that none could be reached. This node leads on.
+	// up, or that none could be reached or was willing. This node leads on.
 	ErrNotCaughtUp = errors.New("the target does not have the whole log")
 	// ErrNotElected says that the target stood for election and did not win in
 	// time. This node may lead on, or another one by now.
 	ErrNotElected = errors.New("the target was not elected")
 )
+
+// errAllGone is the end of a transfer that nobody is there to take.
+var errAllGone = fmt.Errorf("%w: nobody is there to take over: dead, failed or stopping", ErrNotCaughtUp)
 
 // TransferLeadership gives leadership to the voter named to; "" is the one with
 // the longest log of those that answer. It returns nil once this node does not
@@ -130,9 +134,13 @@ func (n *Node) transfer(ctx context.Context, term uint64, voters []string) error
 	// One that is far behind is let catch up first, with nobody waiting.
 	var ranked []string
 	for {
-		ranked = n.rankVoters(ctx, term, voters)
+		var gone int
+		ranked, gone = n.rankVoters(ctx, term, voters)
 		if len(ranked) > 0 || n.leads() != term {
 			break
+		}
+		if gone == len(voters) {
+			return errAllGone
 		}
 		select {
 		case <-time.After(retryPause):
@@ -178,59 +186,67 @@ func (n *Node) transfer(ctx context.Context, term uint64, voters []string) error
 }
 
 // rankVoters asks voters where their logs end, and returns those that follow
-// this node in the term and are not far behind, the longest log first. It waits
-// for all of them, but not long for some once others have answered.
-func (n *Node) rankVoters(ctx context.Context, term uint64, voters []string) []string {
+// this node in the term and are not far behind, the longest log first; and how
+// many are dead or take no leadership. It waits for all of them, but not long for
+// some once others have answered.
+func (n *Node) rankVoters(ctx context.Context, term uint64, voters []string) (ids []string, gone int) {
 	ctx, cancel := context.WithTimeout(ctx, n.cfg.Timing.Election)
 	defer cancel()
 	type end struct {
 		id   string
 		last uint64
+		gone bool
 	}
-	answers := make(chan *end, len(voters))
+	answers := make(chan end, len(voters))
 	for _, id := range voters {
 		if !n.spawn(func() {
 			reply, err := n.peers.call(ctx, id, &trivetpb.PeerRequest{
 				Request: &trivetpb.PeerRequest_Member{Member: &trivetpb.MemberRequest{}},
 			})
-			m := reply.GetMember()
-			if err != nil || m.GetFailed() != "" || m.GetTerm() != term {
-				answers <- nil
-				return
+			switch m := reply.GetMember(); {
+			case err != nil:
+				answers <- end{gone: errors.Is(err, syscall.ECONNREFUSED)}
+			case m.GetFailed() != "" || m.GetResigned():
+				answers <- end{gone: true}
+			case m.GetTerm() != term:
+				answers <- end{}
+			default:
+				answers <- end{id: id, last: m.GetLastIndex()}
 			}
-			answers <- &end{id, m.GetLastIndex()}
 		}) {
-			answers <- nil
+			answers <- end{}
 		}
 	}
 	var ends []end
 	var late <-chan time.Time
+collect:
 	for range voters {
 		select {
 		case e := <-answers:
-			if e == nil || e.last+transferLag < n.raft.LastIndex() {
-				continue
+			switch {
+			case e.gone:
+				gone++
+			case e.id != "" && e.last+transferLag >= n.raft.LastIndex():
+				ends = append(ends, e)
+				if late == nil {
+					timer := time.NewTimer(n.cfg.Timing.Election / 10)
+					defer timer.Stop()
+					late = timer.C
+				}
 			}
-			ends = append(ends, *e)
-			if late == nil {
-				timer := time.NewTimer(n.cfg.Timing.Election / 10)
-				defer timer.Stop()
-				late = timer.C
-			}
-			continue
 		case <-late:
+			break collect
 		case <-ctx.Done():
+			break collect
 		}
-		break
 	}
 	slices.SortFunc(ends, func(a, b end) int {
 		return cmp.Or(cmp.Compare(b.last, a.last), cmp.Compare(a.id, b.id))
 	})
-	ids := make([]string, len(ends))
-	for i, e := range ends {
-		ids[i] = e.id
+	for _, e := range ends {
+		ids = append(ids, e.id)
 	}
-	return ids
+	return ids, gone
 }
 
 // promote asks a voter to stand for election, and returns nil once it does.
@@ -319,7 +335,7 @@ func (n *Node) handOver(ctx context.Context) error {
 		if err == nil || errors.Is(err, ErrNotLeader) {
 			return nil
 		}
-		if ctx.Err() != nil || n.ctx.Err() != nil || errors.Is(err, ErrNotVoter) {
+		if ctx.Err() != nil || n.ctx.Err() != nil || errors.Is(err, ErrNotVoter) || errors.Is(err, errAllGone) {
 			return err
 		}
 		n.log.Debug("leadership was not handed over yet", "error", err)

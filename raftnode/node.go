@@ -27,7 +27,9 @@ import (
 // Goroutines, all ended by Close: raft's own; the transport's pump; the peer
 // port's accept loop with one for each connection; the proposer's dispatcher;
 // one that follows leadership; one that tells raft of commits; one that takes
-// snapshots; one that keeps the replicated clock; and short ones for forwards and confirmations (spawn).
+// snapshots; one that keeps the replicated clock; one that keeps the liveness
+// streams, and one for each of those; one that replaces a dead leader; and short
+// ones for forwards, confirmations and other questions (spawn).
 type Node struct {
 	cfg     Config
 	cluster string
@@ -52,6 +54,11 @@ type Node struct {
 	met       *met
 	formation formation
 	formed    atomic.Bool
+	liveness  *liveness
+
+	// concededUntil is until when this voter leaves an election to one that is
+	// ahead of it, in nanoseconds from when it was started (deadleader.go).
+	concededUntil atomic.Int64
 
 	confirmRounds, askRounds      rounds
 	appliedIndex, appliedRevision waiters
@@ -170,6 +177,8 @@ func Open(cfg Config) (_ *Node, err error) {
 		n.keepTime,
 		n.form,
 		n.settle,
+		n.keepLiveness,
+		n.replaceDeadLeader,
 	} {
 		n.spawn(loop)
 	}
@@ -224,6 +233,8 @@ func (n *Node) openRaft(ln net.Listener) error {
 	n.port.members = n
 	n.port.serve = func(from string, c net.Conn) { servePeer(n.ctx, n, from, c) }
 	n.peers = newPeers(n.port)
+	n.liveness = newLiveness(n.port, cfg.Timing.Heartbeat)
+	n.port.seen = n.liveness.seen
 	nt := raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
 		Stream:  raftStreams{n.port},
 		MaxPool: 3,

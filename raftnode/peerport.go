@@ -39,6 +39,8 @@ type peerPort struct {
 	// members is the member's word on who it is and who may talk to it; nil: all
 	// that address finds.
 	members members
+	// seen, where it is set, is called when a member has connected.
+	seen func(id string)
 	// silence is how long a peer may say nothing at all with a request under
 	// way, once somebody gave up on it, before the connection is given up too:
 	// after a partition, TCP's own patience would outlast it by far.
@@ -136,6 +138,9 @@ func (p *peerPort) accept() {
 				p.log.Debug("peer connection refused", "remote", c.RemoteAddr(), "error", err)
 				p.release(c)
 				return
+			}
+			if p.seen != nil {
+				p.seen(from)
 			}
 			if kind == streamPeer {
 				p.serve(from, c)

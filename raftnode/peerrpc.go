@@ -152,6 +152,7 @@ type peerServer interface {
 	servePromote(ctx context.Context, from string, r *trivetpb.PromoteRequest) *trivetpb.PromoteReply
 	serveMember(r *trivetpb.MemberRequest) *trivetpb.MemberReply
 	serveMembership(ctx context.Context, from string, r *trivetpb.MembershipRequest) *trivetpb.MembershipReply
+	serveLeaderDead(ctx context.Context, from string, r *trivetpb.LeaderDeadRequest) *trivetpb.LeaderDeadReply
 }
 
 // maxServing bounds the requests of one connection that are being answered;
@@ -201,6 +202,8 @@ func servePeer(ctx context.Context, s peerServer, from string, c net.Conn) {
 				reply.Reply = &trivetpb.PeerReply_Member{Member: s.serveMember(q.Member)}
 			case *trivetpb.PeerRequest_Membership:
 				reply.Reply = &trivetpb.PeerReply_Membership{Membership: s.serveMembership(ctx, from, q.Membership)}
+			case *trivetpb.PeerRequest_LeaderDead:
+				reply.Reply = &trivetpb.PeerReply_LeaderDead{LeaderDead: s.serveLeaderDead(ctx, from, q.LeaderDead)}
 			}
 			if !w.send(reply) {
 				c.Close() // too large for a frame: the asker shall not wait for it

@@ -303,6 +303,15 @@ func (q *proposer) dispatch(stop <-chan struct{}) {
 func (q *proposer) dispatchAll() time.Duration {
 	for {
 		q.mu.Lock()
+		leader := ""
+		if q.lead == nil {
+			leader = q.leader()
+		}
+		if leader != "" && leader != q.self && leader != q.forwardee {
+			// Also where nothing waits: what is under way may hang with the
+			// leader of before.
+			q.forwardTo(leader)
+		}
 		if len(q.queue) == 0 {
 			q.mu.Unlock()
 			return 0
@@ -325,13 +334,9 @@ func (q *proposer) dispatchAll() time.Duration {
 			q.apply(l)
 			continue
 		}
-		leader := q.leader()
 		if leader == "" || leader == q.self {
 			q.mu.Unlock() // no leader, or a term of ours whose marker is under way
 			return 0
-		}
-		if leader != q.forwardee {
-			q.forwardTo(leader)
 		}
 		if hold := time.Until(q.holdUntil); hold > 0 {
 			q.mu.Unlock()

@@ -149,6 +149,7 @@ func (n *Node) serveMember(*trivetpb.MemberRequest) *trivetpb.MemberReply {
 		AppliedIndex: s.Index,
 		StateHash:    s.Hash,
 		Leader:       n.leaderID(),
+		Resigned:     n.leaving(),
 	}
 	if err := n.failure(); err != nil {
 		r.Failed = err.Error()

@@ -79,7 +79,8 @@ func TestSimTransferIsRefused(t *testing.T) {
 		// One that is on its way out does not take over; the other does.
 		require.NoError(t, g.Resign(context.Background()))
 		require.NotEmpty(t, g.Ready(0))
-		require.ErrorContains(t, transfer(leader, g.ID()), "is stopping")
+		require.ErrorContains(t, transfer(leader, g.ID()), "nobody is there to take over")
+		require.ErrorIs(t, transfer(leader, g.ID()), ErrNotCaughtUp)
 		require.Equal(t, term, leader.leads())
 		require.NoError(t, transfer(leader, ""))
 		require.Equal(t, f.ID(), s.leaderAfter(term).ID())
@@ -141,5 +142,22 @@ func TestSimResignedMemberServes(t *testing.T) {
 			require.NoError(t, err)
 		}
 		require.NoError(t, old.Close(ctx))
+	})
+}
+
+// Where all members are stopped at once, none waits for another to take over.
+func TestSimAllResignAtOnce(t *testing.T) {
+	runSim(t, 3, nil, func(s *sim) {
+		s.leader()
+		s.converge()
+		ctx, cancel := within(5 * time.Second)
+		defer cancel()
+		start := time.Now()
+		var wg sync.WaitGroup
+		for _, n := range s.up() {
+			wg.Go(func() { n.Close(ctx) })
+		}
+		wg.Wait()
+		require.Less(t, time.Since(start), time.Second) // virtual
 	})
 }

@@ -438,7 +438,7 @@ func (x MembershipRequest_Change) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use MembershipRequest_Change.Descriptor instead.
 func (MembershipRequest_Change) EnumDescriptor() ([]byte, []int) {
-	return file_trivet_proto_rawDescGZIP(), []int{70, 0}
+	return file_trivet_proto_rawDescGZIP(), []int{72, 0}
 }
 
 // Item is a key as it stands at some revision. The words are etcd's.
@@ -4808,6 +4808,7 @@ type PeerRequest struct {
 	//	*PeerRequest_Confirm
 	//	*PeerRequest_Promote
 	//	*PeerRequest_Member
+	//	*PeerRequest_LeaderDead
 	//	*PeerRequest_Membership
 	Request       isPeerRequest_Request `protobuf_oneof:"request"`
 	unknownFields protoimpl.UnknownFields
@@ -4903,6 +4904,15 @@ func (x *PeerRequest) GetMember() *MemberRequest {
 	return nil
 }
 
+func (x *PeerRequest) GetLeaderDead() *LeaderDeadRequest {
+	if x != nil {
+		if x, ok := x.Request.(*PeerRequest_LeaderDead); ok {
+			return x.LeaderDead
+		}
+	}
+	return nil
+}
+
 func (x *PeerRequest) GetMembership() *MembershipRequest {
 	if x != nil {
 		if x, ok := x.Request.(*PeerRequest_Membership); ok {
@@ -4936,6 +4946,10 @@ type PeerRequest_Member struct {
 	Member *MemberRequest `protobuf:"bytes,6,opt,name=member,proto3,oneof"`
 }
 
+type PeerRequest_LeaderDead struct {
+	LeaderDead *LeaderDeadRequest `protobuf:"bytes,10,opt,name=leader_dead,json=leaderDead,proto3,oneof"`
+}
+
 type PeerRequest_Membership struct {
 	Membership *MembershipRequest `protobuf:"bytes,20,opt,name=membership,proto3,oneof"`
 }
@@ -4950,6 +4964,8 @@ func (*PeerRequest_Promote) isPeerRequest_Request() {}
 
 func (*PeerRequest_Member) isPeerRequest_Request() {}
 
+func (*PeerRequest_LeaderDead) isPeerRequest_Request() {}
+
 func (*PeerRequest_Membership) isPeerRequest_Request() {}
 
 type PeerReply struct {
@@ -4962,6 +4978,7 @@ type PeerReply struct {
 	//	*PeerReply_Confirm
 	//	*PeerReply_Promote
 	//	*PeerReply_Member
+	//	*PeerReply_LeaderDead
 	//	*PeerReply_Membership
 	Reply         isPeerReply_Reply `protobuf_oneof:"reply"`
 	unknownFields protoimpl.UnknownFields
@@ -5057,6 +5074,15 @@ func (x *PeerReply) GetMember() *MemberReply {
 	return nil
 }
 
+func (x *PeerReply) GetLeaderDead() *LeaderDeadReply {
+	if x != nil {
+		if x, ok := x.Reply.(*PeerReply_LeaderDead); ok {
+			return x.LeaderDead
+		}
+	}
+	return nil
+}
+
 func (x *PeerReply) GetMembership() *MembershipReply {
 	if x != nil {
 		if x, ok := x.Reply.(*PeerReply_Membership); ok {
@@ -5090,6 +5116,10 @@ type PeerReply_Member struct {
 	Member *MemberReply `protobuf:"bytes,6,opt,name=member,proto3,oneof"`
 }
 
+type PeerReply_LeaderDead struct {
+	LeaderDead *LeaderDeadReply `protobuf:"bytes,10,opt,name=leader_dead,json=leaderDead,proto3,oneof"`
+}
+
 type PeerReply_Membership struct {
 	Membership *MembershipReply `protobuf:"bytes,20,opt,name=membership,proto3,oneof"`
 }
@@ -5103,6 +5133,8 @@ func (*PeerReply_Confirm) isPeerReply_Reply() {}
 func (*PeerReply_Promote) isPeerReply_Reply() {}
 
 func (*PeerReply_Member) isPeerReply_Reply() {}
+
+func (*PeerReply_LeaderDead) isPeerReply_Reply() {}
 
 func (*PeerReply_Membership) isPeerReply_Reply() {}
 
@@ -5504,6 +5536,139 @@ func (x *PromoteReply) GetRefused() string {
 	return ""
 }
 
+// LeaderDeadRequest asks a voter whether it sees the leader's process dead.
+type LeaderDeadRequest struct {
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Leader string                 `protobuf:"bytes,1,opt,name=leader,proto3" json:"leader,omitempty"`
+	// term is the one that it leads.
+	Term uint64 `protobuf:"varint,2,opt,name=term,proto3" json:"term,omitempty"`
+	// last_term and last_index are the end of the asker's log.
+	LastTerm      uint64 `protobuf:"varint,3,opt,name=last_term,json=lastTerm,proto3" json:"last_term,omitempty"`
+	LastIndex     uint64 `protobuf:"varint,4,opt,name=last_index,json=lastIndex,proto3" json:"last_index,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LeaderDeadRequest) Reset() {
+	*x = LeaderDeadRequest{}
+	mi := &file_trivet_proto_msgTypes[68]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LeaderDeadRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LeaderDeadRequest) ProtoMessage() {}
+
+func (x *LeaderDeadRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_trivet_proto_msgTypes[68]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LeaderDeadRequest.ProtoReflect.Descriptor instead.
+func (*LeaderDeadRequest) Descriptor() ([]byte, []int) {
+	return file_trivet_proto_rawDescGZIP(), []int{68}
+}
+
+func (x *LeaderDeadRequest) GetLeader() string {
+	if x != nil {
+		return x.Leader
+	}
+	return ""
+}
+
+func (x *LeaderDeadRequest) GetTerm() uint64 {
+	if x != nil {
+		return x.Term
+	}
+	return 0
+}
+
+func (x *LeaderDeadRequest) GetLastTerm() uint64 {
+	if x != nil {
+		return x.LastTerm
+	}
+	return 0
+}
+
+func (x *LeaderDeadRequest) GetLastIndex() uint64 {
+	if x != nil {
+		return x.LastIndex
+	}
+	return 0
+}
+
+type LeaderDeadReply struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// dead: it is, to this voter, which knows of no later term.
+	Dead bool `protobuf:"varint,1,opt,name=dead,proto3" json:"dead,omitempty"`
+	// last_term and last_index are the end of the voter's log, where dead is set.
+	LastTerm      uint64 `protobuf:"varint,2,opt,name=last_term,json=lastTerm,proto3" json:"last_term,omitempty"`
+	LastIndex     uint64 `protobuf:"varint,3,opt,name=last_index,json=lastIndex,proto3" json:"last_index,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LeaderDeadReply) Reset() {
+	*x = LeaderDeadReply{}
+	mi := &file_trivet_proto_msgTypes[69]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LeaderDeadReply) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LeaderDeadReply) ProtoMessage() {}
+
+func (x *LeaderDeadReply) ProtoReflect() protoreflect.Message {
+	mi := &file_trivet_proto_msgTypes[69]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LeaderDeadReply.ProtoReflect.Descriptor instead.
+func (*LeaderDeadReply) Descriptor() ([]byte, []int) {
+	return file_trivet_proto_rawDescGZIP(), []int{69}
+}
+
+func (x *LeaderDeadReply) GetDead() bool {
+	if x != nil {
+		return x.Dead
+	}
+	return false
+}
+
+func (x *LeaderDeadReply) GetLastTerm() uint64 {
+	if x != nil {
+		return x.LastTerm
+	}
+	return 0
+}
+
+func (x *LeaderDeadReply) GetLastIndex() uint64 {
+	if x != nil {
+		return x.LastIndex
+	}
+	return 0
+}
+
 // MemberRequest asks a member about itself.
 type MemberRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -5513,7 +5678,7 @@ type MemberRequest struct {
 
 func (x *MemberRequest) Reset() {
 	*x = MemberRequest{}
-	mi := &file_trivet_proto_msgTypes[68]
+	mi := &file_trivet_proto_msgTypes[70]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5525,7 +5690,7 @@ func (x *MemberRequest) String() string {
 func (*MemberRequest) ProtoMessage() {}
 
 func (x *MemberRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_trivet_proto_msgTypes[68]
+	mi := &file_trivet_proto_msgTypes[70]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5538,7 +5703,7 @@ func (x *MemberRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MemberRequest.ProtoReflect.Descriptor instead.
 func (*MemberRequest) Descriptor() ([]byte, []int) {
-	return file_trivet_proto_rawDescGZIP(), []int{68}
+	return file_trivet_proto_rawDescGZIP(), []int{70}
 }
 
 type MemberReply struct {
@@ -5552,14 +5717,16 @@ type MemberReply struct {
 	// failed is why the member took itself out of service; empty where it has not.
 	Failed string `protobuf:"bytes,7,opt,name=failed,proto3" json:"failed,omitempty"`
 	// leader is whom the member takes for the leader; empty where it knows none.
-	Leader        string `protobuf:"bytes,20,opt,name=leader,proto3" json:"leader,omitempty"`
+	Leader string `protobuf:"bytes,20,opt,name=leader,proto3" json:"leader,omitempty"`
+	// resigned: the member is about to stop, and takes no leadership.
+	Resigned      bool `protobuf:"varint,10,opt,name=resigned,proto3" json:"resigned,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *MemberReply) Reset() {
 	*x = MemberReply{}
-	mi := &file_trivet_proto_msgTypes[69]
+	mi := &file_trivet_proto_msgTypes[71]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5571,7 +5738,7 @@ func (x *MemberReply) String() string {
 func (*MemberReply) ProtoMessage() {}
 
 func (x *MemberReply) ProtoReflect() protoreflect.Message {
-	mi := &file_trivet_proto_msgTypes[69]
+	mi := &file_trivet_proto_msgTypes[71]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5584,7 +5751,7 @@ func (x *MemberReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MemberReply.ProtoReflect.Descriptor instead.
 func (*MemberReply) Descriptor() ([]byte, []int) {
-	return file_trivet_proto_rawDescGZIP(), []int{69}
+	return file_trivet_proto_rawDescGZIP(), []int{71}
 }
 
 func (x *MemberReply) GetApi() string {
@@ -5643,6 +5810,13 @@ func (x *MemberReply) GetLeader() string {
 	return ""
 }
 
+func (x *MemberReply) GetResigned() bool {
+	if x != nil {
+		return x.Resigned
+	}
+	return false
+}
+
 // MembershipRequest asks the leader to change the cluster's configuration.
 type MembershipRequest struct {
 	state  protoimpl.MessageState   `protogen:"open.v1"`
@@ -5665,7 +5839,7 @@ type MembershipRequest struct {
 
 func (x *MembershipRequest) Reset() {
 	*x = MembershipRequest{}
-	mi := &file_trivet_proto_msgTypes[70]
+	mi := &file_trivet_proto_msgTypes[72]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5677,7 +5851,7 @@ func (x *MembershipRequest) String() string {
 func (*MembershipRequest) ProtoMessage() {}
 
 func (x *MembershipRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_trivet_proto_msgTypes[70]
+	mi := &file_trivet_proto_msgTypes[72]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5690,7 +5864,7 @@ func (x *MembershipRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MembershipRequest.ProtoReflect.Descriptor instead.
 func (*MembershipRequest) Descriptor() ([]byte, []int) {
-	return file_trivet_proto_rawDescGZIP(), []int{70}
+	return file_trivet_proto_rawDescGZIP(), []int{72}
 }
 
 func (x *MembershipRequest) GetChange() MembershipRequest_Change {
@@ -5762,7 +5936,7 @@ type MembershipReply struct {
 
 func (x *MembershipReply) Reset() {
 	*x = MembershipReply{}
-	mi := &file_trivet_proto_msgTypes[71]
+	mi := &file_trivet_proto_msgTypes[73]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5774,7 +5948,7 @@ func (x *MembershipReply) String() string {
 func (*MembershipReply) ProtoMessage() {}
 
 func (x *MembershipReply) ProtoReflect() protoreflect.Message {
-	mi := &file_trivet_proto_msgTypes[71]
+	mi := &file_trivet_proto_msgTypes[73]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5787,7 +5961,7 @@ func (x *MembershipReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MembershipReply.ProtoReflect.Descriptor instead.
 func (*MembershipReply) Descriptor() ([]byte, []int) {
-	return file_trivet_proto_rawDescGZIP(), []int{71}
+	return file_trivet_proto_rawDescGZIP(), []int{73}
 }
 
 func (x *MembershipReply) GetProblem() *Problem {
@@ -5844,7 +6018,7 @@ type ConfiguredMember struct {
 
 func (x *ConfiguredMember) Reset() {
 	*x = ConfiguredMember{}
-	mi := &file_trivet_proto_msgTypes[72]
+	mi := &file_trivet_proto_msgTypes[74]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5856,7 +6030,7 @@ func (x *ConfiguredMember) String() string {
 func (*ConfiguredMember) ProtoMessage() {}
 
 func (x *ConfiguredMember) ProtoReflect() protoreflect.Message {
-	mi := &file_trivet_proto_msgTypes[72]
+	mi := &file_trivet_proto_msgTypes[74]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5869,7 +6043,7 @@ func (x *ConfiguredMember) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConfiguredMember.ProtoReflect.Descriptor instead.
 func (*ConfiguredMember) Descriptor() ([]byte, []int) {
-	return file_trivet_proto_rawDescGZIP(), []int{72}
+	return file_trivet_proto_rawDescGZIP(), []int{74}
 }
 
 func (x *ConfiguredMember) GetId() string {
@@ -6222,7 +6396,7 @@ const file_trivet_proto_rawDesc = "" +
 	"\x04Code\x12\b\n" +
 	"\x04NONE\x10\x00\x12\x10\n" +
 	"\fNOT_A_MEMBER\x10\x01\x12\x10\n" +
-	"\fOTHER_FOLDER\x10\x02\"\xff\x02\n" +
+	"\fOTHER_FOLDER\x10\x02\"\xc0\x03\n" +
 	"\vPeerRequest\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x125\n" +
 	"\aforward\x18\x02 \x01(\v2\x19.trivet.v1.ForwardRequestH\x00R\aforward\x12<\n" +
@@ -6230,11 +6404,14 @@ const file_trivet_proto_rawDesc = "" +
 	"read_index\x18\x03 \x01(\v2\x1b.trivet.v1.ReadIndexRequestH\x00R\treadIndex\x125\n" +
 	"\aconfirm\x18\x04 \x01(\v2\x19.trivet.v1.ConfirmRequestH\x00R\aconfirm\x125\n" +
 	"\apromote\x18\x05 \x01(\v2\x19.trivet.v1.PromoteRequestH\x00R\apromote\x122\n" +
-	"\x06member\x18\x06 \x01(\v2\x18.trivet.v1.MemberRequestH\x00R\x06member\x12>\n" +
+	"\x06member\x18\x06 \x01(\v2\x18.trivet.v1.MemberRequestH\x00R\x06member\x12?\n" +
+	"\vleader_dead\x18\n" +
+	" \x01(\v2\x1c.trivet.v1.LeaderDeadRequestH\x00R\n" +
+	"leaderDead\x12>\n" +
 	"\n" +
 	"membership\x18\x14 \x01(\v2\x1c.trivet.v1.MembershipRequestH\x00R\n" +
 	"membershipB\t\n" +
-	"\arequest\"\xef\x02\n" +
+	"\arequest\"\xae\x03\n" +
 	"\tPeerReply\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x123\n" +
 	"\aforward\x18\x02 \x01(\v2\x17.trivet.v1.ForwardReplyH\x00R\aforward\x12:\n" +
@@ -6242,7 +6419,10 @@ const file_trivet_proto_rawDesc = "" +
 	"read_index\x18\x03 \x01(\v2\x19.trivet.v1.ReadIndexReplyH\x00R\treadIndex\x123\n" +
 	"\aconfirm\x18\x04 \x01(\v2\x17.trivet.v1.ConfirmReplyH\x00R\aconfirm\x123\n" +
 	"\apromote\x18\x05 \x01(\v2\x17.trivet.v1.PromoteReplyH\x00R\apromote\x120\n" +
-	"\x06member\x18\x06 \x01(\v2\x16.trivet.v1.MemberReplyH\x00R\x06member\x12<\n" +
+	"\x06member\x18\x06 \x01(\v2\x16.trivet.v1.MemberReplyH\x00R\x06member\x12=\n" +
+	"\vleader_dead\x18\n" +
+	" \x01(\v2\x1a.trivet.v1.LeaderDeadReplyH\x00R\n" +
+	"leaderDead\x12<\n" +
 	"\n" +
 	"membership\x18\x14 \x01(\v2\x1a.trivet.v1.MembershipReplyH\x00R\n" +
 	"membershipB\a\n" +
@@ -6267,8 +6447,19 @@ const file_trivet_proto_rawDesc = "" +
 	"last_index\x18\x02 \x01(\x04R\tlastIndex\x12\x17\n" +
 	"\await_ms\x18\x03 \x01(\x04R\x06waitMs\"(\n" +
 	"\fPromoteReply\x12\x18\n" +
-	"\arefused\x18\x01 \x01(\tR\arefused\"\x0f\n" +
-	"\rMemberRequest\"\xe0\x01\n" +
+	"\arefused\x18\x01 \x01(\tR\arefused\"{\n" +
+	"\x11LeaderDeadRequest\x12\x16\n" +
+	"\x06leader\x18\x01 \x01(\tR\x06leader\x12\x12\n" +
+	"\x04term\x18\x02 \x01(\x04R\x04term\x12\x1b\n" +
+	"\tlast_term\x18\x03 \x01(\x04R\blastTerm\x12\x1d\n" +
+	"\n" +
+	"last_index\x18\x04 \x01(\x04R\tlastIndex\"a\n" +
+	"\x0fLeaderDeadReply\x12\x12\n" +
+	"\x04dead\x18\x01 \x01(\bR\x04dead\x12\x1b\n" +
+	"\tlast_term\x18\x02 \x01(\x04R\blastTerm\x12\x1d\n" +
+	"\n" +
+	"last_index\x18\x03 \x01(\x04R\tlastIndex\"\x0f\n" +
+	"\rMemberRequest\"\xfc\x01\n" +
 	"\vMemberReply\x12\x10\n" +
 	"\x03api\x18\x01 \x01(\tR\x03api\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\tR\aversion\x12\x12\n" +
@@ -6279,7 +6470,9 @@ const file_trivet_proto_rawDesc = "" +
 	"\n" +
 	"state_hash\x18\x06 \x01(\x04R\tstateHash\x12\x16\n" +
 	"\x06failed\x18\a \x01(\tR\x06failed\x12\x16\n" +
-	"\x06leader\x18\x14 \x01(\tR\x06leader\"\xc5\x02\n" +
+	"\x06leader\x18\x14 \x01(\tR\x06leader\x12\x1a\n" +
+	"\bresigned\x18\n" +
+	" \x01(\bR\bresigned\"\xc5\x02\n" +
 	"\x11MembershipRequest\x12;\n" +
 	"\x06change\x18\x01 \x01(\x0e2#.trivet.v1.MembershipRequest.ChangeR\x06change\x12\x0e\n" +
 	"\x02id\x18\x02 \x01(\tR\x02id\x12\x12\n" +
@@ -6359,7 +6552,7 @@ func file_trivet_proto_rawDescGZIP() []byte {
 }
 
 var file_trivet_proto_enumTypes = make([]protoimpl.EnumInfo, 6)
-var file_trivet_proto_msgTypes = make([]protoimpl.MessageInfo, 73)
+var file_trivet_proto_msgTypes = make([]protoimpl.MessageInfo, 75)
 var file_trivet_proto_goTypes = []any{
 	(Code)(0),                     // 0: trivet.v1.Code
 	(Precondition_Kind)(0),        // 1: trivet.v1.Precondition.Kind
@@ -6435,11 +6628,13 @@ var file_trivet_proto_goTypes = []any{
 	(*ConfirmReply)(nil),          // 71: trivet.v1.ConfirmReply
 	(*PromoteRequest)(nil),        // 72: trivet.v1.PromoteRequest
 	(*PromoteReply)(nil),          // 73: trivet.v1.PromoteReply
-	(*MemberRequest)(nil),         // 74: trivet.v1.MemberRequest
-	(*MemberReply)(nil),           // 75: trivet.v1.MemberReply
-	(*MembershipRequest)(nil),     // 76: trivet.v1.MembershipRequest
-	(*MembershipReply)(nil),       // 77: trivet.v1.MembershipReply
-	(*ConfiguredMember)(nil),      // 78: trivet.v1.ConfiguredMember
+	(*LeaderDeadRequest)(nil),     // 74: trivet.v1.LeaderDeadRequest
+	(*LeaderDeadReply)(nil),       // 75: trivet.v1.LeaderDeadReply
+	(*MemberRequest)(nil),         // 76: trivet.v1.MemberRequest
+	(*MemberReply)(nil),           // 77: trivet.v1.MemberReply
+	(*MembershipRequest)(nil),     // 78: trivet.v1.MembershipRequest
+	(*MembershipReply)(nil),       // 79: trivet.v1.MembershipReply
+	(*ConfiguredMember)(nil),      // 80: trivet.v1.ConfiguredMember
 }
 var file_trivet_proto_depIdxs = []int32{
 	9,  // 0: trivet.v1.Op.put:type_name -> trivet.v1.PutOp
@@ -6519,25 +6714,27 @@ var file_trivet_proto_depIdxs = []int32{
 	68, // 74: trivet.v1.PeerRequest.read_index:type_name -> trivet.v1.ReadIndexRequest
 	70, // 75: trivet.v1.PeerRequest.confirm:type_name -> trivet.v1.ConfirmRequest
 	72, // 76: trivet.v1.PeerRequest.promote:type_name -> trivet.v1.PromoteRequest
-	74, // 77: trivet.v1.PeerRequest.member:type_name -> trivet.v1.MemberRequest
-	76, // 78: trivet.v1.PeerRequest.membership:type_name -> trivet.v1.MembershipRequest
-	67, // 79: trivet.v1.PeerReply.forward:type_name -> trivet.v1.ForwardReply
-	69, // 80: trivet.v1.PeerReply.read_index:type_name -> trivet.v1.ReadIndexReply
-	71, // 81: trivet.v1.PeerReply.confirm:type_name -> trivet.v1.ConfirmReply
-	73, // 82: trivet.v1.PeerReply.promote:type_name -> trivet.v1.PromoteReply
-	75, // 83: trivet.v1.PeerReply.member:type_name -> trivet.v1.MemberReply
-	77, // 84: trivet.v1.PeerReply.membership:type_name -> trivet.v1.MembershipReply
-	19, // 85: trivet.v1.ForwardReply.results:type_name -> trivet.v1.Result
-	17, // 86: trivet.v1.ForwardReply.problem:type_name -> trivet.v1.Problem
-	17, // 87: trivet.v1.ReadIndexReply.problem:type_name -> trivet.v1.Problem
-	5,  // 88: trivet.v1.MembershipRequest.change:type_name -> trivet.v1.MembershipRequest.Change
-	17, // 89: trivet.v1.MembershipReply.problem:type_name -> trivet.v1.Problem
-	78, // 90: trivet.v1.MembershipReply.members:type_name -> trivet.v1.ConfiguredMember
-	91, // [91:91] is the sub-list for method output_type
-	91, // [91:91] is the sub-list for method input_type
-	91, // [91:91] is the sub-list for extension type_name
-	91, // [91:91] is the sub-list for extension extendee
-	0,  // [0:91] is the sub-list for field type_name
+	76, // 77: trivet.v1.PeerRequest.member:type_name -> trivet.v1.MemberRequest
+	74, // 78: trivet.v1.PeerRequest.leader_dead:type_name -> trivet.v1.LeaderDeadRequest
+	78, // 79: trivet.v1.PeerRequest.membership:type_name -> trivet.v1.MembershipRequest
+	67, // 80: trivet.v1.PeerReply.forward:type_name -> trivet.v1.ForwardReply
+	69, // 81: trivet.v1.PeerReply.read_index:type_name -> trivet.v1.ReadIndexReply
+	71, // 82: trivet.v1.PeerReply.confirm:type_name -> trivet.v1.ConfirmReply
+	73, // 83: trivet.v1.PeerReply.promote:type_name -> trivet.v1.PromoteReply
+	77, // 84: trivet.v1.PeerReply.member:type_name -> trivet.v1.MemberReply
+	75, // 85: trivet.v1.PeerReply.leader_dead:type_name -> trivet.v1.LeaderDeadReply
+	79, // 86: trivet.v1.PeerReply.membership:type_name -> trivet.v1.MembershipReply
+	19, // 87: trivet.v1.ForwardReply.results:type_name -> trivet.v1.Result
+	17, // 88: trivet.v1.ForwardReply.problem:type_name -> trivet.v1.Problem
+	17, // 89: trivet.v1.ReadIndexReply.problem:type_name -> trivet.v1.Problem
+	5,  // 90: trivet.v1.MembershipRequest.change:type_name -> trivet.v1.MembershipRequest.Change
+	17, // 91: trivet.v1.MembershipReply.problem:type_name -> trivet.v1.Problem
+	80, // 92: trivet.v1.MembershipReply.members:type_name -> trivet.v1.ConfiguredMember
+	93, // [93:93] is the sub-list for method output_type
+	93, // [93:93] is the sub-list for method input_type
+	93, // [93:93] is the sub-list for extension type_name
+	93, // [93:93] is the sub-list for extension extendee
+	0,  // [0:93] is the sub-list for field type_name
 }
 
 func init() { file_trivet_proto_init() }
@@ -6599,6 +6796,7 @@ func file_trivet_proto_init() {
 		(*PeerRequest_Confirm)(nil),
 		(*PeerRequest_Promote)(nil),
 		(*PeerRequest_Member)(nil),
+		(*PeerRequest_LeaderDead)(nil),
 		(*PeerRequest_Membership)(nil),
 	}
 	file_trivet_proto_msgTypes[59].OneofWrappers = []any{
@@ -6607,6 +6805,7 @@ func file_trivet_proto_init() {
 		(*PeerReply_Confirm)(nil),
 		(*PeerReply_Promote)(nil),
 		(*PeerReply_Member)(nil),
+		(*PeerReply_LeaderDead)(nil),
 		(*PeerReply_Membership)(nil),
 	}
 	type x struct{}
@@ -6615,7 +6814,7 @@ func file_trivet_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_trivet_proto_rawDesc), len(file_trivet_proto_rawDesc)),
 			NumEnums:      6,
-			NumMessages:   73,
+			NumMessages:   75,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
