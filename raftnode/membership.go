@@ -117,6 +117,7 @@ func (n *Node) changeMembers(ctx context.Context, req *trivetpb.MembershipReques
 		p := r.GetProblem()
 		switch {
 		case p == nil:
+			n.awaitConfiguration(ctx, r.Index)
 			return memberChange(r), nil
 		case !lookAgain(p):
 			return MemberChange{}, withOutcome(p, maybe)
@@ -130,6 +131,27 @@ func (n *Node) changeMembers(ctx context.Context, req *trivetpb.MembershipReques
 			}
 			return MemberChange{}, &trivetpb.Problem{Code: code, Unknown: maybe,
 				Detail: "no leader changed the membership until the time was up: " + p.Detail}
+		}
+	}
+}
+
+// awaitConfiguration waits until this node, too, has applied the configuration of
+// an entry, so that who asks it next is told of it: for a moment at most, as the
+// change is made whether or not this node has heard.
+func (n *Node) awaitConfiguration(ctx context.Context, index uint64) {
+	ctx, cancel := context.WithTimeout(ctx, memberTimeout)
+	defer cancel()
+	for {
+		_, now, changed := n.confs.now()
+		if now >= index {
+			return
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return
+		case <-n.ctx.Done():
+			return
 		}
 	}
 }
