@@ -114,11 +114,15 @@ func (m *met) folder(id string) string {
 // removed notes who is no member any more as of a committed configuration.
 func (m *met) removed(index uint64, before, now raft.Configuration) error {
 	gone := map[string]metFolder{}
+	m.mu.Lock()
 	for _, s := range before.Servers {
-		if !hasServer(now, string(s.ID)) {
-			gone[string(s.ID)] = metFolder{JoinedAt: index}
+		id := string(s.ID)
+		// What was let in after it stays: the log is replayed at each start.
+		if f := m.folders[id]; !hasServer(now, id) && f.JoinedAt <= index && f != (metFolder{JoinedAt: index}) {
+			gone[id] = metFolder{JoinedAt: index}
 		}
 	}
+	m.mu.Unlock()
 	if len(gone) == 0 {
 		return nil
 	}
