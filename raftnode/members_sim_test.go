@@ -725,3 +725,33 @@ func (s *sim) settleAll() {
 	}
 	s.t.Error("the configuration is not that of those who run")
 }
+
+// Changes that wait are bounded, so that they leave the connection to the leader
+// to writes and reads.
+func TestSimWaitingChangesAreBounded(t *testing.T) {
+	runSimWith(t, 3, 1, nil, func(s *sim) {
+		n := s.followers()[0]
+		ctx, cancel := within(3 * time.Second)
+		defer cancel()
+		_, err := n.AddMember(ctx, NewMember{ID: "n4", Peer: "n4:1", Replica: true}) // nobody is there
+		require.NoError(t, err)
+		done := make(chan trivetpb.Code, 100)
+		for range 100 {
+			go func() {
+				_, err := n.PromoteMember(ctx, "n4")
+				var p *trivetpb.Problem
+				errors.As(err, &p)
+				done <- p.GetCode()
+			}()
+		}
+		time.Sleep(100 * time.Millisecond) // virtual
+		require.Len(t, done, 100-maxChanging)
+		require.Nil(t, simPut(n, "k", "v", time.Second))
+		count := map[trivetpb.Code]int{}
+		for range 100 {
+			count[<-done]++
+		}
+		require.Equal(t, 100-maxChanging, count[trivetpb.Code_OVERLOADED])
+		require.Equal(t, maxChanging, count[trivetpb.Code_MEMBER_CONFLICT])
+	})
+}

@@ -98,11 +98,23 @@ func (n *Node) Transfer(ctx context.Context, to string) (leader string, err erro
 	return c.leader, err
 }
 
+// maxChanging bounds the changes that wait at one node, this one's own included:
+// one that waits for a member to catch up holds a place among the requests that
+// the leader answers on a connection (maxServing), which are for writes and reads.
+const maxChanging = 8
+
 // changeMembers takes a change to the leader, again and again until it has an
 // answer or the time is up.
 func (n *Node) changeMembers(ctx context.Context, req *trivetpb.MembershipRequest) (MemberChange, error) {
 	if p := checkMembership(req); p != nil {
 		return MemberChange{}, p
+	}
+	select {
+	case n.changing <- struct{}{}:
+		defer func() { <-n.changing }()
+	default:
+		return MemberChange{}, &trivetpb.Problem{Code: trivetpb.Code_OVERLOADED,
+			Detail: fmt.Sprintf("%d changes of the membership wait here already", maxChanging)}
 	}
 	maybe := false // an attempt may have got through
 	for {

@@ -53,6 +53,7 @@ type Node struct {
 	confs     *configurations
 	met       *met
 	formation formation
+	changing  chan struct{} // holds a place for each change of the membership that waits
 	formed    atomic.Bool
 	liveness  *liveness
 
@@ -122,6 +123,7 @@ func Open(cfg Config) (_ *Node, err error) {
 		contacts:     map[string]contact{},
 		spawning:     true,
 		failed:       make(chan struct{}),
+		changing:     make(chan struct{}, maxChanging),
 		closed:       make(chan struct{}),
 	}
 	n.ctx, n.cancel = context.WithCancel(context.Background())

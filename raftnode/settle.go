@@ -98,6 +98,9 @@ func (n *Node) answered(id string, r *trivetpb.HelloReply) error {
 // meet checks a member's data folder, and ends the connections of the one that
 // it takes the place of.
 func (n *Node) meet(id, incarnation string, joinedAt uint64) error {
+	if len(incarnation) > maxIncarnation {
+		return fmt.Errorf("member %s names its data folder by %d characters", id, len(incarnation))
+	}
 	before := n.met.folder(id)
 	if err := n.met.check(id, incarnation, joinedAt, n.forming()); err != nil {
 		return err
@@ -158,8 +161,9 @@ const settleWait = 10 * time.Second
 // Where it hears of no leader, or is no member by what it has applied, it calls
 // the others: to be told if it was removed, and to tell where it is now.
 func (n *Node) settle() {
-	alone := 0
+	alone, told := 0, ""
 	for {
+		pause := settlePause
 		conf, index, changed := n.confs.now()
 		s, there := serverOf(conf, n.cfg.ID)
 		var req *trivetpb.MembershipRequest
@@ -185,11 +189,15 @@ func (n *Node) settle() {
 			case err == nil && c.Changed:
 				n.log.Info("the cluster knows this member anew", "change", req.Change.String(), "address", req.Peer, "index", c.Index)
 			case err != nil && n.ctx.Err() == nil:
-				n.log.Warn("the cluster does not know this member as it is yet", "change", req.Change.String(), "address", req.Peer, "error", err)
+				pause = 8 * settlePause
+				if why := err.Error(); why != told {
+					told = why
+					n.log.Warn("the cluster does not know this member as it is yet", "change", req.Change.String(), "address", req.Peer, "error", err)
+				}
 			}
 		}
 		select {
-		case <-time.After(settlePause):
+		case <-time.After(pause):
 		case <-changed:
 		case <-n.ctx.Done():
 			return

@@ -215,7 +215,13 @@ func (f *serveFlags) serve(ctx context.Context, stderr io.Writer) error {
 	case <-ctx.Done():
 		log.Info("stopping", "node", f.id)
 	case <-node.Failed():
-		// Nothing is closed: the reason may be a disk that hangs, and a process
+		if errors.Is(node.Err(), raftnode.ErrRemoved) {
+			// Whoever removed it may have asked this very node.
+			ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+			_ = server.Shutdown(ctx)
+			cancel()
+		}
+		// Nothing else is closed: the reason may be a disk that hangs, and a process
 		// that waits for it would look alive.
 		return fmt.Errorf("node %s took itself out of service: %w", f.id, node.Err())
 	case err := <-served:
