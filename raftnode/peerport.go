@@ -53,6 +53,9 @@ type peerPort struct {
 
 	mu    sync.Mutex
 	conns map[net.Conn]string // all open ones, in and out; the peer's id once known
+	// strangers are the connections of those that are members by what they showed
+	// alone.
+	strangers map[net.Conn]bool
 	// claims is by what configuration the caller of a connection says to be a
 	// member.
 	claims map[net.Conn]uint64
@@ -86,6 +89,9 @@ const (
 	// one for peer requests, and a snapshot takes one of its own.
 	maxHandshakes   = 64
 	maxConnsPerPeer = 32
+	// maxStrangers bounds the connections of all that are not known as members
+	// here yet: a few, in a cluster that adds one at a time.
+	maxStrangers = 2 * maxConnsPerPeer
 )
 
 // errRefused is wrapped by what dial returns where the other side said no.
@@ -94,12 +100,13 @@ var errRefused = errors.New("refused by the peer")
 func newPeerPort(ln net.Listener, cluster, id string, log *slog.Logger) *peerPort {
 	return &peerPort{
 		ln: ln, cluster: cluster, id: id, log: log,
-		raft:    make(chan net.Conn),
-		stop:    make(chan struct{}),
-		conns:   map[net.Conn]string{},
-		claims:  map[net.Conn]uint64{},
-		at:      map[string]string{},
-		refused: map[string]string{},
+		raft:      make(chan net.Conn),
+		stop:      make(chan struct{}),
+		conns:     map[net.Conn]string{},
+		claims:    map[net.Conn]uint64{},
+		strangers: map[net.Conn]bool{},
+		at:        map[string]string{},
+		refused:   map[string]string{},
 	}
 }
 
@@ -362,6 +369,7 @@ func (p *peerPort) track(c net.Conn, id string) bool {
 
 // name notes who is at the other end; false where that one has too many.
 func (p *peerPort) name(c net.Conn, hello *trivetpb.Hello) bool {
+	stranger := !p.member(hello.From)
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	id, n := hello.From, 0
@@ -372,6 +380,12 @@ func (p *peerPort) name(c net.Conn, hello *trivetpb.Hello) bool {
 	}
 	if n >= maxConnsPerPeer {
 		return false
+	}
+	if stranger {
+		if len(p.strangers) >= maxStrangers {
+			return false
+		}
+		p.strangers[c] = true
 	}
 	p.conns[c] = id
 	p.claims[c] = hello.ConfigIndex
@@ -395,6 +409,7 @@ func (p *peerPort) release(c net.Conn) {
 	p.mu.Lock()
 	delete(p.conns, c)
 	delete(p.claims, c)
+	delete(p.strangers, c)
 	p.mu.Unlock()
 	c.Close()
 }
