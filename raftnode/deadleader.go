@@ -3,6 +3,7 @@ package raftnode
 import (
 	"context"
 	"strconv"
+	"sync"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -32,6 +33,14 @@ import (
 // for the first: one of them has told the other where its log ended, and it grew
 // since. So a voter that has answered one whose log was longer does not stand
 // for a moment, whatever it is told then.
+//
+// A leader that is silent (stopped, cut off) is found out by raft: the first
+// member whose timeout passes stands for election. But the others refuse it
+// their pre-votes until their own timeouts, which are drawn at random, have
+// passed too, and then it has to wait for another one, or they stand against each
+// other. So from the first timeout on the same is done for a leader of which a
+// majority has heard nothing for as long as the shortest timeout. A leader that
+// a majority does not hear has lost its lease, or is about to.
 //
 // Safety. A TimeoutNow is a message that raft must bear at any time, from any
 // leader: it makes a candidate, which needs a majority's votes in a new term
@@ -77,6 +86,7 @@ func (n *Node) replaceDeadLeader() {
 	var next time.Time
 	for {
 		verdicts, changes := n.liveness.changes(), n.changes()
+		n.noteTimeout()
 		var again <-chan time.Time
 		switch l, t := n.deadLeader(); {
 		case l == "":
@@ -102,16 +112,60 @@ func (n *Node) replaceDeadLeader() {
 	}
 }
 
-// deadLeader returns the leader that this voter follows and sees dead, and its
-// term; "" where there is none.
+// silence is what this voter knows of a leader that may be silent.
+type silence struct {
+	mu sync.Mutex
+	// The last leader that was known, and its term.
+	leader string
+	term   uint64
+	// passed is the last term in which a voter's timeout has passed.
+	passed uint64
+}
+
+// noteTimeout notes whom this voter follows, and that its own timeout has passed
+// where it does not any more: raft forgets the leader then, and asks for
+// pre-votes in the same term.
+func (n *Node) noteTimeout() {
+	term, leader := n.raft.CurrentTerm(), n.leaderID()
+	if n.raft.CurrentTerm() != term {
+		return // it changes: there is another notice
+	}
+	s := &n.silence
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if leader != "" {
+		s.leader, s.term = leader, term
+	} else if s.term == term && n.raft.State() == raft.Candidate {
+		s.passed = term
+	}
+}
+
+// silent reports whether nothing was heard of the leader for a heartbeat timeout,
+// and for how long something has to go unheard of yet.
+func (n *Node) silent() (bool, time.Duration) {
+	left := n.cfg.Timing.Heartbeat - time.Since(n.raft.LastContact())
+	return left <= 0, left
+}
+
+// deadLeader returns the leader of this voter's term that it sees dead, or
+// silent where somebody's timeout has passed; "" where there is none.
 func (n *Node) deadLeader() (leader string, term uint64) {
 	if mutant.On("no-fast-path") {
 		return "", 0
 	}
-	term = n.raft.CurrentTerm()
-	leader = n.leaderID()
-	if leader == "" || leader == n.cfg.ID || n.leaving() || !n.votes() || !n.liveness.dead(leader) ||
-		n.raft.State() != raft.Follower || n.raft.CurrentTerm() != term {
+	s := &n.silence
+	s.mu.Lock()
+	if quiet, _ := n.silent(); !quiet {
+		s.passed = 0 // it was heard of since, whoever's timeout had passed
+	}
+	leader, term = s.leader, s.term
+	passed := s.passed == term
+	s.mu.Unlock()
+	if leader == "" || leader == n.cfg.ID || n.leaving() || !n.votes() {
+		return "", 0
+	}
+	gone := passed || (n.liveness.dead(leader) && n.leaderID() == leader)
+	if !gone || n.raft.State() == raft.Leader || n.raft.CurrentTerm() != term {
 		return "", 0
 	}
 	return leader, term
@@ -153,13 +207,16 @@ func (n *Node) standForDead(leader string, term uint64, round int) {
 	if !ok {
 		return // raft hangs: it could not stand either
 	}
+	n.silence.mu.Lock()
+	silent := n.silence.passed == term
+	n.silence.mu.Unlock()
 	others := n.otherVoters()
 	answers := make(chan *logEnd, len(others)) // nil: does not see it dead
 	for _, id := range others {
 		if id == leader || !n.spawn(func() {
 			reply, err := n.peers.call(ctx, id, &trivetpb.PeerRequest{
 				Request: &trivetpb.PeerRequest_LeaderDead{LeaderDead: &trivetpb.LeaderDeadRequest{
-					Leader: leader, Term: term, LastTerm: mine.term, LastIndex: mine.index,
+					Leader: leader, Term: term, LastTerm: mine.term, LastIndex: mine.index, Silent: silent,
 				}},
 			})
 			r := reply.GetLeaderDead()
@@ -184,7 +241,7 @@ func (n *Node) standForDead(leader string, term uint64, round int) {
 			rank++
 		}
 	}
-	n.log.Debug("the leader's process is dead", "leader", leader, "term", term, "agree", agree, "rank", rank, "round", round)
+	n.log.Debug("the leader is dead or silent", "leader", leader, "term", term, "silent", silent, "agree", agree, "rank", rank, "round", round)
 	if agree <= (len(others)+1)/2 || (rank > 0 && round <= rank*deadRounds) || time.Since(n.started) < time.Duration(n.concededUntil.Load()) {
 		return
 	}
@@ -193,7 +250,15 @@ func (n *Node) standForDead(leader string, term uint64, round int) {
 	if l, t := n.deadLeader(); l != leader || t != term {
 		return
 	}
-	n.log.Info("standing for election: the leader's process is dead", "leader", leader, "term", term, "agree", agree)
+	n.log.Info("standing for election: the leader is dead or silent", "leader", leader, "term", term, "silent", silent, "agree", agree)
+	if n.raft.State() == raft.Candidate {
+		// It asks for pre-votes, and would not begin anew before its timer says
+		// so. A heartbeat of the leader that it had makes it a follower again.
+		n.transport.inject(&raft.AppendEntriesRequest{
+			RPCHeader: raft.RPCHeader{ProtocolVersion: raft.ProtocolVersionMax, ID: []byte(leader), Addr: []byte(leader)},
+			Term:      term,
+		}, nil)
+	}
 	n.standNow(leader)
 }
 
@@ -204,11 +269,19 @@ func (n *Node) serveLeaderDead(ctx context.Context, from string, r *trivetpb.Lea
 	no := &trivetpb.LeaderDeadReply{}
 	for {
 		verdicts := n.liveness.changes()
-		switch {
 		// One that lags in its term knows no later leader either.
-		case n.raft.CurrentTerm() > r.Term || r.Leader == n.cfg.ID || !n.votes():
+		if n.raft.CurrentTerm() > r.Term || r.Leader == n.cfg.ID || !n.votes() {
 			return no
-		case n.liveness.dead(r.Leader):
+		}
+		dead := n.liveness.dead(r.Leader)
+		var later <-chan time.Time
+		if r.Silent && !dead {
+			var left time.Duration
+			if dead, left = n.silent(); !dead {
+				later = time.After(left)
+			}
+		}
+		if dead {
 			end, ok := n.logEnd(ctx)
 			if !ok {
 				return no // raft hangs: it would not vote
@@ -216,13 +289,30 @@ func (n *Node) serveLeaderDead(ctx context.Context, from string, r *trivetpb.Lea
 			if (logEnd{r.LastTerm, r.LastIndex, from}).before(end) {
 				n.concededUntil.Store(int64(time.Since(n.started) + n.cfg.Timing.Heartbeat/deadPause))
 			}
+			n.heardOfTimeout(r)
 			return &trivetpb.LeaderDeadReply{Dead: true, LastTerm: end.term, LastIndex: end.index}
 		}
 		select {
 		case <-verdicts:
+		case <-later:
 		case <-ctx.Done():
 			return no
 		}
+	}
+}
+
+// heardOfTimeout notes that another voter's timeout has passed: this one may be
+// the one to stand.
+func (n *Node) heardOfTimeout(r *trivetpb.LeaderDeadRequest) {
+	s := &n.silence
+	s.mu.Lock()
+	news := r.Silent && s.term == r.Term && s.leader == r.Leader && s.passed < r.Term
+	if news {
+		s.passed = r.Term
+	}
+	s.mu.Unlock()
+	if news {
+		n.changed()
 	}
 }
 

@@ -240,6 +240,36 @@ func TestSimPartitionedLeaderIsNotDead(t *testing.T) {
 	})
 }
 
+// From the first timeout on, a leader that fell silent is replaced without
+// waiting for those of the others, whoever has the longest log.
+func TestSimSilentLeaderIsReplacedSoon(t *testing.T) {
+	runSim(t, 3, nil, func(s *sim) {
+		rnd := newRandom(1)
+		for range 40 {
+			old := s.leader()
+			s.converge()
+			ctx, cancel := context.WithCancel(context.Background())
+			var wg sync.WaitGroup
+			for i := range 8 {
+				wg.Go(func() {
+					for ctx.Err() == nil {
+						simPut(old, fmt.Sprint(i), "v", time.Second)
+					}
+				})
+			}
+			time.Sleep(time.Duration(rnd.Intn(100_000)) * time.Microsecond) // virtual
+			term := old.leads()
+			s.isolate(old.ID())
+			cut := time.Now()
+			s.leaderAfter(term)
+			require.Less(t, time.Since(cut), 1200*time.Millisecond)
+			cancel()
+			wg.Wait()
+			s.heal()
+		}
+	})
+}
+
 // Followers that die, and come back at once or later, disturb nobody.
 func TestSimRestartOfAFollowerDisturbsNobody(t *testing.T) {
 	runSim(t, 3, nil, func(s *sim) {

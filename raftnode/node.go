@@ -57,6 +57,7 @@ type Node struct {
 	formed    atomic.Bool
 	liveness  *liveness
 
+	silence silence
 	// concededUntil is until when this voter leaves an election to one that is
 	// ahead of it, in nanoseconds from when it was started (deadleader.go).
 	concededUntil atomic.Int64

@@ -5536,15 +5536,18 @@ func (x *PromoteReply) GetRefused() string {
 	return ""
 }
 
-// LeaderDeadRequest asks a voter whether it sees the leader's process dead.
+// LeaderDeadRequest asks a voter whether it sees the leader's process dead, or
+// has not heard of it for a heartbeat timeout.
 type LeaderDeadRequest struct {
 	state  protoimpl.MessageState `protogen:"open.v1"`
 	Leader string                 `protobuf:"bytes,1,opt,name=leader,proto3" json:"leader,omitempty"`
 	// term is the one that it leads.
 	Term uint64 `protobuf:"varint,2,opt,name=term,proto3" json:"term,omitempty"`
 	// last_term and last_index are the end of the asker's log.
-	LastTerm      uint64 `protobuf:"varint,3,opt,name=last_term,json=lastTerm,proto3" json:"last_term,omitempty"`
-	LastIndex     uint64 `protobuf:"varint,4,opt,name=last_index,json=lastIndex,proto3" json:"last_index,omitempty"`
+	LastTerm  uint64 `protobuf:"varint,3,opt,name=last_term,json=lastTerm,proto3" json:"last_term,omitempty"`
+	LastIndex uint64 `protobuf:"varint,4,opt,name=last_index,json=lastIndex,proto3" json:"last_index,omitempty"`
+	// silent: the timeout of some voter has passed, so that silence counts too.
+	Silent        bool `protobuf:"varint,5,opt,name=silent,proto3" json:"silent,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -5605,6 +5608,13 @@ func (x *LeaderDeadRequest) GetLastIndex() uint64 {
 		return x.LastIndex
 	}
 	return 0
+}
+
+func (x *LeaderDeadRequest) GetSilent() bool {
+	if x != nil {
+		return x.Silent
+	}
+	return false
 }
 
 type LeaderDeadReply struct {
@@ -6447,13 +6457,14 @@ const file_trivet_proto_rawDesc = "" +
 	"last_index\x18\x02 \x01(\x04R\tlastIndex\x12\x17\n" +
 	"\await_ms\x18\x03 \x01(\x04R\x06waitMs\"(\n" +
 	"\fPromoteReply\x12\x18\n" +
-	"\arefused\x18\x01 \x01(\tR\arefused\"{\n" +
+	"\arefused\x18\x01 \x01(\tR\arefused\"\x93\x01\n" +
 	"\x11LeaderDeadRequest\x12\x16\n" +
 	"\x06leader\x18\x01 \x01(\tR\x06leader\x12\x12\n" +
 	"\x04term\x18\x02 \x01(\x04R\x04term\x12\x1b\n" +
 	"\tlast_term\x18\x03 \x01(\x04R\blastTerm\x12\x1d\n" +
 	"\n" +
-	"last_index\x18\x04 \x01(\x04R\tlastIndex\"a\n" +
+	"last_index\x18\x04 \x01(\x04R\tlastIndex\x12\x16\n" +
+	"\x06silent\x18\x05 \x01(\bR\x06silent\"a\n" +
 	"\x0fLeaderDeadReply\x12\x12\n" +
 	"\x04dead\x18\x01 \x01(\bR\x04dead\x12\x1b\n" +
 	"\tlast_term\x18\x02 \x01(\x04R\blastTerm\x12\x1d\n" +

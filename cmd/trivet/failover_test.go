@@ -17,9 +17,9 @@ import (
 func TestStopOfTheLeaderFailsNoRequest(t *testing.T) {
 	c := startBenchCluster(t)
 	for range 2 {
-		gap, acked, failed := c.run("term")
-		require.Zero(t, failed, "requests that were not acknowledged")
-		t.Logf("%d acknowledged, none for %v", acked, gap)
+		r := c.run("term")
+		require.Zero(t, r.failed, "requests that were not acknowledged")
+		t.Logf("%d acknowledged, none for %v", r.acked, r.gap)
 	}
 }
 
