@@ -19,7 +19,7 @@ import (
 //
 // `make calm` runs an hour of it (TRIVET_SIM_CALM), `make test` some minutes.
 func TestSimSlowNetworkElectsNobody(t *testing.T) {
-	last := 10 * time.Minute
+	last := 5 * time.Minute
 	if env := os.Getenv("TRIVET_SIM_CALM"); env != "" {
 		var err error
 		last, err = time.ParseDuration(env)

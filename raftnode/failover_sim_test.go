@@ -354,7 +354,7 @@ func TestSimManyKills(t *testing.T) {
 				defer wg.Wait()
 				defer cancel()
 				var slow int
-				for range 30 {
+				for range 20 {
 					old := s.leader()
 					term := old.leads()
 					if term == 0 {
