@@ -39,6 +39,7 @@ type Node interface {
 	Ready(maxLag uint64) []string
 	// Stats is what the node has counted.
 	Stats() raftnode.Stats
+	Membership
 }
 
 var _ Node = (*raftnode.Node)(nil)

@@ -76,6 +76,9 @@ func (f *fsm) apply(l *raft.Log) {
 		f.n.counters.appliedCommands.Add(uint64(len(results)))
 	default:
 		f.n.store.Advance(l.Index)
+		if l.Type == raft.LogConfiguration {
+			f.n.committedConfiguration(l.Index, raft.DecodeConfiguration(l.Data))
+		}
 	}
 	hash := f.n.store.Stats().Hash
 	f.n.compare.ring.record(l.Index, hash)
@@ -96,8 +99,9 @@ func (f *fsm) apply(l *raft.Log) {
 func (f *fsm) Restore(r io.ReadCloser) error {
 	defer r.Close()
 	err := f.n.store.Restore(r)
-	if at := f.n.store.Index(); err == nil && !f.n.snaps.wasOpened(at) {
-		err = fmt.Errorf("the newest one's state is of entry %d, its meta.json speaks of another", at)
+	meta := f.n.snaps.openedAt(f.n.store.Index())
+	if err == nil && meta == nil {
+		err = fmt.Errorf("the newest one's state is of entry %d, its meta.json speaks of another", f.n.store.Index())
 	}
 	if err != nil {
 		f.n.snapshots.failed(err)
@@ -113,6 +117,7 @@ func (f *fsm) Restore(r io.ReadCloser) error {
 	stats := f.n.store.Stats()
 	index := stats.Index
 	f.n.compare.ring.record(index, stats.Hash)
+	f.n.committedConfiguration(meta.ConfigurationIndex, meta.Configuration)
 	f.n.snapshots.restored()
 	f.n.counters.snapshotsRestored.Add(1)
 	f.n.proposer.skipped(index)

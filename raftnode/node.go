@@ -36,6 +36,8 @@ type Node struct {
 	cluster string
 	log     *slog.Logger
 	started time.Time
+	// advertise is where the others are to look for this member.
+	advertise string
 
 	storage   *storage
 	logs      *guardedLog
@@ -51,6 +53,11 @@ type Node struct {
 	proposer  *proposer
 	snapshots *snapshotter
 	commits   *commits
+	confs     *configurations
+	met       *met
+	formation formation
+	changing  chan struct{} // holds a place for each change of the membership that waits
+	formed    atomic.Bool
 	liveness  *liveness
 
 	silence silence
@@ -122,6 +129,7 @@ func Open(cfg Config) (_ *Node, err error) {
 		contacts:     map[string]contact{},
 		spawning:     true,
 		failed:       make(chan struct{}),
+		changing:     make(chan struct{}, maxChanging),
 		closed:       make(chan struct{}),
 	}
 	n.ctx, n.cancel = context.WithCancel(context.Background())
@@ -152,15 +160,22 @@ func Open(cfg Config) (_ *Node, err error) {
 			return nil, fmt.Errorf("peer port: %w", err)
 		}
 	}
-	if n.cfg.AdvertisePeer == "" {
+	// One that listens on every address goes by the one that the cluster knows.
+	if tcp, ok := ln.Addr().(*net.TCPAddr); n.cfg.AdvertisePeer == "" && (!ok || !tcp.IP.IsUnspecified()) {
 		n.cfg.AdvertisePeer = ln.Addr().String()
 	}
 	if n.storage, err = openStorage(&n.cfg, newRaftLog(n.log, &n.raftQuiet)); err != nil {
 		return nil, err
 	}
 	n.cluster = n.storage.cluster
+	n.confs = newConfigurations(cfg.ID, n.storage.joinedAt)
+	n.met = newMet(n.storage.met, n.storage.setMet)
 	if err := n.openRaft(ln); err != nil {
 		return nil, err
+	}
+	n.advertise = n.cfg.AdvertisePeer
+	if n.advertise == "" {
+		n.advertise = n.knownAt()
 	}
 
 	for _, loop := range []func(){
@@ -169,15 +184,14 @@ func Open(cfg Config) (_ *Node, err error) {
 		n.takeSnapshots,
 		n.keepTime,
 		n.compareStates,
+		n.form,
+		n.settle,
 		n.keepLiveness,
 		n.replaceDeadLeader,
 	} {
 		n.spawn(loop)
 	}
 	n.port.start()
-	if known, err := n.peerAddress(n.cfg.ID); err == nil && known != n.cfg.AdvertisePeer {
-		n.log.Warn("the others look for this member at another address than it goes by", "known", known, "goes by", n.cfg.AdvertisePeer)
-	}
 	n.log.Info("member started", "cluster", n.cluster, "peer", ln.Addr().String(), "term", n.raft.CurrentTerm(),
 		"applied", n.store.Index(), "last", n.raft.LastIndex())
 	return n, nil
@@ -192,6 +206,8 @@ func (n *Node) openRaft(ln net.Listener) error {
 	})
 	n.logs.applied = n.store.Index
 	n.logs.counted = n.counters.appended
+	n.logs.configured = func(l *raft.Log) { n.confs.store(l.Index, l.Data) }
+	n.logs.truncated = n.confs.cut
 	n.logs.storing = func(logs []*raft.Log) {
 		if n.proposer != nil { // the initial configuration comes before it
 			n.proposer.storing(logs)
@@ -224,6 +240,7 @@ func (n *Node) openRaft(ln net.Listener) error {
 	n.port.dialTo = cfg.Dial
 	n.port.address = n.peerAddress
 	n.port.silence = cfg.Timing.Election
+	n.port.members = n
 	n.port.serve = func(from string, c net.Conn) { servePeer(n.ctx, n, from, c) }
 	n.peers = newPeers(n.port)
 	n.liveness = newLiveness(n.port, cfg.Timing.Heartbeat)
@@ -243,17 +260,13 @@ func (n *Node) openRaft(ln net.Listener) error {
 	if err := n.stable.claim(cfg.ID, s.fresh); err != nil {
 		return err
 	}
-	if s.fresh {
-		servers := make([]raft.Server, len(cfg.InitialCluster))
-		for i, p := range cfg.InitialCluster {
-			servers[i] = raft.Server{ID: raft.ServerID(p.ID), Address: raft.ServerAddress(p.Addr)}
-		}
-		if err := raft.BootstrapCluster(rc, n.logs, n.stable, n.snaps, n.transport, raft.Configuration{Servers: servers}); err != nil {
-			return fmt.Errorf("making the data folder: %w", err)
-		}
-		if err := s.ready(); err != nil {
+	if s.fresh && s.joins {
+		if err := s.joined(); err != nil {
 			return err
 		}
+	}
+	if err := n.bootstrap(rc); err != nil {
+		return err
 	}
 	if err := n.checkLog(); err != nil {
 		return err
@@ -293,6 +306,8 @@ func (n *Node) openRaft(ln net.Listener) error {
 	n.raftRuns.Store(true)
 	n.raft.RegisterObserver(raft.NewObserver(nil, false, n.observe))
 	n.transport.setState(n.raft.State, n.leads)
+	configuration := n.configuration
+	n.transport.configuration.Store(&configuration)
 	n.spawn(func() { n.followLeadership(notices) })
 	return nil
 }
@@ -334,6 +349,7 @@ func (n *Node) checkLog() error {
 		n.logs.snapshot(metas[0].Index, metas[0].Term)
 	}
 	switch {
+	case last == 0 && snapshot == 0 && n.storage.waits: // for its first entry
 	case last == 0 && snapshot == 0:
 		return fmt.Errorf("log in %s is empty and there is no snapshot: this member's data is lost", n.logs.where)
 	case last != 0 && first > snapshot+1:
@@ -361,12 +377,15 @@ func (n *Node) checkSnapshot() error {
 	return nil
 }
 
-// peerAddress finds where a member's peer port is.
+// peerAddress finds where a member's peer port is. A member that was let in and
+// has no entry yet looks where the others were then.
 func (n *Node) peerAddress(id string) (string, error) {
-	for _, s := range n.configuration().Servers {
-		if string(s.ID) == id {
-			return string(s.Address), nil
-		}
+	conf := n.configuration()
+	if s, ok := serverOf(conf, id); ok {
+		return string(s.Address), nil
+	}
+	if at := n.storage.peers[id]; at != "" && len(conf.Servers) == 0 {
+		return at, nil // let in, or to be one of the first, and no entry yet
 	}
 	return "", fmt.Errorf("%q is no member of the cluster", id)
 }

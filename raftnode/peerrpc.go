@@ -151,6 +151,7 @@ type peerServer interface {
 	serveConfirm(r *trivetpb.ConfirmRequest) *trivetpb.ConfirmReply
 	servePromote(ctx context.Context, from string, r *trivetpb.PromoteRequest) *trivetpb.PromoteReply
 	serveMember(r *trivetpb.MemberRequest) *trivetpb.MemberReply
+	serveMembership(ctx context.Context, from string, r *trivetpb.MembershipRequest) *trivetpb.MembershipReply
 	serveLeaderDead(ctx context.Context, from string, r *trivetpb.LeaderDeadRequest) *trivetpb.LeaderDeadReply
 	serveHash(ctx context.Context, from string, r *trivetpb.HashRequest) *trivetpb.HashReply
 }
@@ -200,6 +201,8 @@ func servePeer(ctx context.Context, s peerServer, from string, c net.Conn) {
 				reply.Reply = &trivetpb.PeerReply_Promote{Promote: s.servePromote(ctx, from, q.Promote)}
 			case *trivetpb.PeerRequest_Member:
 				reply.Reply = &trivetpb.PeerReply_Member{Member: s.serveMember(q.Member)}
+			case *trivetpb.PeerRequest_Membership:
+				reply.Reply = &trivetpb.PeerReply_Membership{Membership: s.serveMembership(ctx, from, q.Membership)}
 			case *trivetpb.PeerRequest_LeaderDead:
 				reply.Reply = &trivetpb.PeerReply_LeaderDead{LeaderDead: s.serveLeaderDead(ctx, from, q.LeaderDead)}
 			case *trivetpb.PeerRequest_Hash:

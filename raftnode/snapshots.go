@@ -34,8 +34,8 @@ type snapshotStore struct {
 	bytes atomic.Int64
 
 	mu     sync.Mutex
-	err    error    // the last failure, for Open's message: raft logs it and drops it
-	opened []uint64 // where the last ones opened end, by their meta.json
+	err    error                // the last failure, for Open's message: raft logs it and drops it
+	opened []*raft.SnapshotMeta // of the last ones opened
 }
 
 // retainSnapshots is how many snapshots stay on disk: the newest is what the
@@ -107,16 +107,22 @@ func (s *snapshotStore) Open(id string) (*raft.SnapshotMeta, io.ReadCloser, erro
 		s.err = err
 		return nil, nil, err
 	}
-	s.opened = append(s.opened[max(0, len(s.opened)-7):], meta.Index)
+	s.opened = append(s.opened[max(0, len(s.opened)-7):], meta)
 	return meta, r, nil
 }
 
-// wasOpened reports whether one of the snapshots opened lately ends at index,
-// by its meta.json. Lately, since one may be restored while another is sent.
-func (s *snapshotStore) wasOpened(index uint64) bool {
+// openedAt returns what the meta.json of a snapshot says that was opened lately
+// and ends at index; nil where none was. Lately, since one may be restored while
+// another is sent.
+func (s *snapshotStore) openedAt(index uint64) *raft.SnapshotMeta {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return slices.Contains(s.opened, index)
+	for _, meta := range slices.Backward(s.opened) {
+		if meta.Index == index {
+			return meta
+		}
+	}
+	return nil
 }
 
 // Create begins a snapshot, taken here or sent by the leader. Once it is whole
