@@ -31,13 +31,29 @@ type request struct {
 	upload *upload
 	// write says that the request may change something.
 	write bool
-	// identified: the request carries an idempotency key, and however often it
-	// arrives it is applied once and answered as it was the first time. harmless:
-	// a second application changes nothing that the first one has not.
-	identified, harmless bool
+	// identified: the request carries an idempotency key or a session's seqs, and
+	// however often it arrives it is applied once and answered as it was the first
+	// time. harmless: a second application changes nothing that the first one has
+	// not. once: where the cluster is overloaded it is not waited for.
+	identified, harmless, once bool
+	// sessioned says that what makes it identified is a session, which means nothing
+	// to another cluster. inSession asks for that, of a write that goes alone; kind and
+	// key are what Resolve needs to know of it.
+	sessioned, inSession bool
+	kind                 callKind
+	key                  string
+	session              *session
+	seq                  uint64
+	// onConn, where set, is called when the request has got its connection, right
+	// before its first byte may be sent; where it returns false none is.
+	onConn func() bool
+	// onFailure, where set, is told of each attempt that failed.
+	onFailure func(*Error)
 	// patience is how long one node may take, in place of readPatience; 0: as
 	// long as that.
 	patience time.Duration
+	// grace is how much longer it is waited for than the node is told.
+	grace time.Duration
 	// parked: the node answers when something has happened, and not before. That
 	// it does not is nothing to hold against it, but after a while to make sure by
 	// asking another.
@@ -96,15 +112,23 @@ func (c *Client) attempt(ctx context.Context, n *node, r *request, patience time
 	if r.stream != nil {
 		return r.stream(ctx, n, patience)
 	}
+	if r.upload == nil && r.repeatable() && patience < left {
+		left = patience
+	}
+	return c.exchange(ctx, n, r, left)
+}
+
+// exchange sends the request to one node and takes its answer apart; limit is how
+// long that may take.
+func (c *Client) exchange(ctx context.Context, n *node, r *request, limit time.Duration) *Error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	if r.upload != nil {
 		defer r.upload.watch(func() { cancel(errSlow) })()
-	} else if r.repeatable() && patience < left {
-		left = patience
-		defer time.AfterFunc(patience, func() { cancel(errSlow) }).Stop()
+	} else if limit += r.grace; limit < timeLeft(ctx) {
+		defer time.AfterFunc(limit, func() { cancel(errSlow) }).Stop()
 	}
-	resp, e := c.send(ctx, n, r, left)
+	resp, e := c.send(ctx, n, r, limit-r.grace)
 	if e != nil {
 		return e
 	}
@@ -116,9 +140,11 @@ func (c *Client) attempt(ctx context.Context, n *node, r *request, patience time
 // and returns the answer as soon as its headers are there. The answer ends with
 // ctx.
 func (c *Client) send(ctx context.Context, n *node, r *request, left time.Duration) (*http.Response, *Error) {
-	watched := &sending{}
+	watched := &sending{onConn: r.onConn}
 	if c.own != nil {
 		ctx = watched.watch(ctx)
+	} else if r.onConn != nil && !r.onConn() {
+		return nil, r.unanswered(n, true, errWithdrawn)
 	}
 	body := newBody(r.body)
 	if r.upload != nil {
@@ -148,6 +174,11 @@ func (c *Client) send(ctx context.Context, n *node, r *request, left time.Durati
 		}
 		if cause := context.Cause(ctx); cause == errSlow {
 			err = errSlow
+		}
+		if watched.refused() {
+			if err = errWithdrawn; !certain {
+				err = errors.New("the connection was cut")
+			}
 		}
 		return nil, r.unanswered(n, certain, err)
 	}
@@ -181,6 +212,9 @@ func (c *Client) httpRequest(ctx context.Context, n *node, r *request, body *sen
 	for name, values := range r.header {
 		req.Header[name] = values
 	}
+	if r.session != nil {
+		req.Header["Trivet-Session"] = []string{r.session.header(r.seq)}
+	}
 	if c.cfg.Token != "" {
 		req.Header["Authorization"] = []string{"Bearer " + c.cfg.Token}
 	}
@@ -210,7 +244,13 @@ func serverTimeout(left time.Duration) string {
 // again, and takes it apart.
 func (c *Client) receive(r *request, n *node, resp *http.Response) *Error {
 	a := &answer{status: resp.StatusCode, header: resp.Header}
-	a.mediaType, _, _ = mime.ParseMediaType(resp.Header.Get("Content-Type"))
+	a.mediaType = resp.Header.Get("Content-Type")
+	if a.mediaType != protobufType {
+		a.mediaType, _, _ = mime.ParseMediaType(a.mediaType)
+	}
+	if e := c.stranger(r, n, resp); e != nil {
+		return e
+	}
 	var err error
 	if a.body, err = readAtMost(resp.Body, resp.ContentLength, c.cfg.MaxResponseBytes); err != nil {
 		e := r.badResponse(n, a, err)

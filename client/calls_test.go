@@ -240,11 +240,14 @@ func TestFreshness(t *testing.T) {
 			require.NoError(t, err)
 			require.Equal(t, value, got.Value)
 		}
-		if _, err = other.Get(ctx, "fresh", client.Stale()); err != nil {
+		got, err := other.Get(ctx, "fresh", client.Stale())
+		require.NoError(t, err)
+		require.Equal(t, value, got.Value, "it has seen that before")
+		if _, err = other.Get(ctx, "fresh", client.AnyState()); err != nil {
 			require.ErrorIs(t, err, client.ErrNotFound) // a state before the first of them
 		}
 	}
-	_, err := c.Get(ctx, "fresh", client.Stale(), client.MinRevision(1))
+	_, err := c.Get(ctx, "fresh", client.AnyState(), client.MinRevision(1))
 	requireError(t, err, client.NotApplied, client.ErrBadRequest)
 	_, err = c.Get(ctx, "fresh", client.Linearizable(), client.MaxStaleness(1))
 	requireError(t, err, client.NotApplied, client.ErrBadRequest)

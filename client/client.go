@@ -20,6 +20,19 @@ type Client struct {
 	// revision is the highest that any answer told.
 	revision atomic.Uint64
 
+	// lanes hold the calls that go in batches, sessions what makes writes known to
+	// the cluster. parked is how a carrier that has nothing to carry is found,
+	// parking how many there are.
+	lanes    lanes
+	calls    sync.Pool // of *call
+	sessions sessions
+	janitor  janitor
+	parked   chan *lane
+	parking  atomic.Int32
+	// recycled is when idle connections were last closed, in nanoseconds since
+	// members.start.
+	recycled atomic.Int64
+
 	// ctx ends with Close; all that runs ends with it.
 	ctx    context.Context
 	cancel context.CancelCauseFunc
@@ -52,7 +65,11 @@ func Open(ctx context.Context, cfg Config) (*Client, error) {
 		cfg:     cfg,
 		members: newMembers(endpoints),
 		learn:   make(chan struct{}, 1),
+		parked:  make(chan *lane),
 	}
+	c.sessions.c = c
+	c.lanes.writes, c.lanes.reads = newLane(c, true, freshness{}), newLane(c, false, freshness{})
+	c.lanes.weak = map[freshness]*lane{}
 	c.ctx, c.cancel = context.WithCancelCause(context.Background())
 	c.transport = cfg.Transport
 	if c.transport == nil {
@@ -66,7 +83,9 @@ func Open(ctx context.Context, cfg Config) (*Client, error) {
 }
 
 // Close ends the calls under way, which fail with ErrClosed (and ErrUnknown,
-// where a write had been sent), waits for them, and closes all connections.
+// where a write had been sent), waits for them, has the cluster forget the session
+// of this Client, for which it waits half a second at most, and closes all
+// connections.
 // Later calls fail with ErrClosed. Calling Close again does no harm. The error
 // is always nil; it is there so that a Client is an io.Closer.
 func (c *Client) Close() error {
@@ -74,7 +93,9 @@ func (c *Client) Close() error {
 	c.closed = true
 	c.mu.Unlock()
 	c.cancel(ErrClosed)
+	c.janitor.stop()
 	c.running.Wait()
+	c.sessions.close()
 	if c.own != nil {
 		c.own.CloseIdleConnections()
 	}

@@ -18,6 +18,9 @@ type Config struct {
 	// Endpoints are URLs of nodes, such as "http://127.0.0.1:7071": any of them
 	// will do to find the others. A path in front of the API's own is kept, for
 	// nodes behind a proxy. Default: http://127.0.0.1:7071, 7072 and 7073.
+	//
+	// All are of one cluster. The client belongs to that of the first node that
+	// answers, and takes no answer of another's (code wrong_cluster).
 	Endpoints []string
 	// Token is the secret that goes with every request. Default: none.
 	Token string
@@ -29,8 +32,15 @@ type Config struct {
 	// DisableDiscovery keeps to Endpoints. Without it they are only where the
 	// members' own addresses are learned from, and the last resort where none
 	// of those answers. Set it where clients cannot reach the addresses that
-	// the members advertise.
+	// the members advertise: behind a load balancer, which is then the one endpoint.
+	//
+	// Names of hosts are looked up whenever a connection is made, and idle ones are
+	// closed every minute, so that a name that points elsewhere is noticed.
 	DisableDiscovery bool
+	// DisableSessions has writes go without an identity, for a program that writes
+	// once and ends: it saves the opening and closing of a session. Such a write is
+	// sent again only where it was certainly not applied.
+	DisableSessions bool
 	// Transport, where set, carries the requests instead of connections of the
 	// client's own: a handler in the same process, say. It must send a request
 	// once at most. The client cannot see whether a byte was sent through it,

@@ -26,6 +26,20 @@ func (c *Client) refresh() {
 	if age, led := c.members.age(); age > refreshEvery || (!led && age > learnPause) {
 		c.relearn()
 	}
+	c.recycle()
+}
+
+// recycleEvery is how often idle connections are closed, of a client that is used. A
+// connection that is kept never asks again where its host's name points to by now; a
+// new one does. Most are idle at some such moment.
+const recycleEvery = time.Minute
+
+func (c *Client) recycle() {
+	now := int64(time.Since(c.members.start))
+	last := c.recycled.Load()
+	if c.own != nil && time.Duration(now-last) > recycleEvery && c.recycled.CompareAndSwap(last, now) {
+		c.own.CloseIdleConnections()
+	}
 }
 
 func (c *Client) relearn() {
@@ -42,7 +56,7 @@ func (c *Client) note(n *node, e *Error) {
 		c.members.trust(n)
 	case errors.Is(e, errAnswerTooLarge):
 		// That is the request's fault.
-	case e.Code == codeUnavailable, e.Code == codeBadResponse, e.Code == "draining":
+	case e.Code == codeUnavailable, e.Code == codeBadResponse, e.Code == codeStranger, e.Code == "draining":
 		c.members.avoid(n)
 		c.relearn()
 	case e.Code == "no_leader":

@@ -29,8 +29,9 @@ func (o Outcome) String() string {
 
 // What callers branch on, by errors.Is. An error may match several.
 var (
-	// ErrUnknown: the write may have been applied, or may yet be. Every other
-	// error of a write proves that it was not. No read's error matches it.
+	// ErrUnknown: the write may have been applied, or may yet be; Client.Resolve
+	// finds out. Every other error of a write proves that it was not. No read's
+	// error matches it.
 	ErrUnknown = errors.New("trivet: the outcome is unknown")
 
 	// ErrNotFound: there is no such key (at the revision that was read).
@@ -51,8 +52,10 @@ var (
 	ErrLockLost  = errors.New("trivet: the lock is lost")
 	// ErrIdempotencyKeyReused: the idempotency key was used for another write.
 	ErrIdempotencyKeyReused = errors.New("trivet: the idempotency key belongs to another write")
-	// ErrSessionExpired: the cluster no longer knows the session of a write. The
-	// error matches ErrUnknown too.
+	// ErrSessionExpired: the cluster no longer knows the session that the write had,
+	// because it had not heard of this process for a minute, or its state was
+	// replaced by a snapshot. The error matches
+	// ErrUnknown too, for good; the next writes have a new session.
 	ErrSessionExpired = errors.New("trivet: the session has expired")
 	// ErrNotANumber: Add met a value that is no decimal number.
 	ErrNotANumber = errors.New("trivet: not a number")
@@ -81,7 +84,8 @@ var (
 	// write is another matter: see ErrUnknown). ErrOverloaded, ErrNoLeader and
 	// ErrNotFresh are kinds of it.
 	ErrUnavailable = errors.New("trivet: unavailable")
-	// ErrOverloaded: a node's queue was full for as long as the call had.
+	// ErrOverloaded: a node's queue was full for as long as the call had, or the
+	// client's own is.
 	ErrOverloaded = errors.New("trivet: overloaded")
 	// ErrNoLeader: the cluster had no leader for as long as the call had.
 	ErrNoLeader = errors.New("trivet: no leader")
@@ -98,6 +102,8 @@ const (
 	codeUnavailable = "unavailable"
 	// codeBadResponse: an answer that no node gives, or that did not come whole.
 	codeBadResponse = "bad_response"
+	// codeStranger: the node that answered is of another cluster.
+	codeStranger = "wrong_cluster"
 	// codeCanceled: the caller's context was cancelled.
 	codeCanceled = "canceled"
 	// codeLeaseLost, codeLockLost: what was to be kept alive may have ended.
@@ -148,6 +154,7 @@ var sentinels = map[string][]error{
 	codeTimeout:     {ErrUnavailable},
 	codeUnavailable: {ErrUnavailable},
 	codeBadResponse: {ErrUnavailable},
+	codeStranger:    {ErrUnavailable},
 	codeLeaseLost:   {ErrLeaseLost},
 	codeLockLost:    {ErrLockLost},
 	codeClosed:      {ErrClosed},
@@ -159,7 +166,7 @@ var sentinels = map[string][]error{
 type Error struct {
 	// Code is the code of the problem as the HTTP API names it, or one of the
 	// client's own: unavailable (no answer), bad_response (an answer that no
-	// node gives), lease_lost, lock_lost, local_failure (of the caller's own
+	// node gives), wrong_cluster (an answer of a node of another one), lease_lost, lock_lost, local_failure (of the caller's own
 	// reader or writer), canceled, closed, timeout.
 	Code string
 	// Status is the HTTP status of the answer; 0 where there was none.
@@ -180,6 +187,8 @@ type Error struct {
 	// did not. Empty where none was asked.
 	Node string
 
+	// ticket is what Resolve finds out by; nil where there is no way to.
+	ticket *ticket
 	// op is the call and what it was about: `put "carts/7"`.
 	op string
 	// causes are what errors.Is and As look at next.

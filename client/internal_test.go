@@ -43,15 +43,19 @@ func TestReadOptions(t *testing.T) {
 	}{
 		{"default", nil, ""},
 		{"linearizable", []GetOption{Linearizable()}, ""},
-		{"stale", []GetOption{Stale()}, "consistency=stale"},
+		{"any state", []GetOption{AnyState()}, "consistency=stale"},
+		{"stale", []GetOption{Stale()}, "consistency=session&min_revision=1"},
 		{"bounded", []GetOption{MaxStaleness(200 * time.Millisecond)}, "consistency=bounded&max_staleness=200ms"},
 		{"session", []GetOption{MinRevision(7)}, "consistency=session&min_revision=7"},
-		{"session from nothing", []GetOption{MinRevision(0)}, "consistency=session&min_revision=0"},
+		{"session from nothing", []GetOption{MinRevision(0)}, "consistency=session&min_revision=1"},
 		{"bounded and session", []GetOption{MinRevision(7), MaxStaleness(time.Second)}, "consistency=bounded&max_staleness=1s&min_revision=7"},
 		{"linearizable and session", []GetOption{Linearizable(), MinRevision(7)}, "min_revision=7"},
-		{"at", []GetOption{AtRevision(3), Stale()}, "revision=3&consistency=stale"},
+		{"at", []GetOption{AtRevision(3), Stale()}, "revision=3&consistency=session&min_revision=1"},
 		{"the later one counts", []GetOption{AtRevision(3), AtRevision(4)}, "revision=4"},
-		{"stale and session", []GetOption{Stale(), MinRevision(7)}, "refused"},
+		{"stale and session", []GetOption{Stale(), MinRevision(7)}, "consistency=session&min_revision=7"},
+		{"any state and session", []GetOption{AnyState(), MinRevision(7)}, "refused"},
+		{"any state and stale", []GetOption{AnyState(), Stale()}, "refused"},
+		{"any state and linearizable", []GetOption{AnyState(), Linearizable()}, "refused"},
 		{"stale and bounded", []GetOption{Stale(), MaxStaleness(1)}, "refused"},
 		{"linearizable and stale", []GetOption{Linearizable(), Stale()}, "refused"},
 		{"linearizable and bounded", []GetOption{Linearizable(), MaxStaleness(1)}, "refused"},
@@ -63,7 +67,7 @@ func TestReadOptions(t *testing.T) {
 		for _, o := range tt.options {
 			o.toGet(&p)
 		}
-		if e := p.addRead("get", &q); tt.want == "refused" {
+		if e := p.addRead("get", 0, &q); tt.want == "refused" {
 			require.NotNil(t, e, tt.name)
 			require.ErrorIs(t, e, ErrBadRequest)
 		} else {

@@ -60,13 +60,69 @@ type DeleteResult struct {
 // Get returns the item at a key. The error is ErrNotFound where there is none;
 // with AtRevision also ErrCompacted or ErrFutureRevision.
 func (c *Client) Get(ctx context.Context, key string, opts ...GetOption) (Item, error) {
-	op := "get " + shown(key)
 	var p params
 	for _, o := range opts {
 		o.toGet(&p)
 	}
+	if p.hasRevision {
+		return c.getAt(ctx, key, &p)
+	}
+	a := c.newCall(getCall, false)
+	a.key = key
+	fresh, e := p.freshness(a.name, c.Revision())
+	if e == nil {
+		e = a.checkKey()
+	}
+	if e == nil {
+		a.encodeGet(key)
+		e = c.carried(ctx, c.readLane(fresh), a)
+	}
+	if e != nil {
+		return Item{}, e
+	}
+	it := a.result.GetGet().Item
+	if it == nil {
+		e = (&request{op: a.name()}).errorOfProblem(&trivetpb.Problem{Code: trivetpb.Code_KEY_NOT_FOUND}, a.node)
+		a.free()
+		return Item{}, e
+	}
+	item := Item{
+		Key: key, Value: it.Value, CreateRevision: it.CreateRevision, ModRevision: it.ModRevision,
+		Version: it.Version, Lease: it.Lease,
+	}
+	if item.Value == nil {
+		item.Value = []byte{}
+	}
+	a.free()
+	return item, nil
+}
+
+// carried has the call carried in its lane. Where it returns nil the call has its
+// result, and is to be freed once that has been looked at.
+func (c *Client) carried(ctx context.Context, l *lane, a *call) *Error {
+	if e := l.submit(ctx, a); e != nil {
+		return e
+	}
+	e := a.wait(ctx)
+	if e != nil && a.state.Load() == withdrawn {
+		l.forget(a)
+	}
+	return e
+}
+
+// checkKey refuses a call whose key no server takes.
+func (a *call) checkKey() *Error {
+	if len(a.key) > 0 && len(a.key) <= maxKeyBytes {
+		return nil // without making a name for errors
+	}
+	return checkKey(a.name(), a.key)
+}
+
+// getAt is Get at an old revision, which goes in a request of its own.
+func (c *Client) getAt(ctx context.Context, key string, p *params) (Item, error) {
+	op := "get " + shown(key)
 	r := &request{op: op, method: http.MethodGet, path: keyPath(key), header: http.Header{"Accept": {octetStream}}}
-	if e := firstOf(checkKey(op, key), p.addRead(op, &r.query)); e != nil {
+	if e := firstOf(checkKey(op, key), p.addRead(op, c.Revision(), &r.query)); e != nil {
 		return Item{}, e
 	}
 	var item Item
@@ -113,16 +169,41 @@ func itemOfHeaders(key string, a *answer) (Item, error) {
 // such lease, ErrTooLarge where the value is longer than the cluster takes,
 // ErrQuota where the store is full.
 func (c *Client) Put(ctx context.Context, key string, value []byte, opts ...PutOption) (PutResult, error) {
-	op := "put " + shown(key)
 	var p params
 	for _, o := range opts {
 		o.toPut(&p)
 	}
+	if p.hasIdempotencyKey || len(value) > batchBytes {
+		return c.putAlone(ctx, key, value, &p)
+	}
+	a := c.newCall(putCall, true)
+	a.key = key
+	if e := a.checkKey(); e != nil {
+		return PutResult{}, e
+	}
+	if p.hasLease || p.hasTTL || len(p.guards) > 0 {
+		if e := firstOf(p.checkLease(a.name()), p.checkGuards(a.name())); e != nil {
+			return PutResult{}, e
+		}
+	}
+	a.encodePut(key, value, &p)
+	if e := c.carried(ctx, c.lanes.writes, a); e != nil {
+		return PutResult{}, e
+	}
+	put := putResultOf(a.result)
+	a.free()
+	return put, nil
+}
+
+// putAlone is Put in a request of its own: one that has an idempotency key, which is
+// of a request, or a value that is as long as a batch may be.
+func (c *Client) putAlone(ctx context.Context, key string, value []byte, p *params) (PutResult, error) {
+	op := "put " + shown(key)
 	r := &request{
 		op: op, method: http.MethodPut, path: keyPath(key), header: http.Header{},
-		contentType: octetStream, body: value, write: true,
+		contentType: octetStream, body: value, write: true, inSession: true, kind: putCall, key: key,
 	}
-	if e := firstOf(checkKey(op, key), p.addLease(op, &r.query), r.addPromises(&p)); e != nil {
+	if e := firstOf(checkKey(op, key), p.addLease(op, &r.query), r.addPromises(p)); e != nil {
 		return PutResult{}, e
 	}
 	p.condition.addTo(r.header)
@@ -154,17 +235,25 @@ func (c *Client) Put(ctx context.Context, key string, value []byte, opts ...PutO
 // Delete deletes a key. One that is not there is deleted 0 times, which is no
 // error unless a condition says so (ErrConflict).
 func (c *Client) Delete(ctx context.Context, key string, opts ...DeleteOption) (DeleteResult, error) {
-	op := "delete " + shown(key)
 	var p params
 	for _, o := range opts {
 		o.toDelete(&p)
 	}
+	op := "delete " + shown(key)
+	if p.condition == (condition{kind: ifRevision}) {
+		return DeleteResult{}, refusal(op, trivetpb.Code_BAD_REQUEST, "IfRevision(0) asks to delete a key that is not there")
+	}
+	if !p.hasIdempotencyKey {
+		a := c.newCall(deleteCall, true)
+		a.key = key
+		if e := firstOf(a.checkKey(), p.checkGuards(op)); e != nil {
+			return DeleteResult{}, e
+		}
+		return c.delete(ctx, a, &trivetpb.DeleteOp{Key: []byte(key), Prev: p.prev, Precondition: p.condition.proto()}, &p)
+	}
 	r := &request{op: op, method: http.MethodDelete, path: keyPath(key), header: http.Header{}, write: true}
 	if e := firstOf(checkKey(op, key), r.addPromises(&p)); e != nil {
 		return DeleteResult{}, e
-	}
-	if p.condition == (condition{kind: ifRevision}) {
-		return DeleteResult{}, refusal(op, trivetpb.Code_BAD_REQUEST, "IfRevision(0) asks to delete a key that is not there")
 	}
 	p.condition.addTo(r.header)
 	if p.prev {
@@ -177,6 +266,14 @@ func (c *Client) Delete(ctx context.Context, key string, opts ...DeleteOption) (
 func (c *Client) DeleteRange(ctx context.Context, keys KeyRange, opts ...WriteOption) (DeleteResult, error) {
 	op := "delete " + keys.String()
 	p := writeParams(opts)
+	if !p.hasIdempotencyKey {
+		a := c.newCall(deleteRangeCall, true)
+		a.keys = keys
+		if e := firstOf(keys.check(op, true), p.checkGuards(op)); e != nil {
+			return DeleteResult{}, e
+		}
+		return c.delete(ctx, a, &trivetpb.DeleteOp{Range: keys.proto(), Prev: p.prev}, &p)
+	}
 	r := &request{op: op, method: http.MethodDelete, path: kvPath, write: true}
 	if e := firstOf(keys.check(op, true), r.addPromises(&p)); e != nil {
 		return DeleteResult{}, e
@@ -186,6 +283,17 @@ func (c *Client) DeleteRange(ctx context.Context, keys KeyRange, opts ...WriteOp
 		r.query.add("all", "true")
 	}
 	return c.deletion(ctx, r, true)
+}
+
+// delete has a deletion carried.
+func (c *Client) delete(ctx context.Context, a *call, op *trivetpb.DeleteOp, p *params) (DeleteResult, error) {
+	a.encodeOp(&trivetpb.Op{Op: &trivetpb.Op_Delete{Delete: op}}, p.guards)
+	if e := c.carried(ctx, c.lanes.writes, a); e != nil {
+		return DeleteResult{}, e
+	}
+	deleted := deleteResultOf(a.result)
+	a.free()
+	return deleted, nil
 }
 
 func (c *Client) deletion(ctx context.Context, r *request, ofRange bool) (result DeleteResult, err error) {
@@ -213,12 +321,23 @@ func (c *Client) deletion(ctx context.Context, r *request, ofRange bool) (result
 // Add adds delta to the number at a key and returns the sum. A missing key
 // counts from 0; the value is decimal text, which Get returns and Put may set.
 // The error is ErrNotANumber or ErrOverflow where there is no sum.
-//
-// A sum that was lost with its answer (ErrUnknown) cannot be told from that of
-// another caller. Where that matters, name the change (WithIdempotencyKey).
 func (c *Client) Add(ctx context.Context, key string, delta int64, opts ...WriteOption) (int64, error) {
 	op := "add to " + shown(key)
 	p := writeParams(opts)
+	if !p.hasIdempotencyKey {
+		a := c.newCall(addCall, true)
+		a.key = key
+		if e := firstOf(a.checkKey(), p.checkGuards(op)); e != nil {
+			return 0, e
+		}
+		a.encodeOp(&trivetpb.Op{Op: &trivetpb.Op_Add{Add: &trivetpb.AddOp{Key: []byte(key), Delta: delta}}}, p.guards)
+		if e := c.carried(ctx, c.lanes.writes, a); e != nil {
+			return 0, e
+		}
+		sum := a.result.GetAdd().Value
+		a.free()
+		return sum, nil
+	}
 	r := &request{op: op, method: http.MethodPost, path: keyPath(key), write: true}
 	if e := firstOf(checkKey(op, key), r.addPromises(&p)); e != nil {
 		return 0, e

@@ -38,7 +38,7 @@ type LeaseInfo struct {
 // LeaseGrant makes a lease. ttl is 1 s to 24 h, in whole milliseconds.
 func (c *Client) LeaseGrant(ctx context.Context, ttl time.Duration, opts ...IdempotencyOption) (Lease, error) {
 	const op = "grant a lease"
-	r := &request{op: op, method: http.MethodPost, path: leasesPath, write: true}
+	r := &request{op: op, method: http.MethodPost, path: leasesPath, write: true, inSession: true, kind: otherCall, key: op}
 	if e := firstOf(checkTTL(op, ttl), r.identify(opts)); e != nil {
 		return Lease{}, e
 	}
@@ -84,7 +84,7 @@ func (c *Client) leaseKeepAlive(ctx context.Context, id uint64, patience time.Du
 // ErrLeaseNotFound where it has ended before.
 func (c *Client) LeaseRevoke(ctx context.Context, id uint64, opts ...IdempotencyOption) (DeleteResult, error) {
 	op := "revoke " + shownLease(id)
-	r := &request{op: op, method: http.MethodDelete, path: leasePath(id), write: true}
+	r := &request{op: op, method: http.MethodDelete, path: leasePath(id), write: true, inSession: true, kind: otherCall, key: op}
 	if e := firstOf(checkLeaseID(op, id), r.identify(opts)); e != nil {
 		return DeleteResult{}, e
 	}
@@ -98,7 +98,7 @@ func (c *Client) LeaseInfo(ctx context.Context, id uint64, opts ...Freshness) (L
 	p := freshnessParams(opts)
 	r := &request{op: op, method: http.MethodGet, path: leasePath(id)}
 	r.query.add("limit", strconv.Itoa(pageItems))
-	if e := firstOf(checkLeaseID(op, id), p.addFreshness(op, &r.query)); e != nil {
+	if e := firstOf(checkLeaseID(op, id), p.addFreshness(op, c.Revision(), &r.query)); e != nil {
 		return LeaseInfo{}, e
 	}
 	var info LeaseInfo
@@ -131,7 +131,7 @@ func (c *Client) leases(ctx context.Context, opts []Freshness, visit func(LeaseI
 	p := freshnessParams(opts)
 	for cursor := ""; ; {
 		r := &request{op: op, method: http.MethodGet, path: leasesPath}
-		if e := p.addFreshness(op, &r.query); e != nil {
+		if e := p.addFreshness(op, c.Revision(), &r.query); e != nil {
 			return e
 		}
 		if cursor != "" {

@@ -7,6 +7,8 @@ import (
 	"iter"
 	"net/http"
 	"strconv"
+
+	"trivet/trivetpb"
 )
 
 // The pages of a list: a small one first, for callers that stop early, then as
@@ -67,7 +69,7 @@ func (c *Client) list(ctx context.Context, keys KeyRange, p *params, visit func(
 		if cursor != "" {
 			// The cursor holds the revision: any node that has reached it will do.
 			r.query.add("cursor", cursor)
-		} else if e := p.addRead(op, &r.query); e != nil {
+		} else if e := p.addRead(op, c.Revision(), &r.query); e != nil {
 			return e
 		}
 		var items []Item
@@ -122,8 +124,23 @@ func (c *Client) Count(ctx context.Context, keys KeyRange, opts ...CountOption) 
 	for _, o := range opts {
 		o.toCount(&p)
 	}
+	if !p.hasRevision {
+		a := c.newCall(countCall, false)
+		a.keys = keys
+		fresh, e := p.freshness(a.name, c.Revision())
+		if e = firstOf(keys.check(op, false), e); e != nil {
+			return 0, e
+		}
+		a.encodeOp(&trivetpb.Op{Op: &trivetpb.Op_Range{Range: &trivetpb.RangeOp{Range: keys.proto(), CountOnly: true}}}, nil)
+		if e := c.carried(ctx, c.readLane(fresh), a); e != nil {
+			return 0, e
+		}
+		count := a.result.GetRange().Count
+		a.free()
+		return count, nil
+	}
 	r := &request{op: op, method: http.MethodGet, path: kvPath, header: http.Header{"Accept": {jsonType}}}
-	if e := firstOf(keys.check(op, false), p.addRead(op, &r.query)); e != nil {
+	if e := firstOf(keys.check(op, false), p.addRead(op, c.Revision(), &r.query)); e != nil {
 		return 0, e
 	}
 	keys.addTo(&r.query)

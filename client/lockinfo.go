@@ -39,7 +39,7 @@ func (c *Client) GetLock(ctx context.Context, name string, opts ...Freshness) (L
 	op := shownLock(name)
 	p := freshnessParams(opts)
 	r := &request{op: op, method: http.MethodGet, path: lockPath(name)}
-	if e := firstOf(checkLockName(op, name), p.addFreshness(op, &r.query)); e != nil {
+	if e := firstOf(checkLockName(op, name), p.addFreshness(op, c.Revision(), &r.query)); e != nil {
 		return LockInfo{}, e
 	}
 	var info LockInfo

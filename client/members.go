@@ -12,8 +12,12 @@ type node struct {
 	base *url.URL
 	url  string // base as text
 	// avoidUntil is when the node is worth asking again before others, in
-	// nanoseconds since members.start; 0 where nothing speaks against it.
+	// nanoseconds since members.start; 0 where nothing speaks against it. failures
+	// counts those since it last answered.
 	avoidUntil atomic.Int64
+	failures   atomic.Int32
+	// route.go: how busy we keep it and how long it takes.
+	load
 }
 
 // members is who there is to ask.
@@ -28,10 +32,12 @@ type members struct {
 	endpoints, known []*node
 	// leader is the one of known that led when last asked; nil for none.
 	leader *node
-	// cluster is the id of the cluster that known belongs to.
-	cluster string
 	// learned is when known was learned; zero for never.
 	learned time.Time
+	// pinned is the id of the cluster; nil before any node has told.
+	pinned atomic.Pointer[string]
+	// near is how many nodes reads are spread over; see route.go.
+	near atomic.Int32
 }
 
 func newMembers(endpoints []*url.URL) *members {
@@ -42,11 +48,16 @@ func newMembers(endpoints []*url.URL) *members {
 	return m
 }
 
-// avoidFor is how long a node that failed stands behind the others.
-const avoidFor = time.Second
+// avoidFor is how long a node that failed stands behind the others; twice as long
+// after each further failure, up to maxAvoidFor.
+const (
+	avoidFor    = time.Second
+	maxAvoidFor = 30 * time.Second
+)
 
 func (m *members) avoid(n *node) {
-	n.avoidUntil.Store(int64(time.Since(m.start) + avoidFor))
+	span := min(avoidFor<<min(n.failures.Add(1)-1, 10), maxAvoidFor)
+	n.avoidUntil.Store(int64(time.Since(m.start) + span))
 	m.mu.Lock()
 	if m.leader == n {
 		// Whether it still leads is to be learned again; until then writes go to
@@ -59,12 +70,14 @@ func (m *members) avoid(n *node) {
 func (m *members) trust(n *node) {
 	if n.avoidUntil.Load() != 0 {
 		n.avoidUntil.Store(0)
+		n.failures.Store(0)
 	}
 }
 
 // order returns every node, in the order to ask them: for a write the leader
-// first, then the members in turn, then the endpoints that are none of them,
-// and at the end those that failed a short while ago.
+// first, for a read the one that pick says; then the members in turn, then the
+// endpoints that are none of them, and at the end those that failed a short while
+// ago.
 func (m *members) order(write bool) []*node {
 	turn := int(m.turn.Add(1) - 1)
 	now := int64(time.Since(m.start))
@@ -79,16 +92,20 @@ func (m *members) order(write bool) []*node {
 			order = append(order, n)
 		}
 	}
-	if write && m.leader != nil {
-		add(m.leader)
+	first := m.leader
+	if !write {
+		first = m.pick(turn, now)
+	}
+	if first != nil {
+		add(first)
 	}
 	for i := range m.known {
-		if n := m.known[(turn+i)%len(m.known)]; !write || n != m.leader {
+		if n := m.known[(turn+i)%len(m.known)]; n != first {
 			add(n)
 		}
 	}
 	for i := range m.endpoints {
-		if n := m.endpoints[(turn+i)%len(m.endpoints)]; find(m.known, n.url) == nil {
+		if n := m.endpoints[(turn+i)%len(m.endpoints)]; n != first && find(m.known, n.url) == nil {
 			add(n)
 		}
 	}
@@ -118,7 +135,8 @@ func (m *members) replace(cluster string, addresses []*url.URL, healthy []bool, 
 			m.leader = n
 		}
 	}
-	m.known, m.cluster, m.learned = known, cluster, time.Now()
+	m.belongTo(cluster)
+	m.known, m.learned = known, time.Now()
 }
 
 // age is how long ago the members were learned, and whether a leader is among
@@ -129,12 +147,23 @@ func (m *members) age() (age time.Duration, led bool) {
 	return time.Since(m.learned), m.leader != nil
 }
 
-// ofCluster is the id of the cluster that the members belong to; empty before
-// any were learned.
+// ofCluster is the id of the cluster that the client belongs to; empty before any
+// node has told.
 func (m *members) ofCluster() string {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	return m.cluster
+	if own := m.pinned.Load(); own != nil {
+		return *own
+	}
+	return ""
+}
+
+// belongTo returns the id of the cluster that the client belongs to: told, where
+// it did not know of any.
+func (m *members) belongTo(told string) string {
+	if own := m.pinned.Load(); own != nil {
+		return *own
+	}
+	m.pinned.CompareAndSwap(nil, &told)
+	return *m.pinned.Load()
 }
 
 // at returns the node of an address, a new one where it is not known.

@@ -113,25 +113,38 @@ func Linearizable() Freshness {
 }
 
 // MaxStaleness sees every write acknowledged more than d before the read began,
-// and costs nothing where the node can prove that by itself. It may be combined
-// with MinRevision. d must be above zero.
+// and costs nothing where the node can prove that by itself and has all that this
+// Client has seen. It may be combined with MinRevision. d must be above zero.
+//
+// It and the weaker ones below are never behind what this Client has seen or written
+// before, whatever node answers. That costs a wait, of the time that a change takes
+// from node to node, where a read comes right after a write; and a node that is cut
+// off cannot answer one who has seen more elsewhere (ErrNotFresh, after other nodes
+// were asked too).
 func MaxStaleness(d time.Duration) Freshness {
 	return Freshness{func(p *params) { p.bounded, p.maxStaleness = true, d }}
 }
 
 // MinRevision sees the given revision and all before it; the node waits for it
-// to arrive. With the highest revision that a caller has seen (Client.Revision,
-// or one that was handed on from elsewhere) a caller reads its own writes and
-// never goes back in time. The error is ErrNotFresh where the revision did not
-// arrive in the call's time.
+// to arrive. It is for a revision that was handed on from elsewhere: those that this
+// Client has seen (Client.Revision) are waited for in any case. The error is
+// ErrNotFresh where the revision did not arrive in the call's time.
 func MinRevision(revision uint64) Freshness {
 	return Freshness{func(p *params) { p.session, p.minRevision = true, revision }}
 }
 
-// Stale sees some past state, and is served without a leader too. Two stale
-// reads may be answered by two nodes, the second by the one that lags more.
+// Stale sees some past state, not behind what this Client has seen. It needs no
+// leader, only a node that has that much.
 func Stale() Freshness {
 	return Freshness{func(p *params) { p.stale = true }}
+}
+
+// AnyState sees the state of the node that answers, whatever that is, and is served
+// by every node that runs. It may be behind what this Client has seen or written
+// itself, and two of them may be answered by two nodes, the second by the one that
+// lags more.
+func AnyState() Freshness {
+	return Freshness{func(p *params) { p.anyState = true }}
 }
 
 // AtRevision reads the state as of an old revision. The error is ErrCompacted
@@ -264,9 +277,9 @@ func WithIdempotencyKey(key string) IdempotencyOption {
 
 // params is what the options of one call come to.
 type params struct {
-	linearizable, bounded, session, stale bool
-	maxStaleness                          time.Duration
-	minRevision                           uint64
+	linearizable, bounded, session, stale, anyState bool
+	maxStaleness                                    time.Duration
+	minRevision                                     uint64
 
 	hasRevision, hasLimit bool
 	revision              uint64
@@ -311,45 +324,6 @@ const (
 	ifExists
 	ifAbsent
 )
-
-// addFreshness adds how fresh the read must be. The default is left to the
-// server, which is the same and lets a cursor decide for itself.
-func (p *params) addFreshness(op string, q *queryOf) *Error {
-	switch {
-	case p.linearizable && (p.bounded || p.stale):
-		return refusal(op, trivetpb.Code_BAD_REQUEST, "Linearizable excludes MaxStaleness and Stale")
-	case p.stale && (p.bounded || p.session):
-		return refusal(op, trivetpb.Code_BAD_REQUEST, "Stale excludes MaxStaleness and MinRevision")
-	case p.bounded && p.maxStaleness <= 0:
-		return refusal(op, trivetpb.Code_BAD_REQUEST, "MaxStaleness must be above zero")
-	}
-	switch {
-	case p.stale:
-		q.add("consistency", "stale")
-	case p.bounded:
-		q.add("consistency", "bounded")
-		q.add("max_staleness", p.maxStaleness.String())
-	case p.session && !p.linearizable:
-		q.add("consistency", "session")
-	}
-	if p.session {
-		q.add("min_revision", strconv.FormatUint(p.minRevision, 10))
-	}
-	return nil
-}
-
-func (p *params) asksFreshness() bool { return p.linearizable || p.bounded || p.session || p.stale }
-
-// addRead adds freshness and revision.
-func (p *params) addRead(op string, q *queryOf) *Error {
-	if p.hasRevision {
-		if p.revision == 0 {
-			return refusal(op, trivetpb.Code_BAD_REQUEST, "AtRevision takes a revision from 1 on")
-		}
-		q.add("revision", strconv.FormatUint(p.revision, 10))
-	}
-	return p.addFreshness(op, q)
-}
 
 // checkLimit refuses a limit that cannot be meant.
 func (p *params) checkLimit(op string) *Error {

@@ -2,6 +2,7 @@ package client
 
 import (
 	"net/http"
+	"slices"
 	"strconv"
 	"time"
 
@@ -16,18 +17,17 @@ const (
 	maxIdempotencyKey = 128
 	// maxLockName is the longest name of a lock, in bytes.
 	maxLockName = 1024
+	// maxGuards is the most guards of one write.
+	maxGuards = 16
 )
 
 // addPromises makes the request a write under the guards and the idempotency key
 // of the options, which it checks.
 func (r *request) addPromises(p *params) *Error {
+	if e := p.checkGuards(r.op); e != nil {
+		return e
+	}
 	for _, g := range p.guards {
-		if e := checkLockName(r.op, g.lock); e != nil {
-			return e
-		}
-		if g.token == 0 {
-			return refusal(r.op, trivetpb.Code_BAD_REQUEST, "the guard of the lock %s has no token", shown(g.lock))
-		}
 		// A line for each: a name is encoded as in a path, so no comma in it
 		// could be taken for the next guard.
 		r.addHeader("Trivet-Guard", escaped(g.lock)+"="+strconv.FormatUint(g.token, 10))
@@ -38,6 +38,28 @@ func (r *request) addPromises(p *params) *Error {
 		}
 		r.addHeader("Idempotency-Key", p.idempotencyKey)
 		r.identified = true
+	}
+	return nil
+}
+
+// checkGuards refuses guards that no server takes. It is done here because a node
+// refuses a batch as a whole for the guards of one call in it.
+func (p *params) checkGuards(op string) *Error {
+	if len(p.guards) > maxGuards {
+		return refusal(op, trivetpb.Code_BAD_REQUEST, "a write takes up to %d guards, not %d", maxGuards, len(p.guards))
+	}
+	for i, g := range p.guards {
+		if e := checkLockName(op, g.lock); e != nil {
+			return e
+		}
+		switch {
+		case g.token == 0:
+			return refusal(op, trivetpb.Code_BAD_REQUEST, "the guard of the lock %s has no token", shown(g.lock))
+		case g.token > neverRevision:
+			return refusal(op, trivetpb.Code_BAD_REQUEST, "the guard of the lock %s has the token %d, which no lock has", shown(g.lock), g.token)
+		case slices.ContainsFunc(p.guards[:i], func(o guard) bool { return o.lock == g.lock }):
+			return refusal(op, trivetpb.Code_BAD_REQUEST, "two guards name the lock %s", shown(g.lock))
+		}
 	}
 	return nil
 }

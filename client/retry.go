@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"time"
+
+	"trivet/trivetpb"
 )
 
 const (
@@ -34,6 +36,34 @@ func (c *Client) do(ctx context.Context, r *request) error {
 		return r.ended(err, &course{})
 	}
 	defer end()
+	if r.inSession && !r.identified {
+		return c.runInSession(ctx, r)
+	}
+	return c.run(ctx, r)
+}
+
+// runInSession is run for a write that goes alone, under a seq of its own.
+func (c *Client) runInSession(ctx context.Context, r *request) error {
+	a := &call{kind: r.kind, key: r.key, write: true}
+	s, e := c.sessions.number(ctx, &batch{calls: []*call{a}})
+	if e != nil {
+		e.op = r.op
+		return e
+	}
+	if s == nil {
+		return c.run(ctx, r)
+	}
+	r.session, r.seq, r.identified, r.sessioned = s, a.seq, true, true
+	err := c.run(ctx, r)
+	if a.err, _ = err.(*Error); err == nil {
+		a.result = &trivetpb.Result{}
+	}
+	s.conclude([]*call{a})
+	return err
+}
+
+// run is do for a call whose context ends with the Client.
+func (c *Client) run(ctx context.Context, r *request) error {
 	c.refresh()
 	var past course
 	_, hasDeadline := ctx.Deadline()
@@ -67,6 +97,9 @@ func (c *Client) do(ctx context.Context, r *request) error {
 				called = time.Now() // it was well under way
 			}
 			past.add(r, e)
+			if r.onFailure != nil {
+				r.onFailure(e)
+			}
 			if e.Code == "overloaded" {
 				asked = max(asked, e.retryAfter)
 			}
@@ -169,6 +202,9 @@ const (
 	laterOnly
 )
 
+// retries says that the request is sent again, somewhere or some time.
+func (r *request) retries(e *Error) bool { return r.verdict(e) != final }
+
 // verdict is the one place that decides whether a request is sent again.
 func (r *request) verdict(e *Error) verdict {
 	if !r.repeatable() && e.Outcome != NotApplied {
@@ -179,6 +215,8 @@ func (r *request) verdict(e *Error) verdict {
 		return final
 	case e.Code == "locked":
 		// Retryable when the lock is free, which is not for us to wait for.
+		return final
+	case e.Code == "overloaded" && r.once:
 		return final
 	case e.Code == "overloaded" && r.write:
 		// Other nodes would pass the write on to the very queue that is full.

@@ -111,6 +111,8 @@ func (c *Client) SnapshotRestore(ctx context.Context, file io.ReadSeeker, progre
 			return nil
 		},
 	}
+	// The state that is replaced has our session in it.
+	defer c.sessions.leave()
 	if err := c.do(ctx, r); err != nil {
 		return RestoreResult{}, err
 	}

@@ -74,11 +74,14 @@ func (t *Txn) Commit(ctx context.Context, opts ...TxnOption) (TxnResult, error) 
 	for _, o := range opts {
 		o.toTxn(&p)
 	}
-	writes := slices.ContainsFunc(slices.Concat(t.then, t.elseOps), func(op Op) bool { return !op.reads() })
+	writes := slices.ContainsFunc(t.then, writesKey) || slices.ContainsFunc(t.elseOps, writesKey)
+	if !p.hasIdempotencyKey {
+		return t.carried(ctx, writes, &p)
+	}
 	r := &request{op: op, method: http.MethodPost, path: txnPath, contentType: jsonType}
 	// Guards are checked where writes are, so a txn that has one goes there.
 	r.write = writes || len(p.guards) > 0
-	if e := firstOf(t.check(op), p.addFreshness(op, &r.query), r.addPromises(&p)); e != nil {
+	if e := firstOf(t.check(op), p.addFreshness(op, t.c.Revision(), &r.query), r.addPromises(&p)); e != nil {
 		return TxnResult{}, e
 	}
 	if r.write && p.asksFreshness() {
@@ -97,6 +100,40 @@ func (t *Txn) Commit(ctx context.Context, opts ...TxnOption) (TxnResult, error) 
 	if err := t.c.do(ctx, r); err != nil {
 		return TxnResult{}, err
 	}
+	return result, nil
+}
+
+func writesKey(op Op) bool { return !op.reads() }
+
+// carried is Commit in a batch.
+func (t *Txn) carried(ctx context.Context, writes bool, p *params) (TxnResult, error) {
+	a := t.c.newCall(txnCall, writes || len(p.guards) > 0)
+	fresh, e := p.freshness(a.name, t.c.Revision())
+	if e = firstOf(t.check(a.name()), e, p.checkGuards(a.name())); e != nil {
+		return TxnResult{}, e
+	}
+	lane := t.c.lanes.writes
+	switch {
+	case !a.write:
+		lane = t.c.readLane(fresh)
+	case p.asksFreshness():
+		return TxnResult{}, refusal(a.name(), trivetpb.Code_BAD_REQUEST, "a freshness goes with a txn that only reads and has no guard")
+	}
+	for _, ops := range [][]Op{t.then, t.elseOps} {
+		if i := slices.IndexFunc(ops, writesKey); i >= 0 && a.key == "" {
+			a.key = ops[i].key // for Resolve
+		}
+	}
+	a.encodeOp(t.proto(), p.guards)
+	if e := t.c.carried(ctx, lane, a); e != nil {
+		return TxnResult{}, e
+	}
+	ops := t.elseOps
+	if a.result.GetTxn().Succeeded {
+		ops = t.then
+	}
+	result := txnResultOf(a.result, func(i int) bool { return i < len(ops) && ops[i].keysOnly })
+	a.free()
 	return result, nil
 }
 

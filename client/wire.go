@@ -47,8 +47,11 @@ type sending struct {
 	conns []*countedConn
 	// before is the count of each connection when it was got.
 	before []int64
-	// blind is set where a connection was got that does not count.
-	blind bool
+	// blind is set where a connection was got that does not count, refusedBy where
+	// onConn refused one.
+	blind, refusedBy bool
+	// onConn, where set, is asked about each connection.
+	onConn func() bool
 }
 
 // watch returns a context that tells s of the connections that a request is
@@ -69,7 +72,18 @@ func (s *sending) watch(ctx context.Context) context.Context {
 		}
 		s.conns = append(s.conns, cc)
 		s.before = append(s.before, cc.begun.Load())
+		if s.onConn != nil && !s.onConn() {
+			s.refusedBy = true
+			cc.seal()
+		}
 	}})
+}
+
+// refused says that onConn did, so that nothing was sent over that connection.
+func (s *sending) refused() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.refusedBy
 }
 
 // nothingSent says, of an attempt that has failed, that not one byte of it went

@@ -180,13 +180,34 @@ func (st *state) freePage(p *answerPage) {
 // keepAnswer is the result as it is to be remembered for long. Results come from
 // arrays for all commands of an entry: one that was kept as it is would keep them
 // all, a hundred kilobytes for an idle session's last answer.
+//
+// Every write of a client with a session is remembered, on every member, so those of
+// one number are one allocation.
 func keepAnswer(r *trivetpb.Result) *trivetpb.Result {
-	kept := &trivetpb.Result{Revision: r.Revision, Problem: r.Problem, Result: r.Result}
 	switch o := r.Result.(type) {
 	case *trivetpb.Result_Put:
-		kept.Result = &trivetpb.Result_Put{Put: &trivetpb.PutResult{Version: o.Put.Version, Created: o.Put.Created, Prev: o.Put.Prev}}
+		k := &struct {
+			result trivetpb.Result
+			oneof  trivetpb.Result_Put
+			put    trivetpb.PutResult
+		}{}
+		k.result.Revision, k.result.Problem, k.result.Result = r.Revision, r.Problem, &k.oneof
+		k.oneof.Put = &k.put
+		k.put.Version, k.put.Created, k.put.Prev = o.Put.Version, o.Put.Created, o.Put.Prev
+		return &k.result
 	case *trivetpb.Result_Add:
-		kept.Result = &trivetpb.Result_Add{Add: &trivetpb.AddResult{Value: o.Add.Value}}
+		k := &struct {
+			result trivetpb.Result
+			oneof  trivetpb.Result_Add
+			add    trivetpb.AddResult
+		}{}
+		k.result.Revision, k.result.Problem, k.result.Result = r.Revision, r.Problem, &k.oneof
+		k.oneof.Add = &k.add
+		k.add.Value = o.Add.Value
+		return &k.result
+	}
+	kept := &trivetpb.Result{Revision: r.Revision, Problem: r.Problem, Result: r.Result}
+	switch o := r.Result.(type) {
 	case *trivetpb.Result_Txn:
 		results := make([]*trivetpb.Result, len(o.Txn.Results))
 		for i, r := range o.Txn.Results {

@@ -34,6 +34,7 @@ type benchFlags struct {
 	mix              mix
 	valueBytes       size
 	prefix           string
+	plain            bool
 	endpointsOnly    bool
 }
 
@@ -48,13 +49,18 @@ and latency, as the callers saw it, for each kind of request, and errors by
 their code.
 
 --mix is put, get, or gets and puts in per cent, such as 90/10. Where there are
-gets, missing keys are written first. It all goes on under --prefix, and stays
+gets, missing keys are written first. The requests go through the Go client, which
+packs those of one moment into batches; with --plain each is a request of its own,
+over connections that are kept, as from a service that has no such client.
+
+It all goes on under --prefix, and stays
 there: trivet delete --prefix bench/ clears it away.
 
 Ctrl-C ends the run early and prints what was measured.`,
 		Example: `  trivet bench
   trivet bench --mix 90/10 --clients 256 --duration 30s
-  trivet bench --mix get --consistency stale --json`,
+  trivet bench --mix get --consistency stale --json
+  trivet bench --clients 1 --plain`,
 		Args: takes(0, 0),
 	}
 	flags := cmd.Flags()
@@ -65,6 +71,7 @@ Ctrl-C ends the run early and prints what was measured.`,
 	flags.Var(&f.valueBytes, "value-bytes", "length of the values")
 	flags.IntVar(&f.keys, "keys", 100_000, "number of different keys")
 	flags.StringVar(&f.prefix, "prefix", "bench/", "what the keys start with")
+	flags.BoolVar(&f.plain, "plain", false, "one HTTP request for each, without the Go client")
 	flags.BoolVar(&f.endpointsOnly, "endpoints-only", false, "load the nodes of --endpoints and no others of the cluster")
 	f.read = addReadFlags(cmd)
 	f.clusterFlags = addClusterFlags(cmd)
@@ -84,6 +91,22 @@ Ctrl-C ends the run early and prints what was measured.`,
 		}
 		defer end()
 		b := &bench{benchFlags: f, client: c, options: options}
+		b.put = func(ctx context.Context, key string, value []byte) error {
+			_, err := c.Put(ctx, key, value)
+			return err
+		}
+		b.get = func(ctx context.Context, key string) error {
+			_, err := c.Get(ctx, key, options...)
+			return err
+		}
+		if f.plain {
+			plain, err := newPlainLoad(ctx, f, c, cmd)
+			if err != nil {
+				return err
+			}
+			defer plain.close()
+			b.put, b.get = plain.put, plain.get
+		}
 		if f.mix.getPercent > 0 {
 			if err := b.load(ctx, cmd.ErrOrStderr()); err != nil {
 				return err
@@ -170,6 +193,9 @@ type bench struct {
 	*benchFlags
 	client  *client.Client
 	options []client.GetOption
+	// put and get are one request each.
+	put func(ctx context.Context, key string, value []byte) error
+	get func(ctx context.Context, key string) error
 }
 
 func (b *bench) key(i int) string { return fmt.Sprintf("%s%08d", b.prefix, i) }
@@ -287,9 +313,9 @@ func (b *bench) work(ctx context.Context, w *benchWorker, start time.Time) {
 		// finished, within --timeout, not cut off.
 		if rand.IntN(100) < b.mix.getPercent {
 			h = &w.gets
-			_, err = b.client.Get(context.WithoutCancel(ctx), key, b.options...)
+			err = b.get(context.WithoutCancel(ctx), key)
 		} else {
-			_, err = b.client.Put(context.WithoutCancel(ctx), key, value)
+			err = b.put(context.WithoutCancel(ctx), key, value)
 		}
 		took := time.Since(began)
 		switch failed := (*client.Error)(nil); {

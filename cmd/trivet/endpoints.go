@@ -68,7 +68,8 @@ func (f *clusterFlags) urls() ([]string, error) {
 // signal. Both are given back by the function.
 //
 // discover lets the client find the members by itself. A single call has no use
-// for that, and who names a node means that one.
+// for that, and who names a node means that one; nor has it for a session, which
+// would be two more writes.
 func (f *clusterFlags) open(cmd *cobra.Command, discover bool) (*client.Client, context.Context, func(), error) {
 	if err := f.check(); err != nil {
 		return nil, nil, nil, err
@@ -81,6 +82,7 @@ func (f *clusterFlags) open(cmd *cobra.Command, discover bool) (*client.Client, 
 		Token:            f.token,
 		Timeout:          f.timeout,
 		DisableDiscovery: !discover,
+		DisableSessions:  !discover,
 	})
 	if err != nil {
 		return nil, nil, nil, failf(exitUsage, "%s", strings.TrimPrefix(err.Error(), "trivet: open: "))

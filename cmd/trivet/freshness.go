@@ -49,7 +49,7 @@ func (f *readFlags) freshness(cmd *cobra.Command) ([]client.Freshness, error) {
 	case name == "linearizable":
 		options = append(options, client.Linearizable())
 	case name == "stale":
-		options = append(options, client.Stale())
+		options = append(options, client.AnyState())
 	}
 	if bounded {
 		options = append(options, client.MaxStaleness(f.maxStaleness))

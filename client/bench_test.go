@@ -1,0 +1,66 @@
+package client_test
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"sync"
+	"testing"
+
+	"trivet/client"
+	"trivet/internal/testcluster"
+)
+
+// The members are in the process too, so that a profile shows the whole of what a
+// call costs.
+func benchmark(b *testing.B, do func(c *client.Client, key string, value []byte) error) {
+	cluster := testcluster.Start(b, 3)
+	const keys = 10_000
+	for _, callers := range []int{1, 64, 256} {
+		b.Run(fmt.Sprint(callers), func(b *testing.B) {
+			c := open(b, client.Config{Endpoints: cluster.Endpoints()})
+			value := make([]byte, 256)
+			for at := 0; at < keys; at += 500 {
+				txn := c.Txn()
+				for i := at; i < at+500; i++ {
+					txn.Then(client.OpPut(fmt.Sprintf("bench/%08d", i), value))
+				}
+				if _, err := txn.Commit(b.Context()); err != nil {
+					b.Fatal(err)
+				}
+			}
+			b.ReportAllocs()
+			b.ResetTimer()
+			var wg sync.WaitGroup
+			for w := range callers {
+				n := b.N / callers
+				if w < b.N%callers {
+					n++
+				}
+				wg.Go(func() {
+					for range n {
+						if err := do(c, fmt.Sprintf("bench/%08d", rand.IntN(keys)), value); err != nil {
+							b.Error(err)
+							return
+						}
+					}
+				})
+			}
+			wg.Wait()
+			b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "ops/s")
+		})
+	}
+}
+
+func BenchmarkPut(b *testing.B) {
+	benchmark(b, func(c *client.Client, key string, value []byte) error {
+		_, err := c.Put(b.Context(), key, value)
+		return err
+	})
+}
+
+func BenchmarkGet(b *testing.B) {
+	benchmark(b, func(c *client.Client, key string, _ []byte) error {
+		_, err := c.Get(b.Context(), key)
+		return err
+	})
+}

@@ -1,0 +1,356 @@
+package client
+
+import (
+	"context"
+	"fmt"
+	"runtime"
+	"slices"
+	"sync"
+	"time"
+
+	"trivet/trivetpb"
+)
+
+// Calls that are made at the same time share requests: group commit on the side of
+// the client. Those that may share one wait in one lane: all writes in one, reads
+// in one for each freshness that is asked for. A lane has a few batches under way
+// at a time; a call that comes while there is room for one more goes out at once,
+// alone, and what comes while there is none gathers into the next. Nothing is ever
+// waited for on purpose: the wait for a batch under way is the linger.
+//
+// A lane belongs to no node. Which one a batch goes to is decided when it goes out
+// (members.order), so that a node that hangs holds the batches that it has been
+// given, and nothing that waits.
+
+const (
+	// batchCalls and batchBytes bound one batch. Servers take 4,096 operations and
+	// 16 MiB by default. A megabyte is some milliseconds on a disk: larger ones
+	// would only make others wait.
+	batchCalls = 4096
+	batchBytes = 1 << 20
+	// minBatchBytes is how far batches are made smaller for a server that takes
+	// less.
+	minBatchBytes = 16 << 10
+
+	// queueCalls and queueBytes bound what waits in a lane. It is a second's work or
+	// more; whoever comes then is better off knowing at once.
+	queueCalls = 1 << 16
+	queueBytes = 64 << 20
+
+	// batchesPerNode is how many batches are under way at a time for each node that
+	// takes them. With one, the node and the client would wait for each other in
+	// turn; with many, batches are small, and cost is by the batch: with three a put
+	// or get of 256 callers takes a sixth more CPU than with two, with four a quarter
+	// to a third.
+	batchesPerNode = 2
+)
+
+// lane is the calls that wait for a batch, and the batches under way.
+type lane struct {
+	c     *Client
+	write bool
+	fresh freshness // of a lane of reads
+
+	mu sync.Mutex
+	// queue holds the calls that wait, oldest first, among them ones whose callers
+	// have left. waiting and bytes are of the others.
+	queue          []*call
+	waiting, bytes int
+	// maxBytes is batchBytes, or less for a server that takes less.
+	maxBytes int
+	// carriers is how many goroutines carry this lane's batches; flying is these.
+	carriers int
+	flying   []*batch
+}
+
+func newLane(c *Client, write bool, fresh freshness) *lane {
+	return &lane{c: c, write: write, fresh: fresh, maxBytes: batchBytes}
+}
+
+// submit queues the call and sees to it that it is carried. The error, of a call
+// that was not queued, is ErrOverloaded, ErrClosed or the context's.
+func (l *lane) submit(ctx context.Context, a *call) *Error {
+	if ctx.Err() != nil {
+		return a.left(context.Cause(ctx), NotApplied)
+	}
+	deadline, ok := ctx.Deadline()
+	if !ok {
+		deadline, a.own = time.Now().Add(l.c.cfg.Timeout), true
+	}
+	a.deadline = deadline
+	l.mu.Lock()
+	if l.waiting >= queueCalls || (l.waiting > 0 && l.bytes+len(a.wire) > queueBytes) {
+		waiting, bytes := l.waiting, l.bytes
+		l.mu.Unlock()
+		return &Error{
+			op: a.name(), Code: trivetpb.Code_OVERLOADED.Info().Name, Outcome: NotApplied, Retryable: true,
+			Detail: fmt.Sprintf("%d calls with %d bytes wait in the client already", waiting, bytes),
+		}
+	}
+	own := a.own // once it is queued the call is not ours alone
+	l.queue = append(l.queue, a)
+	l.waiting++
+	l.bytes += len(a.wire)
+	start := l.carriers < l.c.members.batches(l.write)
+	if start {
+		l.carriers++
+	}
+	l.mu.Unlock()
+	if own {
+		l.c.janitor.expect(l.c, deadline)
+	}
+	if start {
+		l.c.startCarrier(l)
+	}
+	return nil
+}
+
+// forget tells the lane that the caller of a call that waited has left. The call
+// stays where it is until its turn comes; where most of the queue is such, they
+// are removed.
+func (l *lane) forget(a *call) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if !slices.Contains(l.queue, a) {
+		return // it is in a batch
+	}
+	l.waiting--
+	l.bytes -= len(a.wire)
+	a.wire = nil
+	if len(l.queue) > 64 && l.waiting < len(l.queue)/2 {
+		l.queue = slices.DeleteFunc(l.queue, func(a *call) bool { return a.gone() && a.wire == nil })
+	}
+}
+
+// take returns the next batch, nil where nothing waits: the carrier is then none of
+// the lane's any more.
+func (l *lane) take() *batch {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	b := &batch{l: l}
+	size, n := 0, 0
+	for _, a := range l.queue {
+		if a.wire == nil {
+			n++ // forgotten
+			continue
+		}
+		if len(b.calls) == batchCalls || (len(b.calls) > 0 && size+len(a.wire) > l.maxBytes) {
+			break
+		}
+		n++
+		l.waiting--
+		l.bytes -= len(a.wire)
+		size += len(a.wire) + maxOpOverhead
+		b.calls = append(b.calls, a)
+		if a.deadline.After(b.deadline) {
+			b.deadline = a.deadline
+		}
+	}
+	l.queue = append(l.queue[:0], l.queue[n:]...)
+	clear(l.queue[len(l.queue):min(len(l.queue)+n, cap(l.queue))])
+	if len(b.calls) == 0 {
+		l.carriers--
+		return nil
+	}
+	b.size = size
+	l.flying = append(l.flying, b)
+	return b
+}
+
+// landed takes the batch off those under way.
+func (l *lane) landed(b *batch) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if i := slices.Index(l.flying, b); i >= 0 {
+		l.flying = slices.Delete(l.flying, i, i+1)
+	}
+}
+
+// run carries batches until nothing waits.
+func (l *lane) run() {
+	for {
+		b := l.take()
+		if b == nil {
+			return
+		}
+		b.carry()
+		l.landed(b)
+		// The callers that were just woken are about to call again: let them do so
+		// first, so that what they ask for goes together. Where nobody is, this is
+		// nothing.
+		runtime.Gosched()
+	}
+}
+
+// startCarrier has a goroutine run the lane: one that is parked, else a new one.
+func (c *Client) startCarrier(l *lane) {
+	select {
+	case c.parked <- l:
+		return
+	default:
+	}
+	if c.count() != nil {
+		l.abandon()
+		return
+	}
+	go c.carrier(l)
+}
+
+// maxParked is how many goroutines wait for something to carry. One that is kept
+// has a stack that has grown as far as it takes.
+const maxParked = 16
+
+func (c *Client) carrier(l *lane) {
+	defer c.running.Done()
+	for {
+		l.run()
+		if c.parking.Add(1) > maxParked {
+			c.parking.Add(-1)
+			return
+		}
+		select {
+		case l = <-c.parked:
+			c.parking.Add(-1)
+		case <-c.ctx.Done():
+			c.parking.Add(-1)
+			return
+		}
+	}
+}
+
+// abandon ends what waits in the lane of a client that is closed.
+func (l *lane) abandon() {
+	for {
+		b := l.take()
+		if b == nil {
+			return
+		}
+		b.fail((&request{op: "batch", write: l.write}).ended(ErrClosed, &course{}).(*Error))
+		l.landed(b)
+	}
+}
+
+// expired ends the calls whose own deadline is over, and returns the earliest of
+// the others'. It does so under the lock, under which a call is also taken from its
+// batch before it ends: what is found here has not ended, and is no other call's
+// by now.
+func (l *lane) expired(now time.Time) (next time.Time) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	look := func(list []*call, waits bool) {
+		for _, a := range list {
+			switch {
+			case !a.own || a.gone():
+			case a.deadline.After(now):
+				if next.IsZero() || a.deadline.Before(next) {
+					next = a.deadline
+				}
+			default:
+				if e := a.leave(context.DeadlineExceeded); e != nil {
+					if waits {
+						l.waiting--
+						l.bytes -= len(a.wire)
+						a.wire = nil
+					}
+					a.expired = e
+					a.ready <- struct{}{}
+				}
+			}
+		}
+	}
+	look(l.queue, true)
+	for _, b := range l.flying {
+		look(b.calls, false)
+	}
+	return next
+}
+
+// janitor ends the calls whose context has no deadline when Config.Timeout is over:
+// one timer for all, as a timer for each would cost more than it is worth.
+type janitor struct {
+	mu    sync.Mutex
+	timer *time.Timer // nil where nothing is expected
+}
+
+// expect has the janitor come at the deadline, if it is not to come before.
+func (j *janitor) expect(c *Client, deadline time.Time) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if j.timer == nil && c.ctx.Err() == nil {
+		j.timer = time.AfterFunc(time.Until(deadline), func() { _ = c.counted(c.sweep) })
+	}
+}
+
+func (j *janitor) stop() {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if j.timer != nil {
+		j.timer.Stop()
+	}
+}
+
+// sweep ends what is over in all lanes.
+func (c *Client) sweep() {
+	// What comes from here on is expected by itself, what is there is seen.
+	c.janitor.mu.Lock()
+	c.janitor.timer = nil
+	c.janitor.mu.Unlock()
+	now := time.Now()
+	var next time.Time
+	for _, l := range c.allLanes() {
+		if t := l.expired(now); !t.IsZero() && (next.IsZero() || t.Before(next)) {
+			next = t
+		}
+	}
+	if !next.IsZero() {
+		c.janitor.expect(c, next)
+	}
+}
+
+// lanes is all lanes of a client.
+type lanes struct {
+	writes, reads *lane // reads are the linearizable ones
+	mu            sync.Mutex
+	// weak are those of other reads.
+	weak map[freshness]*lane
+}
+
+// maxWeakLanes is how many freshnesses are remembered, beyond the ones in use.
+const maxWeakLanes = 64
+
+// readLane returns the lane of reads that are so fresh.
+func (c *Client) readLane(fresh freshness) *lane {
+	if fresh == (freshness{}) {
+		return c.lanes.reads
+	}
+	c.lanes.mu.Lock()
+	defer c.lanes.mu.Unlock()
+	l := c.lanes.weak[fresh]
+	if l == nil {
+		if len(c.lanes.weak) >= maxWeakLanes {
+			// One that is idle may be forgotten: somebody who has it still uses it,
+			// only that nobody joins him there.
+			for f, idle := range c.lanes.weak {
+				idle.mu.Lock()
+				unused := idle.carriers == 0
+				idle.mu.Unlock()
+				if unused {
+					delete(c.lanes.weak, f)
+				}
+			}
+		}
+		l = newLane(c, false, fresh)
+		c.lanes.weak[fresh] = l
+	}
+	return l
+}
+
+func (c *Client) allLanes() []*lane {
+	c.lanes.mu.Lock()
+	defer c.lanes.mu.Unlock()
+	all := []*lane{c.lanes.writes, c.lanes.reads}
+	for _, l := range c.lanes.weak {
+		all = append(all, l)
+	}
+	return all
+}
