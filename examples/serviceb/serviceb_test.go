@@ -16,7 +16,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
 
-	"trivet/internal/testcluster"
+	"trivet/trivettest"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -90,7 +90,7 @@ func (in *instance) cart(name string) map[string]int {
 // Two instances change one cart at the same time, and nothing is lost: each
 // addition is there once, and so is each item that only one of them put in.
 func TestConcurrentChangesThroughTwoInstances(t *testing.T) {
-	cluster := testcluster.Start(t, 3)
+	cluster := trivettest.Start(t)
 	instances := []*instance{start(t, cluster.Endpoints()), start(t, cluster.Endpoints())}
 	const workers, each = 6, 15
 	var wg sync.WaitGroup
@@ -139,7 +139,7 @@ func TestConcurrentChangesThroughTwoInstances(t *testing.T) {
 
 // What one instance has acknowledged, the other shows.
 func TestEachInstanceSeesWhatTheOtherWrote(t *testing.T) {
-	cluster := testcluster.Start(t, 3)
+	cluster := trivettest.Start(t)
 	a, b := start(t, cluster.Endpoints()), start(t, cluster.Endpoints())
 	for i := range 50 {
 		a, b = b, a
@@ -161,12 +161,12 @@ func TestEachInstanceSeesWhatTheOtherWrote(t *testing.T) {
 // The service outlives the leader: at most some requests say that they may have
 // been done.
 func TestTheLeaderDies(t *testing.T) {
-	cluster := testcluster.Start(t, 3)
+	cluster := trivettest.Start(t)
 	in := start(t, cluster.Endpoints())
 	acked, unknown := 0, 0
 	for i := range 60 {
 		if i == 20 {
-			require.NoError(t, cluster.Kill(cluster.Leader()))
+			cluster.Kill(cluster.Leader())
 		}
 		switch status := in.do("POST", "/carts/c/items/x?add=1", nil); status {
 		case 200:
@@ -183,7 +183,7 @@ func TestTheLeaderDies(t *testing.T) {
 }
 
 func TestRequestsThatAreRefused(t *testing.T) {
-	cluster := testcluster.Start(t, 1)
+	cluster := trivettest.Start(t, trivettest.Nodes(1))
 	in := start(t, cluster.Endpoints())
 	for _, tt := range []struct {
 		method, path string
@@ -207,7 +207,7 @@ func TestRequestsThatAreRefused(t *testing.T) {
 
 // A stop lets requests finish, and reports success.
 func TestStop(t *testing.T) {
-	cluster := testcluster.Start(t, 1)
+	cluster := trivettest.Start(t, trivettest.Nodes(1))
 	in := start(t, cluster.Endpoints())
 	require.Equal(t, 200, in.do("PUT", "/carts/c/items/x?quantity=1", nil))
 	in.stop()
