@@ -81,6 +81,9 @@
 // all answers, and the node waits until it has that. Only AnyState does without.
 // AtRevision reads the past.
 //
+// A Cache answers reads of a range from memory, and promises what MaxStaleness does, or
+// asks.
+//
 // # What lasts
 //
 // Leases (LeaseGrant, KeepAlive) and locks (Lock) are kept alive by goroutines of
@@ -100,7 +103,8 @@
 // freshness.go, keyrange.go, compare.go and op.go (what goes into them), promise.go
 // (guards, idempotency keys and bounds), errors.go (what comes out of the failed
 // ones). What lasts: keepalive.go (a lease, and the clock of both), lock.go and
-// acquire.go (a lock, and the way to it), watch.go and watchrun.go.
+// acquire.go (a lock, and the way to it), watch.go and watchrun.go; cache.go,
+// cachesync.go (how it knows what it has) and cacheindex.go.
 //
 // Below them the way of a call: call.go (who may end it, and how), lane.go (where it
 // waits), batch.go (the request that it shares), encode.go and results.go (both in

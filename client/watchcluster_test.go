@@ -168,3 +168,45 @@ func TestARestoreEndsWatches(t *testing.T) {
 	requireError(t, last, client.NotApplied, client.ErrCompacted)
 	require.NotErrorIs(t, last, context.DeadlineExceeded)
 }
+
+// With WithResync a watch gets over a restore: it tells what there is then, and goes
+// on.
+func TestAWatchResyncsAfterARestore(t *testing.T) {
+	c, ctx := open(t, client.Config{Endpoints: endpoints(t)}), within(t)
+	_, err := c.Put(ctx, "restored", []byte("v"))
+	require.NoError(t, err)
+	var file bytes.Buffer
+	require.NoError(t, c.SnapshotSave(ctx, &file, nil))
+	_, err = c.DeleteRange(ctx, client.All())
+	require.NoError(t, err)
+	var kinds []client.FrameKind
+	var last uint64
+	for f, err := range c.Watch(ctx, client.All(), client.WithResync()) {
+		require.NoError(t, err)
+		kinds = append(kinds, f.Kind)
+		if f.Kind != client.FrameReset {
+			require.GreaterOrEqual(t, f.Revision, last)
+			last = f.Revision
+		}
+		switch f.Kind {
+		case client.FrameSynced:
+			if len(kinds) == 1 {
+				_, err := c.SnapshotRestore(ctx, bytes.NewReader(file.Bytes()), nil)
+				require.NoError(t, err)
+				continue
+			}
+			_, err := c.Put(ctx, "after", nil)
+			require.NoError(t, err)
+		case client.FrameItems:
+			require.Len(t, f.Items, 1)
+			require.Equal(t, "restored", f.Items[0].Key)
+		}
+		if f.Kind == client.FrameChange {
+			require.Equal(t, "after", f.Events[0].Item.Key)
+			break
+		}
+	}
+	require.Equal(t, []client.FrameKind{
+		client.FrameSynced, client.FrameReset, client.FrameItems, client.FrameSynced, client.FrameChange,
+	}, kinds)
+}
