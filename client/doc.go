@@ -89,8 +89,8 @@
 // Leases (LeaseGrant, KeepAlive) and locks (Lock) are kept alive by goroutines of
 // the Client, until they are given back, are lost, or the Client is closed. Their
 // holder learns of a loss without the cluster, by the monotonic clock of its own
-// machine: a ttl after the last renewal that succeeded was sent, which is never
-// after the cluster could have given the lock to another. What no clock can tell,
+// machine: a ttl after the last renewal that succeeded was sent, less a margin, which
+// is before the cluster could have given the lock to another. What no clock can tell,
 // because the process stood still, a guard on the write does (Lock.Guard).
 //
 // A Watch and a snapshot last as long as their context; see there what becomes of
@@ -103,7 +103,7 @@
 // freshness.go, keyrange.go, compare.go and op.go (what goes into them), promise.go
 // (guards, idempotency keys and bounds), errors.go (what comes out of the failed
 // ones). What lasts: keepalive.go (a lease, and the clock of both), lock.go and
-// acquire.go (a lock, and the way to it), watch.go and watchrun.go; cache.go,
+// acquire.go (a lock, and the way to it), election.go, watch.go and watchrun.go; cache.go,
 // cachesync.go (how it knows what it has) and cacheindex.go.
 //
 // Below them the way of a call: call.go (who may end it, and how), lane.go (where it
