@@ -99,7 +99,7 @@
 // # Reading order
 //
 // config.go and client.go (a Client's life), kv.go, list.go, txn.go, update.go,
-// lease.go, lockinfo.go, snapshot.go and cluster.go (the calls), options.go,
+// lease.go, lockinfo.go, snapshot.go and cluster.go (the calls), typed.go (values of a Go type), options.go,
 // freshness.go, keyrange.go, compare.go and op.go (what goes into them), promise.go
 // (guards, idempotency keys and bounds), errors.go (what comes out of the failed
 // ones). What lasts: keepalive.go (a lease, and the clock of both), lock.go and
