@@ -74,17 +74,17 @@ type AgeOption struct{ set func(*params) }
 func (o AgeOption) toCache(p *params) { o.set(p) }
 
 // WithMaxAge is how stale a read of a Cache may be, 10 ms at least. The default is
-// 2 s. While a cache is read the cluster is asked three times in that time what the
+// DefaultMaxAge. While a cache is read the cluster is asked three times in that time what the
 // cache lacks, which costs it about as much as a linearizable read; one that is not read
 // costs nothing but its watch.
 func WithMaxAge(d time.Duration) AgeOption {
 	return AgeOption{func(p *params) { p.maxAge = d }}
 }
 
-const (
-	defaultMaxAge = 2 * time.Second
-	minMaxAge     = 10 * time.Millisecond
-)
+// DefaultMaxAge is the bound of a Cache without WithMaxAge.
+const DefaultMaxAge = 2 * time.Second
+
+const minMaxAge = 10 * time.Millisecond
 
 // Cache copies a range of keys into memory and keeps the copy up to date, by a watch.
 // It returns once the copy is complete, or fails when ctx ends, or after
@@ -95,7 +95,7 @@ const (
 // All of the range is in memory, with some hundred bytes an item beside keys and
 // values.
 func (c *Client) Cache(ctx context.Context, keys KeyRange, opts ...CacheOption) (*Cache, error) {
-	p := params{maxAge: defaultMaxAge}
+	p := params{maxAge: DefaultMaxAge}
 	for _, o := range opts {
 		o.toCache(&p)
 	}

@@ -192,6 +192,8 @@ func TestRequestsThatAreRefused(t *testing.T) {
 		{"PUT", "/carts/c/items/x?quantity=-1", 422},
 		{"PUT", "/carts/c/items/x?quantity=1001", 422},
 		{"PUT", "/carts/c/items/x", 400},
+		{"PUT", "/limits/x?most=-1", 400},
+		{"PUT", "/limits/x", 400},
 		{"PUT", "/carts/c/items/x?quantity=many", 400},
 		{"POST", "/carts/c/items/x?add=-1", 422},
 		{"POST", "/carts/c/items/x?add=9223372036854775807", 400},
@@ -203,6 +205,27 @@ func TestRequestsThatAreRefused(t *testing.T) {
 	} {
 		require.Equal(t, tt.want, in.do(tt.method, tt.path, nil), "%+v", tt)
 	}
+}
+
+// A limit that one instance sets holds there at once, and in the other within the age
+// that its cache may have; what a cart has beyond it may only become less.
+func TestLimits(t *testing.T) {
+	cluster := trivettest.Start(t)
+	a, b := start(t, cluster.Endpoints()), start(t, cluster.Endpoints())
+	require.Equal(t, 200, a.do("PUT", "/carts/c/items/x?quantity=9", nil))
+	require.Equal(t, 200, b.do("PUT", "/carts/d/items/x?quantity=9", nil))
+	require.Equal(t, 200, a.do("PUT", "/limits/x?most=5", nil))
+	set := time.Now()
+	require.Equal(t, 422, a.do("PUT", "/carts/c/items/x?quantity=10", nil))
+	require.Equal(t, 200, a.do("PUT", "/carts/c/items/x?quantity=8", nil))
+	for {
+		began := time.Now()
+		if b.do("POST", "/carts/d/items/x?add=1", nil) == 422 {
+			break
+		}
+		require.LessOrEqual(t, began.Sub(set), limitsAge)
+	}
+	require.Equal(t, 200, b.do("PUT", "/carts/d/items/y?quantity=1000", nil))
 }
 
 // A stop lets requests finish, and reports success.
