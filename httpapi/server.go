@@ -61,6 +61,8 @@ type Server struct {
 	// snapshots and restores count those on their way out and in.
 	snapshots gauge
 	restores  gauge
+	// progress has the watches say how far they have come.
+	progress *progress
 	// connSlots has room for every connection that may be open, those included
 	// that are only told that there are too many; conns counts them.
 	connSlots chan struct{}
@@ -93,6 +95,7 @@ func New(node Node, cfg Config) (*Server, error) {
 		lockWaits:   gauge{most: int64(cfg.MaxLockWaits)},
 		snapshots:   gauge{most: maxSnapshots},
 		restores:    gauge{most: 1},
+		progress:    newProgress(cfg.ProgressInterval),
 		stopping:    make(chan struct{}),
 	}
 	s.life, s.endLife = context.WithCancel(context.Background())
