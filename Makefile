@@ -46,6 +46,10 @@ race: ## run the tests under the race detector, with fewer simulated clusters
 sim: ## simulate clusters under random faults in virtual time (SEEDS=FIRST+COUNT)
 	TRIVET_SIM_SEEDS=$(SEEDS) $(GO) test -count=1 -timeout 60m -run 'TestSimNemesis' ./raftnode
 
+.PHONY: calm
+calm: ## an hour of virtual time on a slow network, under load, without an election
+	TRIVET_SIM_CALM=1h $(GO) test -count=1 -timeout 10m -v -run 'TestSimSlowNetwork' ./raftnode
+
 .PHONY: mutants
 mutants: ## break the program on purpose, each time in one way, and expect the tests to notice
 	scripts/mutants

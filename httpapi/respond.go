@@ -28,7 +28,7 @@ func (b *buffer) release() {
 
 func (c *call) writeHead(status int) {
 	c.started = true
-	if c.srv.draining.Load() {
+	if c.srv.leaving.Load() || c.srv.draining.Load() {
 		// Whoever keeps the connection for later would meet a closed one.
 		c.set("Connection", "close")
 	}

@@ -67,8 +67,8 @@ type Server struct {
 	// that are only told that there are too many; conns counts them.
 	connSlots chan struct{}
 	conns     atomic.Int64
-	// draining is set once and for all by Drain.
-	draining atomic.Bool
+	// leaving is set once and for all by Leave, draining by Drain.
+	leaving, draining atomic.Bool
 	// stopping is closed by Shutdown, and life ends with it: streams and waits
 	// end there.
 	stopping chan struct{}
@@ -131,6 +131,32 @@ func (s *Server) Serve(l net.Listener) error {
 	}
 	return fmt.Errorf("httpapi: serve %v: %w", l.Addr(), err)
 }
+
+// Leave tells callers to go elsewhere, while all is still served: /readyz says
+// draining, so that load balancers leave, and every answer closes its connection
+// (`Connection: close`), so that a caller that keeps connections leaves in
+// between two requests, where nothing of its own is under way. It returns after
+// grace, once there is no connection left, or when ctx ends. What comes first
+// where a node is to be stopped, before Shutdown. There is no way back.
+func (s *Server) Leave(ctx context.Context, grace time.Duration) {
+	s.leaving.Store(true)
+	over := time.NewTimer(grace)
+	defer over.Stop()
+	look := time.NewTicker(leaveTick)
+	defer look.Stop()
+	for s.conns.Load() > 0 {
+		select {
+		case <-look.C:
+		case <-over.C:
+			return
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// leaveTick is how often Leave looks whether all connections are closed.
+const leaveTick = 5 * time.Millisecond
 
 // Drain makes every new request but those about the node itself a 503 draining,
 // and /readyz say so. Requests under way go on. There is no way back.

@@ -92,7 +92,7 @@ func (s *Server) readyz(c *call) *trivetpb.Problem {
 		return p
 	}
 	reasons := s.node.Ready(maxLag)
-	if s.draining.Load() {
+	if s.leaving.Load() || s.draining.Load() {
 		reasons = append(reasons[:len(reasons):len(reasons)], "draining")
 	}
 	status := http.StatusOK

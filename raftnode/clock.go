@@ -97,11 +97,11 @@ var expireCommand = func() []byte {
 }()
 
 // tick returns the entry, and what is closed when it is applied or given up; nil
-// where the term is over.
+// where the term is over, or is being handed over.
 func (q *proposer) tick(lead *leadership) (raft.Log, <-chan struct{}) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if q.lead != lead || q.ended {
+	if q.lead != lead || q.ended || q.paused == lead.term {
 		return raft.Log{}, nil
 	}
 	done := make(chan struct{})

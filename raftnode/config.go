@@ -96,7 +96,12 @@ type Timing struct {
 	Heartbeat time.Duration
 	// Election is how long a candidate waits for votes before it starts anew.
 	Election time.Duration
-	// Lease is how long a leader goes on without hearing from a majority.
+	// Lease is how long a leader goes on without hearing from a majority; at
+	// most Heartbeat. No correctness rests on it: reads are confirmed by rounds
+	// (readindex.go), and a write needs a majority. So it is as long as it may
+	// be. A shorter one would only have a leader step down that its followers
+	// still follow: between two answers pass up to two ways and a tenth of
+	// Heartbeat and more, as between two heartbeats where they wait for one.
 	Lease time.Duration
 	// RPC is how long a request between members may take before its connection
 	// is given up.
@@ -108,13 +113,13 @@ var (
 	TimingLAN = Timing{
 		Heartbeat: 250 * time.Millisecond,
 		Election:  250 * time.Millisecond,
-		Lease:     125 * time.Millisecond,
+		Lease:     250 * time.Millisecond,
 		RPC:       2 * time.Second,
 	}
 	TimingWAN = Timing{
 		Heartbeat: 1500 * time.Millisecond,
 		Election:  1500 * time.Millisecond,
-		Lease:     750 * time.Millisecond,
+		Lease:     1500 * time.Millisecond,
 		RPC:       10 * time.Second,
 	}
 )

@@ -37,6 +37,7 @@
 // readindex.go; below them peerport.go and
 // peerrpc.go (members talk), transport.go (what raft is not allowed to do
 // directly), logstore.go, stablestore.go and snapshots.go (what raft writes),
-// datadir.go and storage.go (the data folder), entrymeta.go (what travels
+// liveness.go and deadleader.go (a leader whose process is dead), handover.go
+// (one that is to go), datadir.go and storage.go (the data folder), entrymeta.go (what travels
 // beside each entry).
 package raftnode

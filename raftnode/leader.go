@@ -74,6 +74,7 @@ func (n *Node) markerApplied(term, index uint64) {
 	if n.cfg.onLeading != nil {
 		n.cfg.onLeading(term)
 	}
+	n.log.Debug("the term's marker is applied", "term", term, "index", index)
 	n.proposer.serve(&leadership{
 		term:    term,
 		start:   index,

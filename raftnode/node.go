@@ -27,7 +27,9 @@ import (
 // Goroutines, all ended by Close: raft's own; the transport's pump; the peer
 // port's accept loop with one for each connection; the proposer's dispatcher;
 // one that follows leadership; one that tells raft of commits; one that takes
-// snapshots; one that keeps the replicated clock; and short ones for forwards and confirmations (spawn).
+// snapshots; one that keeps the replicated clock; one that keeps the liveness
+// streams, and one for each of those; one that replaces a dead leader; and short
+// ones for forwards, confirmations and other questions (spawn).
 type Node struct {
 	cfg     Config
 	cluster string
@@ -46,6 +48,12 @@ type Node struct {
 	proposer  *proposer
 	snapshots *snapshotter
 	commits   *commits
+	liveness  *liveness
+
+	silence silence
+	// concededUntil is until when this voter leaves an election to one that is
+	// ahead of it, in nanoseconds from when it was started (deadleader.go).
+	concededUntil atomic.Int64
 
 	confirmRounds, askRounds      rounds
 	appliedIndex, appliedRevision waiters
@@ -55,6 +63,8 @@ type Node struct {
 	raftStopped chan struct{} // closed when raft has ended
 	raftRuns    atomic.Bool
 	raftQuiet   atomic.Bool
+
+	transferring chan struct{} // taken by the transfer of leadership under way
 
 	signalMu sync.Mutex
 	signal   chan struct{} // closed at the next change of leader
@@ -75,6 +85,7 @@ type Node struct {
 	failMu   sync.Mutex
 	failErr  error         // why the node took itself out of service
 	failed   chan struct{} // closed with failErr
+	resigned bool          // Resign was called
 	stopping bool          // Close was called
 	closed   chan struct{} // closed when Close has done its work
 	closeErr error
@@ -101,10 +112,12 @@ func Open(cfg Config) (_ *Node, err error) {
 		raftStopped: make(chan struct{}),
 		signal:      make(chan struct{}),
 		clockWake:   make(chan struct{}, 1),
-		contacts:    map[string]contact{},
-		spawning:    true,
-		failed:      make(chan struct{}),
-		closed:      make(chan struct{}),
+
+		transferring: make(chan struct{}, 1),
+		contacts:     map[string]contact{},
+		spawning:     true,
+		failed:       make(chan struct{}),
+		closed:       make(chan struct{}),
 	}
 	n.ctx, n.cancel = context.WithCancel(context.Background())
 	n.confirmRounds = rounds{f: n.confirm, ctx: n.ctx, spawn: n.spawn}
@@ -150,6 +163,8 @@ func Open(cfg Config) (_ *Node, err error) {
 		n.tellCommits,
 		n.takeSnapshots,
 		n.keepTime,
+		n.keepLiveness,
+		n.replaceDeadLeader,
 	} {
 		n.spawn(loop)
 	}
@@ -204,6 +219,8 @@ func (n *Node) openRaft(ln net.Listener) error {
 	n.port.silence = cfg.Timing.Election
 	n.port.serve = func(from string, c net.Conn) { servePeer(n.ctx, n, from, c) }
 	n.peers = newPeers(n.port)
+	n.liveness = newLiveness(n.port, cfg.Timing.Heartbeat)
+	n.port.seen = n.liveness.seen
 	nt := raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
 		Stream:  raftStreams{n.port},
 		MaxPool: 3,
@@ -435,12 +452,6 @@ func (n *Node) failure() error {
 // returned from Open.
 func (n *Node) running() bool { return n.raftRuns.Load() }
 
-func (n *Node) closing() bool {
-	n.failMu.Lock()
-	defer n.failMu.Unlock()
-	return n.stopping
-}
-
 // stopped says why the node takes nothing any more, nil where it does. It
 // returns an error that is nil, not a nil *Problem.
 func (n *Node) stopped() error {
@@ -479,9 +490,9 @@ func (n *Node) fail(err error) {
 	}()
 }
 
-// Close stops the member. Until the context ends it first stops gracefully:
-// new writes are refused (DRAINING), those that wait or are under way are
-// finished, and a leader hands its leadership over. Then everything is closed;
+// Close stops the member. Until the context ends it first stops gracefully: a
+// leader hands its leadership over (Resign), then new writes are refused
+// (DRAINING), and those that wait or are under way are finished. Then everything is closed;
 // what was still under way ends with outcome unknown. Close waits until no
 // goroutine and no file of the node is left, unless its disk hangs. It returns
 // why the stop was not graceful, nil where it was. Only the first call counts;
@@ -499,9 +510,15 @@ func (n *Node) Close(ctx context.Context) error {
 
 	err := n.failure()
 	if err == nil {
+		// First leadership, while all is still taken: what waits goes to the next
+		// leader, and so does what comes.
+		err = n.Resign(ctx)
 		n.proposer.close(&trivetpb.Problem{Code: trivetpb.Code_DRAINING, Detail: "the node is stopping"})
-		err = n.drain(ctx)
-		if n.raft.State() == raft.Leader && len(n.configuration().Servers) > 1 {
+		if derr := n.drain(ctx); err == nil {
+			err = derr
+		}
+		// Nobody else may have been able to lead meanwhile.
+		if n.leads() != 0 && len(n.otherVoters()) > 0 {
 			if herr := n.handOver(ctx); err == nil {
 				err = herr
 			}

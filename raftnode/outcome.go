@@ -126,6 +126,7 @@ func (q *proposer) skipped(index uint64) {
 // remove takes a group out of those under way.
 func (q *proposer) remove(g *group) {
 	delete(q.entries, g.seq)
+	q.tellEmptied()
 	if g.tick != nil {
 		close(g.tick)
 		g.tick = nil

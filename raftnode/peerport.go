@@ -36,6 +36,8 @@ type peerPort struct {
 	address func(id string) (string, error)
 	// serve runs a stream of peer requests until the connection ends.
 	serve func(from string, c net.Conn)
+	// seen, where it is set, is called when a member has connected.
+	seen func(id string)
 	// silence is how long a peer may say nothing at all with a request under
 	// way, once somebody gave up on it, before the connection is given up too:
 	// after a partition, TCP's own patience would outlast it by far.
@@ -113,6 +115,9 @@ func (p *peerPort) accept() {
 				p.log.Debug("peer connection refused", "remote", c.RemoteAddr(), "error", err)
 				p.release(c)
 				return
+			}
+			if p.seen != nil {
+				p.seen(from)
 			}
 			if kind == streamPeer {
 				p.serve(from, c)

@@ -151,6 +151,7 @@ type peerServer interface {
 	serveConfirm(r *trivetpb.ConfirmRequest) *trivetpb.ConfirmReply
 	servePromote(ctx context.Context, from string, r *trivetpb.PromoteRequest) *trivetpb.PromoteReply
 	serveMember(r *trivetpb.MemberRequest) *trivetpb.MemberReply
+	serveLeaderDead(ctx context.Context, from string, r *trivetpb.LeaderDeadRequest) *trivetpb.LeaderDeadReply
 }
 
 // maxServing bounds the requests of one connection that are being answered;
@@ -198,6 +199,8 @@ func servePeer(ctx context.Context, s peerServer, from string, c net.Conn) {
 				reply.Reply = &trivetpb.PeerReply_Promote{Promote: s.servePromote(ctx, from, q.Promote)}
 			case *trivetpb.PeerRequest_Member:
 				reply.Reply = &trivetpb.PeerReply_Member{Member: s.serveMember(q.Member)}
+			case *trivetpb.PeerRequest_LeaderDead:
+				reply.Reply = &trivetpb.PeerReply_LeaderDead{LeaderDead: s.serveLeaderDead(ctx, from, q.LeaderDead)}
 			}
 			if !w.send(reply) {
 				c.Close() // too large for a frame: the asker shall not wait for it

@@ -141,6 +141,10 @@ type proposer struct {
 	over    uint64      // terms up to this one are led no more
 	entries map[uint64]*group
 	lastSeq uint64
+	// paused is the term in which nothing is proposed for now (handover.go), 0 for
+	// none; emptied is then closed once none of our entries is under way.
+	paused  uint64
+	emptied chan struct{}
 
 	session *session // this node's; nil while there is none
 	opening bool     // a SessionOpen is queued or under way
@@ -299,12 +303,21 @@ func (q *proposer) dispatch(stop <-chan struct{}) {
 func (q *proposer) dispatchAll() time.Duration {
 	for {
 		q.mu.Lock()
+		leader := ""
+		if q.lead == nil {
+			leader = q.leader()
+		}
+		if leader != "" && leader != q.self && leader != q.forwardee {
+			// Also where nothing waits: what is under way may hang with the
+			// leader of before.
+			q.forwardTo(leader)
+		}
 		if len(q.queue) == 0 {
 			q.mu.Unlock()
 			return 0
 		}
 		if lead := q.lead; lead != nil {
-			if len(q.entries) >= maxInFlight {
+			if len(q.entries) >= maxInFlight || q.paused == lead.term {
 				q.mu.Unlock()
 				return 0
 			}
@@ -321,13 +334,9 @@ func (q *proposer) dispatchAll() time.Duration {
 			q.apply(l)
 			continue
 		}
-		leader := q.leader()
 		if leader == "" || leader == q.self {
 			q.mu.Unlock() // no leader, or a term of ours whose marker is under way
 			return 0
-		}
-		if leader != q.forwardee {
-			q.forwardTo(leader)
 		}
 		if hold := time.Until(q.holdUntil); hold > 0 {
 			q.mu.Unlock()
@@ -456,6 +465,36 @@ func (q *proposer) note(g *group, term uint64, data []byte) raft.Log {
 	g.seq, g.term = q.lastSeq, term
 	q.entries[g.seq] = g
 	return raft.Log{Data: data, Extensions: entryMeta{term: term, proposer: q.boot, seq: g.seq}.encode(data)}
+}
+
+// pause keeps from here on what waits in the queue, while this node leads the
+// term and until resume. The channel is closed once no entry of ours is under
+// way.
+func (q *proposer) pause(term uint64) <-chan struct{} {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.paused, q.emptied = term, make(chan struct{})
+	emptied := q.emptied
+	q.tellEmptied()
+	return emptied
+}
+
+// resume ends a pause.
+func (q *proposer) resume(term uint64) {
+	q.mu.Lock()
+	if q.paused == term {
+		q.paused, q.emptied = 0, nil
+	}
+	q.mu.Unlock()
+	q.kick()
+}
+
+// tellEmptied closes emptied where it is time.
+func (q *proposer) tellEmptied() {
+	if q.emptied != nil && len(q.entries) == 0 {
+		close(q.emptied)
+		q.emptied = nil
+	}
 }
 
 // mark returns the entry of a term's marker.

@@ -205,6 +205,9 @@ func (n *Node) confirm(ctx context.Context) (readIndex, error) {
 	if mutant.On("read-unconfirmed") {
 		return readIndex{term: lead.term, index: commit, asked: asked}, nil
 	}
+	if mutant.On("verify-leader") {
+		return readIndex{term: lead.term, index: commit, asked: asked}, n.raft.VerifyLeader().Error()
+	}
 	ctx, cancel := context.WithTimeout(ctx, 2*n.cfg.Timing.Election)
 	defer cancel()
 

@@ -180,6 +180,18 @@ func (s *sim) leader() *Node {
 	return nil
 }
 
+// leaderAfter waits until some member serves as the leader of a later term.
+func (s *sim) leaderAfter(term uint64) *Node {
+	s.t.Helper()
+	for {
+		n := s.leader()
+		if l := n.proposer.leading(); l != nil && l.term > term {
+			return n
+		}
+		time.Sleep(time.Millisecond) // virtual
+	}
+}
+
 func (s *sim) followers() []*Node {
 	leader := s.leader()
 	var out []*Node

@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"sync"
+	"syscall"
 	"time"
 )
 
@@ -24,6 +25,11 @@ type simNet struct {
 	// onWrite, where it is set, is called before each write to a stream and says
 	// what becomes of it.
 	onWrite func(c *simConn) writeFate
+	// delay, where it is set, is what a link adds to the latency; called under mu.
+	delay func(from, to string) time.Duration
+	// refuse, where it is set, says which members cannot dial which; called
+	// under mu.
+	refuse func(from, to string) bool
 }
 
 type writeFate int
@@ -80,8 +86,21 @@ func (l *simListener) Close() error {
 			delete(l.net.listeners, simAddr(l.id))
 		}
 		l.net.mu.Unlock()
+		l.reset()
 	})
 	return nil
+}
+
+// reset ends what was connected and not accepted yet.
+func (l *simListener) reset() {
+	for {
+		select {
+		case c := <-l.accepted:
+			c.Close()
+		default:
+			return
+		}
+	}
 }
 
 func (l *simListener) Addr() net.Addr { return simAddress(simAddr(l.id)) }
@@ -90,6 +109,10 @@ type simAddress string
 
 func (a simAddress) Network() string { return "sim" }
 func (a simAddress) String() string  { return string(a) }
+
+func refusedBy(address string) error {
+	return fmt.Errorf("connect to %s: %w", address, syscall.ECONNREFUSED)
+}
 
 // dial connects a member to an address.
 func (n *simNet) dial(ctx context.Context, from, address string) (net.Conn, error) {
@@ -100,6 +123,9 @@ func (n *simNet) dial(ctx context.Context, from, address string) (net.Conn, erro
 		to := address[:len(address)-2]
 		blocked := n.cut[[2]string{from, to}] || n.cut[[2]string{to, from}]
 		rtt := 2 * n.latency()
+		if n.refuse != nil && n.refuse(from, to) {
+			l = nil
+		}
 		n.mu.Unlock()
 		if blocked {
 			select { // the SYN is sent again and again
@@ -115,10 +141,10 @@ func (n *simNet) dial(ctx context.Context, from, address string) (net.Conn, erro
 			return nil, ctx.Err()
 		}
 		if l == nil {
-			return nil, fmt.Errorf("connect to %s: refused", address)
+			return nil, refusedBy(address)
 		}
 		out, in := newSimPipe(n, from, to), newSimPipe(n, to, from)
-		a := &simConn{net: n, r: in, w: out, local: from, remote: to}
+		a := &simConn{net: n, r: in, w: out, local: from, remote: to, dialled: true}
 		b := &simConn{net: n, r: out, w: in, local: to, remote: from}
 		a.other, b.other = b, a
 		n.mu.Lock()
@@ -126,9 +152,14 @@ func (n *simNet) dial(ctx context.Context, from, address string) (net.Conn, erro
 		n.mu.Unlock()
 		select {
 		case l.accepted <- b:
+			select {
+			case <-l.closed:
+				l.reset() // it may have closed just before
+			default:
+			}
 			return a, nil
 		case <-l.closed:
-			return nil, fmt.Errorf("connect to %s: refused", address)
+			return nil, refusedBy(address)
 		}
 	}
 }
@@ -157,6 +188,21 @@ func (n *simNet) crash(id string) {
 	var conns []*simConn
 	for c := range n.conns {
 		if c.local == id {
+			conns = append(conns, c)
+		}
+	}
+	n.mu.Unlock()
+	for _, c := range conns {
+		c.Close()
+	}
+}
+
+// reset ends the streams that one member has dialled to another, but for raft's.
+func (n *simNet) reset(from, to string) {
+	n.mu.Lock()
+	var conns []*simConn
+	for c := range n.conns {
+		if c.local == from && c.remote == to && c.dialled && c.kind == streamPeer {
 			conns = append(conns, c)
 		}
 	}
@@ -208,6 +254,8 @@ type simConn struct {
 	r, w          *simPipe
 	other         *simConn
 	local, remote string
+	dialled       bool
+	kind          byte // the first byte that was written, where it was dialled; under net.mu
 
 	mu            sync.Mutex
 	deadline      time.Time
@@ -275,6 +323,12 @@ func (c *simConn) Write(b []byte) (int, error) {
 	}
 	c.net.mu.Lock()
 	latency, onWrite := c.net.latency(), c.net.onWrite
+	if c.net.delay != nil {
+		latency += c.net.delay(c.local, c.remote)
+	}
+	if c.kind == 0 {
+		c.kind = b[0]
+	}
 	c.net.mu.Unlock()
 	if onWrite != nil {
 		switch onWrite(c) {

@@ -32,10 +32,22 @@ import (
 // fast path the term cannot change; once it has changed, no older heartbeat
 // gets in. The one write of the term that the fast path may make itself sets
 // it to what it is, and is answered without touching gate or disk.
+//
+// # The vote
+//
+// raft keeps a vote in two writes, first its term, then for whom, and answers
+// once both are done. Here they are one: the term waits for the candidate, and
+// goes to disk with it. A crash before is a crash before the vote. An election
+// has a vote at the candidate and one at each voter, one after the other, with
+// two syncs to each write: on a busy disk they are most of what it takes.
 type guardedStable struct {
 	inner raft.StableStore
 	where string
 	fail  func(error)
+
+	// voteTerm is the term of a vote whose candidate is not known yet; raft's
+	// main goroutine writes and reads it.
+	voteTerm uint64
 
 	gate sync.RWMutex
 	term uint64 // guarded by gate; the term last written
@@ -47,8 +59,15 @@ type guardedStable struct {
 // These are raft's words; it compares the text of the error.
 var errStableNotFound = errors.New("not found")
 
-// keyTerm is raft's key for its current term.
-var keyTerm = []byte("CurrentTerm")
+// raft's keys: for its current term, and for the term and the candidate of its
+// last vote. The value of keyVoteTerm is the term, 8 bytes, and behind it the
+// candidate. Earlier versions kept the candidate under keyVoteCand; they refuse
+// the longer value, and so vote for nobody where a later version has voted.
+var (
+	keyTerm     = []byte("CurrentTerm")
+	keyVoteTerm = []byte("LastVoteTerm")
+	keyVoteCand = []byte("LastVoteCand")
+)
 
 func newGuardedStable(inner raft.StableStore, where string, fail func(error)) (*guardedStable, error) {
 	s := &guardedStable{inner: inner, where: where, fail: fail}
@@ -103,6 +122,15 @@ func (s *guardedStable) fastPath(term uint64, f func()) bool {
 }
 
 func (s *guardedStable) Get(key []byte) ([]byte, error) {
+	if string(key) == string(keyVoteCand) {
+		if vote, err := s.get(keyVoteTerm); err != nil || len(vote) > 8 {
+			return vote[min(len(vote), 8):], err
+		}
+	}
+	return s.get(key)
+}
+
+func (s *guardedStable) get(key []byte) ([]byte, error) {
 	b, err := s.inner.Get(key)
 	if err != nil && err.Error() != errStableNotFound.Error() {
 		return nil, fmt.Errorf("%s: %w", s.where, err)
@@ -117,10 +145,12 @@ func (s *guardedStable) Get(key []byte) ([]byte, error) {
 }
 
 func (s *guardedStable) GetUint64(key []byte) (uint64, error) {
-	b, err := s.Get(key)
+	b, err := s.get(key)
 	switch {
 	case err != nil:
 		return 0, err
+	case string(key) == string(keyVoteTerm) && len(b) > 8: // with its candidate
+		b = b[:8]
 	case len(b) != 8:
 		return 0, fmt.Errorf("%s: the value of %s has %d bytes, not 8", s.where, key, len(b))
 	}
@@ -131,6 +161,13 @@ func (s *guardedStable) GetUint64(key []byte) (uint64, error) {
 // and the calling goroutine ends: raft would panic (the term) or go on without
 // having kept its vote.
 func (s *guardedStable) Set(key, value []byte) error {
+	if string(key) == string(keyVoteCand) {
+		if s.voteTerm == 0 || len(value) == 0 {
+			return fmt.Errorf("%s: a vote for %q in term %d", s.where, value, s.voteTerm)
+		}
+		key, value = keyVoteTerm, append(binary.BigEndian.AppendUint64(nil, s.voteTerm), value...)
+		s.voteTerm = 0
+	}
 	b := binary.BigEndian.AppendUint32(nil, crc32.Checksum(value, castagnoli))
 	if err := s.inner.Set(key, append(b, value...)); err != nil {
 		err = fmt.Errorf("%s: writing %s: %w", s.where, key, err)
@@ -148,7 +185,12 @@ func (s *guardedStable) Set(key, value []byte) error {
 
 func (s *guardedStable) SetUint64(key []byte, v uint64) error {
 	value := binary.BigEndian.AppendUint64(nil, v)
-	if string(key) != string(keyTerm) {
+	switch string(key) {
+	case string(keyVoteTerm):
+		s.voteTerm = v // written with the candidate
+		return nil
+	case string(keyTerm):
+	default:
 		return s.Set(key, value)
 	}
 	// Raft writes the term from its main goroutine and from the fast path

@@ -1,7 +1,9 @@
 package raftnode
 
 import (
+	"encoding/binary"
 	"errors"
+	"hash/crc32"
 	"testing"
 	"testing/synctest"
 
@@ -15,9 +17,15 @@ func TestStableKeepsTermAndVote(t *testing.T) {
 		require.NoError(t, err)
 		_, err = s.Get([]byte("LastVoteCand"))
 		require.EqualError(t, err, "not found", "the text that raft compares with")
+		_, err = s.GetUint64([]byte("LastVoteTerm"))
+		require.EqualError(t, err, "not found")
 		require.NoError(t, s.SetUint64(keyTerm, 7))
+		require.NoError(t, s.SetUint64([]byte("LastVoteTerm"), 7)) // as raft does
+		_, err = newGuardedStable(d, "stable", func(error) {})
+		require.NoError(t, err)
+		_, err = s.GetUint64([]byte("LastVoteTerm"))
+		require.EqualError(t, err, "not found", "a crash here is a crash before the vote")
 		require.NoError(t, s.Set([]byte("LastVoteCand"), []byte("n2")))
-		require.NoError(t, s.SetUint64([]byte("LastVoteTerm"), 7))
 
 		s, err = newGuardedStable(d, "stable", func(error) {})
 		require.NoError(t, err)
@@ -28,6 +36,35 @@ func TestStableKeepsTermAndVote(t *testing.T) {
 		term, err := s.GetUint64([]byte("LastVoteTerm"))
 		require.NoError(t, err)
 		require.EqualValues(t, 7, term)
+		require.Error(t, s.Set([]byte("LastVoteCand"), []byte("n3")), "in no term")
+	})
+}
+
+// A vote that an earlier version has kept holds, until there is another.
+func TestStableReadsTheVoteOfAnEarlierVersion(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, err := newGuardedStable(newSimDisk(), "stable", func(error) {})
+		require.NoError(t, err)
+		// As those did: each by a write of its own.
+		b := binary.BigEndian.AppendUint64(nil, 7)
+		require.NoError(t, s.inner.Set(keyVoteTerm, append(binary.BigEndian.AppendUint32(nil, crc32.Checksum(b, castagnoli)), b...)))
+		b = []byte("n2")
+		require.NoError(t, s.inner.Set(keyVoteCand, append(binary.BigEndian.AppendUint32(nil, crc32.Checksum(b, castagnoli)), b...)))
+		vote := func() (uint64, string) {
+			term, err := s.GetUint64(keyVoteTerm)
+			require.NoError(t, err)
+			cand, err := s.Get(keyVoteCand)
+			require.NoError(t, err)
+			return term, string(cand)
+		}
+		term, cand := vote()
+		require.EqualValues(t, 7, term)
+		require.Equal(t, "n2", cand)
+		require.NoError(t, s.SetUint64(keyVoteTerm, 9))
+		require.NoError(t, s.Set(keyVoteCand, []byte("n3")))
+		term, cand = vote()
+		require.EqualValues(t, 9, term)
+		require.Equal(t, "n3", cand)
 	})
 }
 
@@ -66,12 +103,13 @@ func TestStableFailsTheNodeWhereAWriteFails(t *testing.T) {
 		ended, returned := make(chan struct{}), false
 		go func() { // in place of raft's goroutine
 			defer close(ended)
+			s.SetUint64([]byte("LastVoteTerm"), 7)
 			s.Set([]byte("LastVoteCand"), []byte("n2"))
 			returned = true
 		}()
 		<-ended
 		require.False(t, returned, "raft must not go on without its vote on disk")
-		require.ErrorContains(t, failed, "stable.db: writing LastVoteCand: no space left on device")
+		require.ErrorContains(t, failed, "stable.db: writing LastVoteTerm: no space left on device")
 	})
 }
 

@@ -143,6 +143,7 @@ func (n *Node) serveMember(*trivetpb.MemberRequest) *trivetpb.MemberReply {
 		LastIndex:    n.raft.LastIndex(),
 		AppliedIndex: s.Index,
 		StateHash:    s.Hash,
+		Resigned:     n.leaving(),
 	}
 	if err := n.failure(); err != nil {
 		r.Failed = err.Error()
@@ -192,7 +193,7 @@ func (n *Node) Ready(maxLag uint64) []string {
 	if err := n.failure(); err != nil {
 		reasons = append(reasons, "the node has failed: "+err.Error())
 	}
-	if n.closing() {
+	if n.leaving() {
 		reasons = append(reasons, "the node is stopping")
 	}
 	if n.leaderID() == "" {

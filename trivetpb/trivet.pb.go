@@ -4592,6 +4592,7 @@ type PeerRequest struct {
 	//	*PeerRequest_Confirm
 	//	*PeerRequest_Promote
 	//	*PeerRequest_Member
+	//	*PeerRequest_LeaderDead
 	Request       isPeerRequest_Request `protobuf_oneof:"request"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -4686,6 +4687,15 @@ func (x *PeerRequest) GetMember() *MemberRequest {
 	return nil
 }
 
+func (x *PeerRequest) GetLeaderDead() *LeaderDeadRequest {
+	if x != nil {
+		if x, ok := x.Request.(*PeerRequest_LeaderDead); ok {
+			return x.LeaderDead
+		}
+	}
+	return nil
+}
+
 type isPeerRequest_Request interface {
 	isPeerRequest_Request()
 }
@@ -4710,6 +4720,10 @@ type PeerRequest_Member struct {
 	Member *MemberRequest `protobuf:"bytes,6,opt,name=member,proto3,oneof"`
 }
 
+type PeerRequest_LeaderDead struct {
+	LeaderDead *LeaderDeadRequest `protobuf:"bytes,10,opt,name=leader_dead,json=leaderDead,proto3,oneof"`
+}
+
 func (*PeerRequest_Forward) isPeerRequest_Request() {}
 
 func (*PeerRequest_ReadIndex) isPeerRequest_Request() {}
@@ -4719,6 +4733,8 @@ func (*PeerRequest_Confirm) isPeerRequest_Request() {}
 func (*PeerRequest_Promote) isPeerRequest_Request() {}
 
 func (*PeerRequest_Member) isPeerRequest_Request() {}
+
+func (*PeerRequest_LeaderDead) isPeerRequest_Request() {}
 
 type PeerReply struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -4730,6 +4746,7 @@ type PeerReply struct {
 	//	*PeerReply_Confirm
 	//	*PeerReply_Promote
 	//	*PeerReply_Member
+	//	*PeerReply_LeaderDead
 	Reply         isPeerReply_Reply `protobuf_oneof:"reply"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -4824,6 +4841,15 @@ func (x *PeerReply) GetMember() *MemberReply {
 	return nil
 }
 
+func (x *PeerReply) GetLeaderDead() *LeaderDeadReply {
+	if x != nil {
+		if x, ok := x.Reply.(*PeerReply_LeaderDead); ok {
+			return x.LeaderDead
+		}
+	}
+	return nil
+}
+
 type isPeerReply_Reply interface {
 	isPeerReply_Reply()
 }
@@ -4848,6 +4874,10 @@ type PeerReply_Member struct {
 	Member *MemberReply `protobuf:"bytes,6,opt,name=member,proto3,oneof"`
 }
 
+type PeerReply_LeaderDead struct {
+	LeaderDead *LeaderDeadReply `protobuf:"bytes,10,opt,name=leader_dead,json=leaderDead,proto3,oneof"`
+}
+
 func (*PeerReply_Forward) isPeerReply_Reply() {}
 
 func (*PeerReply_ReadIndex) isPeerReply_Reply() {}
@@ -4857,6 +4887,8 @@ func (*PeerReply_Confirm) isPeerReply_Reply() {}
 func (*PeerReply_Promote) isPeerReply_Reply() {}
 
 func (*PeerReply_Member) isPeerReply_Reply() {}
+
+func (*PeerReply_LeaderDead) isPeerReply_Reply() {}
 
 // ForwardRequest carries what a follower was asked to write.
 type ForwardRequest struct {
@@ -5154,7 +5186,9 @@ type PromoteRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Term  uint64                 `protobuf:"varint,1,opt,name=term,proto3" json:"term,omitempty"`
 	// last_index is the end of the leader's log.
-	LastIndex     uint64 `protobuf:"varint,2,opt,name=last_index,json=lastIndex,proto3" json:"last_index,omitempty"`
+	LastIndex uint64 `protobuf:"varint,2,opt,name=last_index,json=lastIndex,proto3" json:"last_index,omitempty"`
+	// wait_ms is how long the voter may take until its log is as long.
+	WaitMs        uint64 `protobuf:"varint,3,opt,name=wait_ms,json=waitMs,proto3" json:"wait_ms,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -5203,6 +5237,13 @@ func (x *PromoteRequest) GetLastIndex() uint64 {
 	return 0
 }
 
+func (x *PromoteRequest) GetWaitMs() uint64 {
+	if x != nil {
+		return x.WaitMs
+	}
+	return 0
+}
+
 type PromoteReply struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Refused       string                 `protobuf:"bytes,1,opt,name=refused,proto3" json:"refused,omitempty"`
@@ -5247,6 +5288,149 @@ func (x *PromoteReply) GetRefused() string {
 	return ""
 }
 
+// LeaderDeadRequest asks a voter whether it sees the leader's process dead, or
+// has not heard of it for a heartbeat timeout.
+type LeaderDeadRequest struct {
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Leader string                 `protobuf:"bytes,1,opt,name=leader,proto3" json:"leader,omitempty"`
+	// term is the one that it leads.
+	Term uint64 `protobuf:"varint,2,opt,name=term,proto3" json:"term,omitempty"`
+	// last_term and last_index are the end of the asker's log.
+	LastTerm  uint64 `protobuf:"varint,3,opt,name=last_term,json=lastTerm,proto3" json:"last_term,omitempty"`
+	LastIndex uint64 `protobuf:"varint,4,opt,name=last_index,json=lastIndex,proto3" json:"last_index,omitempty"`
+	// silent: the timeout of some voter has passed, so that silence counts too.
+	Silent        bool `protobuf:"varint,5,opt,name=silent,proto3" json:"silent,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LeaderDeadRequest) Reset() {
+	*x = LeaderDeadRequest{}
+	mi := &file_trivet_proto_msgTypes[68]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LeaderDeadRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LeaderDeadRequest) ProtoMessage() {}
+
+func (x *LeaderDeadRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_trivet_proto_msgTypes[68]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LeaderDeadRequest.ProtoReflect.Descriptor instead.
+func (*LeaderDeadRequest) Descriptor() ([]byte, []int) {
+	return file_trivet_proto_rawDescGZIP(), []int{68}
+}
+
+func (x *LeaderDeadRequest) GetLeader() string {
+	if x != nil {
+		return x.Leader
+	}
+	return ""
+}
+
+func (x *LeaderDeadRequest) GetTerm() uint64 {
+	if x != nil {
+		return x.Term
+	}
+	return 0
+}
+
+func (x *LeaderDeadRequest) GetLastTerm() uint64 {
+	if x != nil {
+		return x.LastTerm
+	}
+	return 0
+}
+
+func (x *LeaderDeadRequest) GetLastIndex() uint64 {
+	if x != nil {
+		return x.LastIndex
+	}
+	return 0
+}
+
+func (x *LeaderDeadRequest) GetSilent() bool {
+	if x != nil {
+		return x.Silent
+	}
+	return false
+}
+
+type LeaderDeadReply struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// dead: it is, to this voter, which knows of no later term.
+	Dead bool `protobuf:"varint,1,opt,name=dead,proto3" json:"dead,omitempty"`
+	// last_term and last_index are the end of the voter's log, where dead is set.
+	LastTerm      uint64 `protobuf:"varint,2,opt,name=last_term,json=lastTerm,proto3" json:"last_term,omitempty"`
+	LastIndex     uint64 `protobuf:"varint,3,opt,name=last_index,json=lastIndex,proto3" json:"last_index,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LeaderDeadReply) Reset() {
+	*x = LeaderDeadReply{}
+	mi := &file_trivet_proto_msgTypes[69]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LeaderDeadReply) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LeaderDeadReply) ProtoMessage() {}
+
+func (x *LeaderDeadReply) ProtoReflect() protoreflect.Message {
+	mi := &file_trivet_proto_msgTypes[69]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LeaderDeadReply.ProtoReflect.Descriptor instead.
+func (*LeaderDeadReply) Descriptor() ([]byte, []int) {
+	return file_trivet_proto_rawDescGZIP(), []int{69}
+}
+
+func (x *LeaderDeadReply) GetDead() bool {
+	if x != nil {
+		return x.Dead
+	}
+	return false
+}
+
+func (x *LeaderDeadReply) GetLastTerm() uint64 {
+	if x != nil {
+		return x.LastTerm
+	}
+	return 0
+}
+
+func (x *LeaderDeadReply) GetLastIndex() uint64 {
+	if x != nil {
+		return x.LastIndex
+	}
+	return 0
+}
+
 // MemberRequest asks a member about itself.
 type MemberRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -5256,7 +5440,7 @@ type MemberRequest struct {
 
 func (x *MemberRequest) Reset() {
 	*x = MemberRequest{}
-	mi := &file_trivet_proto_msgTypes[68]
+	mi := &file_trivet_proto_msgTypes[70]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5268,7 +5452,7 @@ func (x *MemberRequest) String() string {
 func (*MemberRequest) ProtoMessage() {}
 
 func (x *MemberRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_trivet_proto_msgTypes[68]
+	mi := &file_trivet_proto_msgTypes[70]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5281,7 +5465,7 @@ func (x *MemberRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MemberRequest.ProtoReflect.Descriptor instead.
 func (*MemberRequest) Descriptor() ([]byte, []int) {
-	return file_trivet_proto_rawDescGZIP(), []int{68}
+	return file_trivet_proto_rawDescGZIP(), []int{70}
 }
 
 type MemberReply struct {
@@ -5293,14 +5477,16 @@ type MemberReply struct {
 	AppliedIndex uint64                 `protobuf:"varint,5,opt,name=applied_index,json=appliedIndex,proto3" json:"applied_index,omitempty"`
 	StateHash    uint64                 `protobuf:"varint,6,opt,name=state_hash,json=stateHash,proto3" json:"state_hash,omitempty"`
 	// failed is why the member took itself out of service; empty where it has not.
-	Failed        string `protobuf:"bytes,7,opt,name=failed,proto3" json:"failed,omitempty"`
+	Failed string `protobuf:"bytes,7,opt,name=failed,proto3" json:"failed,omitempty"`
+	// resigned: the member is about to stop, and takes no leadership.
+	Resigned      bool `protobuf:"varint,10,opt,name=resigned,proto3" json:"resigned,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *MemberReply) Reset() {
 	*x = MemberReply{}
-	mi := &file_trivet_proto_msgTypes[69]
+	mi := &file_trivet_proto_msgTypes[71]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5312,7 +5498,7 @@ func (x *MemberReply) String() string {
 func (*MemberReply) ProtoMessage() {}
 
 func (x *MemberReply) ProtoReflect() protoreflect.Message {
-	mi := &file_trivet_proto_msgTypes[69]
+	mi := &file_trivet_proto_msgTypes[71]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5325,7 +5511,7 @@ func (x *MemberReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MemberReply.ProtoReflect.Descriptor instead.
 func (*MemberReply) Descriptor() ([]byte, []int) {
-	return file_trivet_proto_rawDescGZIP(), []int{69}
+	return file_trivet_proto_rawDescGZIP(), []int{71}
 }
 
 func (x *MemberReply) GetApi() string {
@@ -5375,6 +5561,13 @@ func (x *MemberReply) GetFailed() string {
 		return x.Failed
 	}
 	return ""
+}
+
+func (x *MemberReply) GetResigned() bool {
+	if x != nil {
+		return x.Resigned
+	}
+	return false
 }
 
 var File_trivet_proto protoreflect.FileDescriptor
@@ -5691,7 +5884,7 @@ const file_trivet_proto_rawDesc = "" +
 	"\x02to\x18\x04 \x01(\tR\x02to\"&\n" +
 	"\n" +
 	"HelloReply\x12\x18\n" +
-	"\arefused\x18\x01 \x01(\tR\arefused\"\xbf\x02\n" +
+	"\arefused\x18\x01 \x01(\tR\arefused\"\x80\x03\n" +
 	"\vPeerRequest\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x125\n" +
 	"\aforward\x18\x02 \x01(\v2\x19.trivet.v1.ForwardRequestH\x00R\aforward\x12<\n" +
@@ -5699,8 +5892,11 @@ const file_trivet_proto_rawDesc = "" +
 	"read_index\x18\x03 \x01(\v2\x1b.trivet.v1.ReadIndexRequestH\x00R\treadIndex\x125\n" +
 	"\aconfirm\x18\x04 \x01(\v2\x19.trivet.v1.ConfirmRequestH\x00R\aconfirm\x125\n" +
 	"\apromote\x18\x05 \x01(\v2\x19.trivet.v1.PromoteRequestH\x00R\apromote\x122\n" +
-	"\x06member\x18\x06 \x01(\v2\x18.trivet.v1.MemberRequestH\x00R\x06memberB\t\n" +
-	"\arequest\"\xb1\x02\n" +
+	"\x06member\x18\x06 \x01(\v2\x18.trivet.v1.MemberRequestH\x00R\x06member\x12?\n" +
+	"\vleader_dead\x18\n" +
+	" \x01(\v2\x1c.trivet.v1.LeaderDeadRequestH\x00R\n" +
+	"leaderDeadB\t\n" +
+	"\arequest\"\xf0\x02\n" +
 	"\tPeerReply\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x123\n" +
 	"\aforward\x18\x02 \x01(\v2\x17.trivet.v1.ForwardReplyH\x00R\aforward\x12:\n" +
@@ -5708,7 +5904,10 @@ const file_trivet_proto_rawDesc = "" +
 	"read_index\x18\x03 \x01(\v2\x19.trivet.v1.ReadIndexReplyH\x00R\treadIndex\x123\n" +
 	"\aconfirm\x18\x04 \x01(\v2\x17.trivet.v1.ConfirmReplyH\x00R\aconfirm\x123\n" +
 	"\apromote\x18\x05 \x01(\v2\x17.trivet.v1.PromoteReplyH\x00R\apromote\x120\n" +
-	"\x06member\x18\x06 \x01(\v2\x16.trivet.v1.MemberReplyH\x00R\x06memberB\a\n" +
+	"\x06member\x18\x06 \x01(\v2\x16.trivet.v1.MemberReplyH\x00R\x06member\x12=\n" +
+	"\vleader_dead\x18\n" +
+	" \x01(\v2\x1a.trivet.v1.LeaderDeadReplyH\x00R\n" +
+	"leaderDeadB\a\n" +
 	"\x05reply\",\n" +
 	"\x0eForwardRequest\x12\x1a\n" +
 	"\bcommands\x18\x01 \x03(\fR\bcommands\"i\n" +
@@ -5723,14 +5922,27 @@ const file_trivet_proto_rawDesc = "" +
 	"\x0eConfirmRequest\x12\x12\n" +
 	"\x04term\x18\x01 \x01(\x04R\x04term\"\"\n" +
 	"\fConfirmReply\x12\x12\n" +
-	"\x04term\x18\x01 \x01(\x04R\x04term\"C\n" +
+	"\x04term\x18\x01 \x01(\x04R\x04term\"\\\n" +
 	"\x0ePromoteRequest\x12\x12\n" +
 	"\x04term\x18\x01 \x01(\x04R\x04term\x12\x1d\n" +
 	"\n" +
-	"last_index\x18\x02 \x01(\x04R\tlastIndex\"(\n" +
+	"last_index\x18\x02 \x01(\x04R\tlastIndex\x12\x17\n" +
+	"\await_ms\x18\x03 \x01(\x04R\x06waitMs\"(\n" +
 	"\fPromoteReply\x12\x18\n" +
-	"\arefused\x18\x01 \x01(\tR\arefused\"\x0f\n" +
-	"\rMemberRequest\"\xc8\x01\n" +
+	"\arefused\x18\x01 \x01(\tR\arefused\"\x93\x01\n" +
+	"\x11LeaderDeadRequest\x12\x16\n" +
+	"\x06leader\x18\x01 \x01(\tR\x06leader\x12\x12\n" +
+	"\x04term\x18\x02 \x01(\x04R\x04term\x12\x1b\n" +
+	"\tlast_term\x18\x03 \x01(\x04R\blastTerm\x12\x1d\n" +
+	"\n" +
+	"last_index\x18\x04 \x01(\x04R\tlastIndex\x12\x16\n" +
+	"\x06silent\x18\x05 \x01(\bR\x06silent\"a\n" +
+	"\x0fLeaderDeadReply\x12\x12\n" +
+	"\x04dead\x18\x01 \x01(\bR\x04dead\x12\x1b\n" +
+	"\tlast_term\x18\x02 \x01(\x04R\blastTerm\x12\x1d\n" +
+	"\n" +
+	"last_index\x18\x03 \x01(\x04R\tlastIndex\"\x0f\n" +
+	"\rMemberRequest\"\xe4\x01\n" +
 	"\vMemberReply\x12\x10\n" +
 	"\x03api\x18\x01 \x01(\tR\x03api\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\tR\aversion\x12\x12\n" +
@@ -5740,7 +5952,9 @@ const file_trivet_proto_rawDesc = "" +
 	"\rapplied_index\x18\x05 \x01(\x04R\fappliedIndex\x12\x1d\n" +
 	"\n" +
 	"state_hash\x18\x06 \x01(\x04R\tstateHash\x12\x16\n" +
-	"\x06failed\x18\a \x01(\tR\x06failed*\xa8\x04\n" +
+	"\x06failed\x18\a \x01(\tR\x06failed\x12\x1a\n" +
+	"\bresigned\x18\n" +
+	" \x01(\bR\bresigned*\xa8\x04\n" +
 	"\x04Code\x12\x06\n" +
 	"\x02OK\x10\x00\x12\x0f\n" +
 	"\vBAD_REQUEST\x10\x01\x12\v\n" +
@@ -5789,82 +6003,84 @@ func file_trivet_proto_rawDescGZIP() []byte {
 }
 
 var file_trivet_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
-var file_trivet_proto_msgTypes = make([]protoimpl.MessageInfo, 70)
+var file_trivet_proto_msgTypes = make([]protoimpl.MessageInfo, 72)
 var file_trivet_proto_goTypes = []any{
-	(Code)(0),                // 0: trivet.v1.Code
-	(Precondition_Kind)(0),   // 1: trivet.v1.Precondition.Kind
-	(Compare_Target)(0),      // 2: trivet.v1.Compare.Target
-	(Compare_Relation)(0),    // 3: trivet.v1.Compare.Relation
-	(*Item)(nil),             // 4: trivet.v1.Item
-	(*KeyRange)(nil),         // 5: trivet.v1.KeyRange
-	(*Op)(nil),               // 6: trivet.v1.Op
-	(*PutOp)(nil),            // 7: trivet.v1.PutOp
-	(*DeleteOp)(nil),         // 8: trivet.v1.DeleteOp
-	(*GetOp)(nil),            // 9: trivet.v1.GetOp
-	(*RangeOp)(nil),          // 10: trivet.v1.RangeOp
-	(*AddOp)(nil),            // 11: trivet.v1.AddOp
-	(*TxnOp)(nil),            // 12: trivet.v1.TxnOp
-	(*Precondition)(nil),     // 13: trivet.v1.Precondition
-	(*Compare)(nil),          // 14: trivet.v1.Compare
-	(*Problem)(nil),          // 15: trivet.v1.Problem
-	(*LockHolder)(nil),       // 16: trivet.v1.LockHolder
-	(*Result)(nil),           // 17: trivet.v1.Result
-	(*PutResult)(nil),        // 18: trivet.v1.PutResult
-	(*DeleteResult)(nil),     // 19: trivet.v1.DeleteResult
-	(*GetResult)(nil),        // 20: trivet.v1.GetResult
-	(*RangeResult)(nil),      // 21: trivet.v1.RangeResult
-	(*AddResult)(nil),        // 22: trivet.v1.AddResult
-	(*TxnResult)(nil),        // 23: trivet.v1.TxnResult
-	(*LeaseResult)(nil),      // 24: trivet.v1.LeaseResult
-	(*LockResult)(nil),       // 25: trivet.v1.LockResult
-	(*SessionResult)(nil),    // 26: trivet.v1.SessionResult
-	(*BatchRequest)(nil),     // 27: trivet.v1.BatchRequest
-	(*BatchOp)(nil),          // 28: trivet.v1.BatchOp
-	(*BatchResponse)(nil),    // 29: trivet.v1.BatchResponse
-	(*Entry)(nil),            // 30: trivet.v1.Entry
-	(*Command)(nil),          // 31: trivet.v1.Command
-	(*Guard)(nil),            // 32: trivet.v1.Guard
-	(*LeaseGrant)(nil),       // 33: trivet.v1.LeaseGrant
-	(*LeaseKeepAlive)(nil),   // 34: trivet.v1.LeaseKeepAlive
-	(*LeaseRevoke)(nil),      // 35: trivet.v1.LeaseRevoke
-	(*LockAcquire)(nil),      // 36: trivet.v1.LockAcquire
-	(*LockKeepAlive)(nil),    // 37: trivet.v1.LockKeepAlive
-	(*LockRelease)(nil),      // 38: trivet.v1.LockRelease
-	(*LockCancel)(nil),       // 39: trivet.v1.LockCancel
-	(*SessionOpen)(nil),      // 40: trivet.v1.SessionOpen
-	(*SessionKeepAlive)(nil), // 41: trivet.v1.SessionKeepAlive
-	(*SessionClose)(nil),     // 42: trivet.v1.SessionClose
-	(*Expire)(nil),           // 43: trivet.v1.Expire
-	(*RestoreChunk)(nil),     // 44: trivet.v1.RestoreChunk
-	(*RestoreCommit)(nil),    // 45: trivet.v1.RestoreCommit
-	(*RestoreAbort)(nil),     // 46: trivet.v1.RestoreAbort
-	(*Marker)(nil),           // 47: trivet.v1.Marker
-	(*Settings)(nil),         // 48: trivet.v1.Settings
-	(*SnapshotRecord)(nil),   // 49: trivet.v1.SnapshotRecord
-	(*SnapshotHeader)(nil),   // 50: trivet.v1.SnapshotHeader
-	(*SnapshotVersion)(nil),  // 51: trivet.v1.SnapshotVersion
-	(*SnapshotClock)(nil),    // 52: trivet.v1.SnapshotClock
-	(*SnapshotLease)(nil),    // 53: trivet.v1.SnapshotLease
-	(*SnapshotLock)(nil),     // 54: trivet.v1.SnapshotLock
-	(*SnapshotWaiter)(nil),   // 55: trivet.v1.SnapshotWaiter
-	(*SnapshotSession)(nil),  // 56: trivet.v1.SnapshotSession
-	(*SnapshotAnswer)(nil),   // 57: trivet.v1.SnapshotAnswer
-	(*SnapshotUpload)(nil),   // 58: trivet.v1.SnapshotUpload
-	(*SnapshotFooter)(nil),   // 59: trivet.v1.SnapshotFooter
-	(*Hello)(nil),            // 60: trivet.v1.Hello
-	(*HelloReply)(nil),       // 61: trivet.v1.HelloReply
-	(*PeerRequest)(nil),      // 62: trivet.v1.PeerRequest
-	(*PeerReply)(nil),        // 63: trivet.v1.PeerReply
-	(*ForwardRequest)(nil),   // 64: trivet.v1.ForwardRequest
-	(*ForwardReply)(nil),     // 65: trivet.v1.ForwardReply
-	(*ReadIndexRequest)(nil), // 66: trivet.v1.ReadIndexRequest
-	(*ReadIndexReply)(nil),   // 67: trivet.v1.ReadIndexReply
-	(*ConfirmRequest)(nil),   // 68: trivet.v1.ConfirmRequest
-	(*ConfirmReply)(nil),     // 69: trivet.v1.ConfirmReply
-	(*PromoteRequest)(nil),   // 70: trivet.v1.PromoteRequest
-	(*PromoteReply)(nil),     // 71: trivet.v1.PromoteReply
-	(*MemberRequest)(nil),    // 72: trivet.v1.MemberRequest
-	(*MemberReply)(nil),      // 73: trivet.v1.MemberReply
+	(Code)(0),                 // 0: trivet.v1.Code
+	(Precondition_Kind)(0),    // 1: trivet.v1.Precondition.Kind
+	(Compare_Target)(0),       // 2: trivet.v1.Compare.Target
+	(Compare_Relation)(0),     // 3: trivet.v1.Compare.Relation
+	(*Item)(nil),              // 4: trivet.v1.Item
+	(*KeyRange)(nil),          // 5: trivet.v1.KeyRange
+	(*Op)(nil),                // 6: trivet.v1.Op
+	(*PutOp)(nil),             // 7: trivet.v1.PutOp
+	(*DeleteOp)(nil),          // 8: trivet.v1.DeleteOp
+	(*GetOp)(nil),             // 9: trivet.v1.GetOp
+	(*RangeOp)(nil),           // 10: trivet.v1.RangeOp
+	(*AddOp)(nil),             // 11: trivet.v1.AddOp
+	(*TxnOp)(nil),             // 12: trivet.v1.TxnOp
+	(*Precondition)(nil),      // 13: trivet.v1.Precondition
+	(*Compare)(nil),           // 14: trivet.v1.Compare
+	(*Problem)(nil),           // 15: trivet.v1.Problem
+	(*LockHolder)(nil),        // 16: trivet.v1.LockHolder
+	(*Result)(nil),            // 17: trivet.v1.Result
+	(*PutResult)(nil),         // 18: trivet.v1.PutResult
+	(*DeleteResult)(nil),      // 19: trivet.v1.DeleteResult
+	(*GetResult)(nil),         // 20: trivet.v1.GetResult
+	(*RangeResult)(nil),       // 21: trivet.v1.RangeResult
+	(*AddResult)(nil),         // 22: trivet.v1.AddResult
+	(*TxnResult)(nil),         // 23: trivet.v1.TxnResult
+	(*LeaseResult)(nil),       // 24: trivet.v1.LeaseResult
+	(*LockResult)(nil),        // 25: trivet.v1.LockResult
+	(*SessionResult)(nil),     // 26: trivet.v1.SessionResult
+	(*BatchRequest)(nil),      // 27: trivet.v1.BatchRequest
+	(*BatchOp)(nil),           // 28: trivet.v1.BatchOp
+	(*BatchResponse)(nil),     // 29: trivet.v1.BatchResponse
+	(*Entry)(nil),             // 30: trivet.v1.Entry
+	(*Command)(nil),           // 31: trivet.v1.Command
+	(*Guard)(nil),             // 32: trivet.v1.Guard
+	(*LeaseGrant)(nil),        // 33: trivet.v1.LeaseGrant
+	(*LeaseKeepAlive)(nil),    // 34: trivet.v1.LeaseKeepAlive
+	(*LeaseRevoke)(nil),       // 35: trivet.v1.LeaseRevoke
+	(*LockAcquire)(nil),       // 36: trivet.v1.LockAcquire
+	(*LockKeepAlive)(nil),     // 37: trivet.v1.LockKeepAlive
+	(*LockRelease)(nil),       // 38: trivet.v1.LockRelease
+	(*LockCancel)(nil),        // 39: trivet.v1.LockCancel
+	(*SessionOpen)(nil),       // 40: trivet.v1.SessionOpen
+	(*SessionKeepAlive)(nil),  // 41: trivet.v1.SessionKeepAlive
+	(*SessionClose)(nil),      // 42: trivet.v1.SessionClose
+	(*Expire)(nil),            // 43: trivet.v1.Expire
+	(*RestoreChunk)(nil),      // 44: trivet.v1.RestoreChunk
+	(*RestoreCommit)(nil),     // 45: trivet.v1.RestoreCommit
+	(*RestoreAbort)(nil),      // 46: trivet.v1.RestoreAbort
+	(*Marker)(nil),            // 47: trivet.v1.Marker
+	(*Settings)(nil),          // 48: trivet.v1.Settings
+	(*SnapshotRecord)(nil),    // 49: trivet.v1.SnapshotRecord
+	(*SnapshotHeader)(nil),    // 50: trivet.v1.SnapshotHeader
+	(*SnapshotVersion)(nil),   // 51: trivet.v1.SnapshotVersion
+	(*SnapshotClock)(nil),     // 52: trivet.v1.SnapshotClock
+	(*SnapshotLease)(nil),     // 53: trivet.v1.SnapshotLease
+	(*SnapshotLock)(nil),      // 54: trivet.v1.SnapshotLock
+	(*SnapshotWaiter)(nil),    // 55: trivet.v1.SnapshotWaiter
+	(*SnapshotSession)(nil),   // 56: trivet.v1.SnapshotSession
+	(*SnapshotAnswer)(nil),    // 57: trivet.v1.SnapshotAnswer
+	(*SnapshotUpload)(nil),    // 58: trivet.v1.SnapshotUpload
+	(*SnapshotFooter)(nil),    // 59: trivet.v1.SnapshotFooter
+	(*Hello)(nil),             // 60: trivet.v1.Hello
+	(*HelloReply)(nil),        // 61: trivet.v1.HelloReply
+	(*PeerRequest)(nil),       // 62: trivet.v1.PeerRequest
+	(*PeerReply)(nil),         // 63: trivet.v1.PeerReply
+	(*ForwardRequest)(nil),    // 64: trivet.v1.ForwardRequest
+	(*ForwardReply)(nil),      // 65: trivet.v1.ForwardReply
+	(*ReadIndexRequest)(nil),  // 66: trivet.v1.ReadIndexRequest
+	(*ReadIndexReply)(nil),    // 67: trivet.v1.ReadIndexReply
+	(*ConfirmRequest)(nil),    // 68: trivet.v1.ConfirmRequest
+	(*ConfirmReply)(nil),      // 69: trivet.v1.ConfirmReply
+	(*PromoteRequest)(nil),    // 70: trivet.v1.PromoteRequest
+	(*PromoteReply)(nil),      // 71: trivet.v1.PromoteReply
+	(*LeaderDeadRequest)(nil), // 72: trivet.v1.LeaderDeadRequest
+	(*LeaderDeadReply)(nil),   // 73: trivet.v1.LeaderDeadReply
+	(*MemberRequest)(nil),     // 74: trivet.v1.MemberRequest
+	(*MemberReply)(nil),       // 75: trivet.v1.MemberReply
 }
 var file_trivet_proto_depIdxs = []int32{
 	7,  // 0: trivet.v1.Op.put:type_name -> trivet.v1.PutOp
@@ -5943,20 +6159,22 @@ var file_trivet_proto_depIdxs = []int32{
 	66, // 73: trivet.v1.PeerRequest.read_index:type_name -> trivet.v1.ReadIndexRequest
 	68, // 74: trivet.v1.PeerRequest.confirm:type_name -> trivet.v1.ConfirmRequest
 	70, // 75: trivet.v1.PeerRequest.promote:type_name -> trivet.v1.PromoteRequest
-	72, // 76: trivet.v1.PeerRequest.member:type_name -> trivet.v1.MemberRequest
-	65, // 77: trivet.v1.PeerReply.forward:type_name -> trivet.v1.ForwardReply
-	67, // 78: trivet.v1.PeerReply.read_index:type_name -> trivet.v1.ReadIndexReply
-	69, // 79: trivet.v1.PeerReply.confirm:type_name -> trivet.v1.ConfirmReply
-	71, // 80: trivet.v1.PeerReply.promote:type_name -> trivet.v1.PromoteReply
-	73, // 81: trivet.v1.PeerReply.member:type_name -> trivet.v1.MemberReply
-	17, // 82: trivet.v1.ForwardReply.results:type_name -> trivet.v1.Result
-	15, // 83: trivet.v1.ForwardReply.problem:type_name -> trivet.v1.Problem
-	15, // 84: trivet.v1.ReadIndexReply.problem:type_name -> trivet.v1.Problem
-	85, // [85:85] is the sub-list for method output_type
-	85, // [85:85] is the sub-list for method input_type
-	85, // [85:85] is the sub-list for extension type_name
-	85, // [85:85] is the sub-list for extension extendee
-	0,  // [0:85] is the sub-list for field type_name
+	74, // 76: trivet.v1.PeerRequest.member:type_name -> trivet.v1.MemberRequest
+	72, // 77: trivet.v1.PeerRequest.leader_dead:type_name -> trivet.v1.LeaderDeadRequest
+	65, // 78: trivet.v1.PeerReply.forward:type_name -> trivet.v1.ForwardReply
+	67, // 79: trivet.v1.PeerReply.read_index:type_name -> trivet.v1.ReadIndexReply
+	69, // 80: trivet.v1.PeerReply.confirm:type_name -> trivet.v1.ConfirmReply
+	71, // 81: trivet.v1.PeerReply.promote:type_name -> trivet.v1.PromoteReply
+	75, // 82: trivet.v1.PeerReply.member:type_name -> trivet.v1.MemberReply
+	73, // 83: trivet.v1.PeerReply.leader_dead:type_name -> trivet.v1.LeaderDeadReply
+	17, // 84: trivet.v1.ForwardReply.results:type_name -> trivet.v1.Result
+	15, // 85: trivet.v1.ForwardReply.problem:type_name -> trivet.v1.Problem
+	15, // 86: trivet.v1.ReadIndexReply.problem:type_name -> trivet.v1.Problem
+	87, // [87:87] is the sub-list for method output_type
+	87, // [87:87] is the sub-list for method input_type
+	87, // [87:87] is the sub-list for extension type_name
+	87, // [87:87] is the sub-list for extension extendee
+	0,  // [0:87] is the sub-list for field type_name
 }
 
 func init() { file_trivet_proto_init() }
@@ -6018,6 +6236,7 @@ func file_trivet_proto_init() {
 		(*PeerRequest_Confirm)(nil),
 		(*PeerRequest_Promote)(nil),
 		(*PeerRequest_Member)(nil),
+		(*PeerRequest_LeaderDead)(nil),
 	}
 	file_trivet_proto_msgTypes[59].OneofWrappers = []any{
 		(*PeerReply_Forward)(nil),
@@ -6025,6 +6244,7 @@ func file_trivet_proto_init() {
 		(*PeerReply_Confirm)(nil),
 		(*PeerReply_Promote)(nil),
 		(*PeerReply_Member)(nil),
+		(*PeerReply_LeaderDead)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -6032,7 +6252,7 @@ func file_trivet_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_trivet_proto_rawDesc), len(file_trivet_proto_rawDesc)),
 			NumEnums:      4,
-			NumMessages:   70,
+			NumMessages:   72,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -298,6 +298,9 @@ func freePorts(t failer) int {
 	defer lastPorts.Unlock()
 	if lastPorts.next == 0 {
 		lastPorts.next = 12000 + 20*rand.IntN(800)
+		if first, err := strconv.Atoi(os.Getenv("TRIVET_TEST_PORTS")); err == nil {
+			lastPorts.next = first
+		}
 	}
 	for range 100 {
 		first := lastPorts.next

@@ -24,9 +24,15 @@ import (
 	"trivet/store"
 )
 
-// stopTime is how long a node that stops lets the requests under way finish,
-// and again how long it tries to hand its leadership over.
-const stopTime = 5 * time.Second
+const (
+	// stopTime is how long a node that stops lets the requests under way finish,
+	// and again how long it may take to close.
+	stopTime = 5 * time.Second
+	// resignTime is how much of the first is for handing leadership over, and
+	// leaveTime how much for callers to leave.
+	resignTime = 2 * time.Second
+	leaveTime  = 250 * time.Millisecond
+)
 
 // serveFlags is the command line of serve.
 type serveFlags struct {
@@ -59,9 +65,10 @@ the cluster, and --initial-cluster is ignored.
 Nothing is encrypted and nobody is asked who they are, so an address beyond
 loopback is refused unless --insecure is given.
 
-On SIGTERM or SIGINT the node says on /readyz that it is draining, takes no more
-requests, finishes those under way, hands leadership over and exits with status
-0; a second signal ends it at once. Where it cannot start, it exits with status
+On SIGTERM or SIGINT the node says on /readyz that it is draining, hands its
+leadership over, closes each connection behind its next answer, then takes no more
+requests, finishes those under way and exits with status 0; a second signal ends
+it at once. Where it cannot start, it exits with status
 1 and one line that names the file, address or flag at fault. The log goes to
 standard error; the line "listening" says that the node takes requests.`,
 		Example: `  trivet serve --id n1 --data /var/lib/trivet \
@@ -227,11 +234,25 @@ func maxConns() int {
 
 // stop ends a node gracefully, as far as its time allows.
 func (f *serveFlags) stop(log *slog.Logger, server *httpapi.Server, node *raftnode.Node) {
-	// In this order: requests that wait for the cluster are finished by a node
-	// that still takes part in it. Those of other nodes are refused by Close as
-	// certainly not applied, and go to the next leader.
+	// In this order. Leadership goes first, while everything is served: what
+	// waits to be written goes to the next leader, and nobody is refused. Callers
+	// leave meanwhile, between their requests. Then the API closes, and requests
+	// that wait for the cluster are finished by a node that still takes part in
+	// it. The node closes last.
 	ctx, cancel := context.WithTimeout(context.Background(), stopTime)
 	defer cancel()
+	left := make(chan struct{})
+	go func() {
+		defer close(left)
+		server.Leave(ctx, leaveTime)
+	}()
+	resign, done := context.WithTimeout(ctx, resignTime)
+	err := node.Resign(resign)
+	done()
+	if err != nil {
+		log.Warn("leadership was not handed over", "node", f.id, "error", err)
+	}
+	<-left
 	if err := server.Shutdown(ctx); err != nil {
 		log.Warn("requests under way were cut off", "node", f.id, "error", err)
 	}
