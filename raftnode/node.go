@@ -259,6 +259,7 @@ func (n *Node) openRaft(ln net.Listener) error {
 		seed:     binary.BigEndian.Uint64(drawn[8:]),
 		ctx:      n.ctx,
 		maxBytes: cfg.QueueBytes,
+		inFlight: cfg.inFlight,
 		self:     cfg.ID,
 		leader:   func() string { return n.leaderID() },
 		forward:  n.forward,
