@@ -44,7 +44,7 @@ race: ## run the tests under the race detector, with fewer simulated clusters
 
 .PHONY: sim
 sim: ## simulate clusters under random faults in virtual time (SEEDS=FIRST+COUNT)
-	TRIVET_SIM_SEEDS=$(SEEDS) $(GO) test -count=1 -timeout 60m -run 'TestSimNemesis' ./raftnode
+	TRIVET_SIM_SEEDS=$(SEEDS) $(GO) test -count=1 -timeout 60m -run 'TestSimNemesis|TestSimMembershipNemesis' ./raftnode
 
 .PHONY: calm
 calm: ## an hour of virtual time on a slow network, under load, without an election

@@ -71,6 +71,8 @@ var (
 	ErrBadRequest = errors.New("trivet: bad request")
 	// ErrDenied: the token is missing, not valid, or does not allow this.
 	ErrDenied = errors.New("trivet: denied")
+	// ErrMemberConflict: the membership does not allow the change.
+	ErrMemberConflict = errors.New("trivet: the membership does not allow it")
 	// ErrQuota: the store is full. Reads and deletes still work.
 	ErrQuota = errors.New("trivet: the quota is exceeded")
 
@@ -125,6 +127,7 @@ var sentinels = map[string][]error{
 	"future_revision":        {ErrFutureRevision},
 	"too_large":              {ErrTooLarge},
 	"quota_exceeded":         {ErrQuota},
+	"member_conflict":        {ErrMemberConflict},
 
 	"bad_request":   {ErrBadRequest},
 	"bad_key":       {ErrBadRequest},

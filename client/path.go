@@ -17,6 +17,8 @@ const (
 	snapshotPath = "/v1/snapshot"
 	statusPath   = "/v1/status"
 	clusterPath  = "/v1/cluster"
+	membersPath  = "/v1/cluster/members"
+	transferPath = "/v1/cluster/transfer"
 
 	// maxKeyBytes is the longest key that any server takes.
 	maxKeyBytes = 4096

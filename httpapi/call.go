@@ -22,6 +22,17 @@ type call struct {
 	w     http.ResponseWriter
 	r     *http.Request
 	query query
+	// resource is what the path names; nil where it names nothing.
+	resource *resource
+	start    time.Time
+	// status is that of the answer, 0 before there is one; bytesIn and bytesOut
+	// count the bodies.
+	status            int
+	bytesIn, bytesOut int64
+	// proof is how fresh the store was found to be, for the headers of the answer,
+	// once fresh is set.
+	proof raftnode.Proof
+	fresh bool
 	// id and guards are what the headers of a write say of it; see identity.go
 	// and guard.go.
 	id     identity
@@ -55,8 +66,9 @@ func (c *call) begin() context.Context {
 	return c.ctx
 }
 
-// end gives back what the request held.
+// end gives back what the request held, and counts it.
 func (c *call) end() {
+	c.srv.metrics.http.answered(c)
 	if c.cancel != nil {
 		c.cancel()
 	}
@@ -137,14 +149,14 @@ func (c *call) proposeOp(op *trivetpb.Op) (*trivetpb.Result, *trivetpb.Problem) 
 	return c.proposeOne(&trivetpb.Command{Command: &trivetpb.Command_Op{Op: op}})
 }
 
-// awaitRead waits until the local store is as fresh as asked, and says in the
-// response's headers how fresh it was found to be.
+// awaitRead waits until the local store is as fresh as asked. The headers of the
+// answer will say how fresh it was found to be (setFreshness).
 func (c *call) awaitRead(o raftnode.ReadOptions) *trivetpb.Problem {
 	proof, err := c.srv.node.AwaitRead(c.begin(), o)
 	if err != nil {
 		return c.srv.problemOf(err, false)
 	}
-	c.setFreshness(proof)
+	c.proof, c.fresh = proof, true
 	return nil
 }
 
@@ -201,7 +213,7 @@ func (c *call) readBody(limit int, what string) ([]byte, *trivetpb.Problem) {
 // hold takes n bytes of what all bodies together may have.
 func (c *call) hold(n int) *trivetpb.Problem {
 	if !c.srv.held.take(int64(n)) {
-		return overloaded("the bodies of the requests under way take all the room there is for them")
+		return c.overloaded(refusedBodies, "the bodies of the requests under way take all the room there is for them")
 	}
 	c.held += int64(n)
 	return nil
@@ -212,7 +224,9 @@ func (c *call) readKnown(length int) ([]byte, *trivetpb.Problem) {
 		return nil, p
 	}
 	body := make([]byte, length)
-	if _, err := io.ReadFull(c.r.Body, body); err != nil {
+	n, err := io.ReadFull(c.r.Body, body)
+	c.bytesIn += int64(n)
+	if err != nil {
 		return nil, c.bodyProblem(err)
 	}
 	return body, nil
@@ -233,6 +247,7 @@ func (c *call) readChunked(limit int, what string) ([]byte, *trivetpb.Problem) {
 		}
 		n, err := c.r.Body.Read(body[len(body):cap(body)])
 		body = body[:len(body)+n]
+		c.bytesIn += int64(n)
 		switch {
 		case len(body) > limit:
 			c.abandonBody()
@@ -278,6 +293,9 @@ func (c *call) header() http.Header {
 	c.setNumber("Trivet-Revision", c.shownRevision())
 	c.set("Trivet-Node", c.srv.node.ID())
 	c.set("Trivet-Cluster", c.srv.node.ClusterID())
+	if c.fresh {
+		c.setFreshness()
+	}
 	return c.w.Header()
 }
 

@@ -171,6 +171,7 @@ func (s *Server) unparsedResponse(status int, text string) []byte {
 	}
 	body := append(appendProblem(nil, p), '\n')
 	status = p.Code.Info().Status
+	s.metrics.http.unparsed(status)
 	var b bytes.Buffer
 	b.WriteString("HTTP/1.1 " + strconv.Itoa(status) + " " + http.StatusText(status) + "\r\n")
 	for _, h := range [][2]string{

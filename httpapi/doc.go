@@ -56,5 +56,6 @@
 // lockwait.go and sessions.go, snapshot.go and restore.go, watch.go,
 // watchstream.go and watchframe.go (watches), jsonin.go and
 // jsonout.go (strict decoding, hand-placed encoding), problem.go (errors),
-// status.go, openapi.go, conn.go.
+// status.go, openapi.go, conn.go; metrics.go, metricshttp.go and metricsnode.go
+// (what is counted).
 package httpapi

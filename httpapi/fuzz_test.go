@@ -14,6 +14,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"google.golang.org/protobuf/proto"
 
+	"trivet/raftnode"
 	"trivet/store"
 	"trivet/trivetpb"
 )
@@ -293,6 +294,26 @@ func FuzzSmallDocuments(f *testing.F) {
 			require.Nil(t, store.CheckCommand(&trivetpb.Command{Command: &trivetpb.Command_LockAcquire{LockAcquire: &trivetpb.LockAcquire{
 				Name: []byte("l"), TtlMs: max(v.ttlMS, store.MinTTLMS), WaitMs: v.waitMS, Owner: v.owner,
 			}}}, store.Limits{}), "what is taken here is taken there")
+		}
+	})
+}
+
+func FuzzMemberDocuments(f *testing.F) {
+	for _, seed := range []string{`{"id":"n4","peer":"10.0.0.4:7171","role":"replica","incarnation":"ab"}`, `{"to":"n2"}`, `{}`, `{"id":"n4","id":"n4"}`, `{"role":"leader"}`, `{"peer":"\ud800"}`, `[]`} {
+		f.Add([]byte(seed))
+	}
+	f.Fuzz(func(t *testing.T, data []byte) {
+		for _, known := range []fieldSet{fields(memberTo), fields(memberID, memberPeer, memberRole, memberIncarnation)} {
+			v, p := decodeMember(data, known, 0)
+			if p != nil {
+				require.Equal(t, trivetpb.Code_BAD_REQUEST, p.Code)
+				require.True(t, utf8.ValidString(p.Detail))
+				continue
+			}
+			require.True(t, json.Valid(data))
+			require.True(t, known.has(memberTo) || v.to == "")
+			require.True(t, known.has(memberID) || v.NewMember == (raftnode.NewMember{}))
+			require.True(t, utf8.ValidString(v.ID+v.Peer+v.Incarnation+v.to))
 		}
 	})
 }

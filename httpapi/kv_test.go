@@ -149,7 +149,6 @@ func TestKeys(t *testing.T) {
 			{method: "GET", path: "/v1/kv/a", status: 200, want: "1"},
 		},
 		"paths that are not there": {
-			{method: "GET", path: "/metrics", status: 404, want: "not_found"},
 			{method: "GET", path: "/ui/", status: 404, want: "not_found"},
 		},
 	} {

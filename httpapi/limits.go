@@ -192,6 +192,8 @@ func (g *gauge) take(n int64) bool {
 
 func (g *gauge) give(n int64) { g.held.Add(-n) }
 
-func overloaded(detail string) *trivetpb.Problem {
+// overloaded refuses the request for there is too much of what.
+func (c *call) overloaded(what refusal, detail string) *trivetpb.Problem {
+	c.srv.metrics.http.refused.WithLabelValues(string(what)).Inc()
 	return &trivetpb.Problem{Code: trivetpb.Code_OVERLOADED, Detail: detail}
 }

@@ -53,7 +53,7 @@ func (s *Server) acquireLock(c *call) *trivetpb.Problem {
 		// It may be there for an hour, so it gives up its place among the
 		// requests that are answered at once.
 		if !s.lockWaits.take(1) {
-			return overloaded("the node has all the requests waiting for locks that it takes")
+			return c.overloaded(refusedLockWaits, "the node has all the requests waiting for locks that it takes")
 		}
 		defer s.lockWaits.give(1)
 		c.stepAside()

@@ -42,9 +42,11 @@ type soloNode struct {
 	onPropose func(ctx context.Context, commands []*trivetpb.Command) ([]*trivetpb.Result, error)
 	onRead    func(ctx context.Context, o raftnode.ReadOptions) (raftnode.Proof, error)
 	onCluster func(ctx context.Context) (raftnode.ClusterStatus, error)
+	onChange  func(what string, m raftnode.NewMember) (raftnode.MemberChange, error)
 	reasons   []string
 	failed    string
 	done      chan struct{} // closed where the node is gone
+	counted   raftnode.Stats
 
 	asked  []raftnode.ReadOptions // by AwaitRead
 	lagged []uint64               // by Ready
@@ -153,7 +155,37 @@ func (n *soloNode) Ready(maxLag uint64) []string {
 	return n.reasons
 }
 
+func (n *soloNode) Stats() raftnode.Stats { return n.counted }
+
 // lastRead is what the last read asked of the node.
+func (n *soloNode) change(what string, m raftnode.NewMember) (raftnode.MemberChange, error) {
+	if n.onChange != nil {
+		return n.onChange(what, m)
+	}
+	return raftnode.MemberChange{Index: 7, Changed: true, Members: []raftnode.ConfiguredMember{{ID: "n1", Peer: "n1:1", Voter: true}, {ID: m.ID, Peer: m.Peer}}}, nil
+}
+
+func (n *soloNode) AddMember(_ context.Context, m raftnode.NewMember) (raftnode.MemberChange, error) {
+	return n.change("add", m)
+}
+
+func (n *soloNode) RemoveMember(_ context.Context, id string) (raftnode.MemberChange, error) {
+	return n.change("remove", raftnode.NewMember{ID: id})
+}
+
+func (n *soloNode) PromoteMember(_ context.Context, id string) (raftnode.MemberChange, error) {
+	return n.change("promote", raftnode.NewMember{ID: id})
+}
+
+func (n *soloNode) DemoteMember(_ context.Context, id string) (raftnode.MemberChange, error) {
+	return n.change("demote", raftnode.NewMember{ID: id})
+}
+
+func (n *soloNode) Transfer(_ context.Context, to string) (string, error) {
+	_, err := n.change("transfer", raftnode.NewMember{ID: to})
+	return to, err
+}
+
 func (n *soloNode) lastRead() raftnode.ReadOptions {
 	n.mu.Lock()
 	defer n.mu.Unlock()

@@ -69,16 +69,20 @@ func parseRevision(q *query) (uint64, *trivetpb.Problem) {
 	return n, p
 }
 
-// setFreshness says what the read was served as.
-func (c *call) setFreshness(proof raftnode.Proof) {
+// setFreshness says what the read was served as, and how old the state was at
+// most. It is called as the answer is written, after everything in it was read:
+// the state grows older between the proof and the answer, and what is told is an
+// upper bound.
+func (c *call) setFreshness() {
+	proof := &c.proof
 	c.set("Trivet-Consistency", consistencies[proof.Consistency])
 	staleness := "unknown"
 	switch {
 	case proof.Consistency == raftnode.Linearizable:
 		staleness = "0"
 	case proof.Proven:
-		// It is an upper bound, so it is rounded up.
-		ms := (proof.Staleness + time.Millisecond - 1) / time.Millisecond
+		// Rounded up, as a bound.
+		ms := (time.Since(proof.AsOf) + time.Millisecond - 1) / time.Millisecond
 		staleness = strconv.FormatInt(int64(ms), 10)
 	}
 	c.set("Trivet-Staleness", staleness)

@@ -2,6 +2,8 @@ package httpapi
 
 import (
 	"context"
+	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -32,16 +34,15 @@ func TestFreshnessIsPassedOn(t *testing.T) {
 		"consistency=session&min_revision=7&max_staleness=1h":   {Consistency: raftnode.Bounded, MinRevision: 7, MaxStaleness: time.Hour},
 		"consistency=stale":                                     {Consistency: raftnode.Stale},
 	} {
-		for _, call := range []struct{ method, path, body string }{
-			{"GET", "/v1/kv/a?", ""},
-			{"HEAD", "/v1/kv/a?", ""},
-			{"GET", "/v1/kv?", ""},
-			{"POST", "/v1/txn?", `{"then":[{"op":"get","key":"a"}]}`},
-			{"POST", "/v1/batch?", `{"ops":[{"op":"get","key":"a"}]}`},
-		} {
-			r := d.do(call.method, call.path+query, call.body)
-			require.Equal(t, 200, r.status, r.body)
-			require.Equal(t, want, d.node.lastRead(), "%s %s%s", call.method, call.path, query)
+		for _, call := range everyRead {
+			target := call.path + "?" + query
+			if strings.Contains(call.path, "?") {
+				target = call.path + "&" + query
+			}
+			r := d.do(call.method, strings.TrimRight(target, "?&"), call.body, call.headers...)
+			require.Less(t, r.status, 405, r.body)
+			require.NotEqual(t, 400, r.status, r.body)
+			require.Equal(t, want, d.node.lastRead(), "%s %s", call.method, target)
 			require.Equal(t, consistencies[want.Consistency], r.header.Get("Trivet-Consistency"))
 		}
 	}
@@ -54,9 +55,17 @@ func TestFreshnessThatIsRefused(t *testing.T) {
 		"consistency=bounded", "consistency=bounded&max_staleness=0s", "consistency=bounded&max_staleness=200",
 		"consistency=bounded&max_staleness=-1s", "max_staleness=1s", "consistency=linearizable&max_staleness=1s",
 		"consistency=stale&max_staleness=1s", "consistency=stale&min_revision=1",
-		"consistency=session", "consistency=session&min_revision=-1", "consistency=session&min_revision=9007199254740992",
+		"consistency=bounded&max_staleness=", "consistency=bounded&max_staleness=soon", "consistency=bounded&max_staleness=1ns&min_revision=x",
+		"consistency=bounded&max_staleness=2562048h",
+		"consistency=session", "consistency=session&min_revision=", "consistency=session&min_revision=-1", "consistency=session&min_revision=9007199254740992",
 	} {
-		d.do("GET", "/v1/kv/a?"+query, "").requireProblem(t, trivetpb.Code_BAD_REQUEST)
+		for _, call := range everyRead {
+			if call.method == "HEAD" || strings.Contains(call.path, "?") {
+				continue
+			}
+			p := d.do(call.method, call.path+"?"+query, call.body, call.headers...).requireProblem(t, trivetpb.Code_BAD_REQUEST)
+			require.Regexp(t, "consistency|max_staleness|min_revision", p.Detail, "it says what is wrong")
+		}
 	}
 	require.Empty(t, d.node.asked)
 	p := d.do("POST", "/v1/txn?consistency=stale", `{"then":[{"op":"put","key":"a","value":"1"}]}`).requireProblem(t, trivetpb.Code_BAD_REQUEST)
@@ -64,29 +73,74 @@ func TestFreshnessThatIsRefused(t *testing.T) {
 	require.EqualValues(t, 1, d.node.data.Revision())
 }
 
+// What is told of the state's age is so when the answer goes out, not when the
+// proof was given.
 func TestFreshnessIsShown(t *testing.T) {
 	for name, row := range map[string]struct {
-		proof                  raftnode.Proof
-		consistency, staleness string
+		proof       raftnode.Proof
+		age         time.Duration // of AsOf
+		consistency string
+		staleness   string // at least, where it is a number that is not 0
 	}{
-		"linearizable":                   {raftnode.Proof{Consistency: raftnode.Linearizable, Proven: true}, "linearizable", "0"},
-		"bounded, rounded up":            {raftnode.Proof{Consistency: raftnode.Bounded, Staleness: 1500 * time.Microsecond, Proven: true}, "bounded", "2"},
-		"bounded, fresh":                 {raftnode.Proof{Consistency: raftnode.Bounded, Proven: true}, "bounded", "0"},
-		"asked bounded, served stronger": {raftnode.Proof{Consistency: raftnode.Linearizable}, "linearizable", "0"},
-		"stale with no proof":            {raftnode.Proof{Consistency: raftnode.Stale, Staleness: time.Second}, "stale", "unknown"},
-		"session with a proof":           {raftnode.Proof{Consistency: raftnode.Session, Staleness: time.Second, Proven: true}, "session", "1000"},
+		"linearizable":                   {raftnode.Proof{Consistency: raftnode.Linearizable, Proven: true}, time.Minute, "linearizable", "0"},
+		"bounded":                        {raftnode.Proof{Consistency: raftnode.Bounded, Proven: true}, 1500 * time.Millisecond, "bounded", "1500"},
+		"bounded, older by now":          {raftnode.Proof{Consistency: raftnode.Bounded, Staleness: time.Millisecond, Proven: true}, time.Second, "bounded", "1000"},
+		"bounded, rounded up":            {raftnode.Proof{Consistency: raftnode.Bounded, Proven: true}, 0, "bounded", "1"},
+		"asked bounded, served stronger": {raftnode.Proof{Consistency: raftnode.Linearizable}, 0, "linearizable", "0"},
+		"stale with no proof":            {raftnode.Proof{Consistency: raftnode.Stale, Staleness: time.Second}, time.Second, "stale", "unknown"},
+		"stale with a proof":             {raftnode.Proof{Consistency: raftnode.Stale, Proven: true}, time.Hour, "stale", "3600000"},
+		"session with a proof":           {raftnode.Proof{Consistency: raftnode.Session, Proven: true}, time.Second, "session", "1000"},
+		"session with no proof":          {raftnode.Proof{Consistency: raftnode.Session}, time.Second, "session", "unknown"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			node := newSoloNode()
-			node.onRead = func(context.Context, raftnode.ReadOptions) (raftnode.Proof, error) { return row.proof, nil }
+			node.put(t, "a", "1")
+			node.onRead = func(context.Context, raftnode.ReadOptions) (raftnode.Proof, error) {
+				p := row.proof
+				p.AsOf = time.Now().Add(-row.age)
+				return p, nil
+			}
 			d := openDoor(t, node, Config{})
-			for _, path := range []string{"/v1/kv/missing", "/v1/kv"} {
-				r := d.do("GET", path, "")
-				require.Equal(t, row.consistency, r.header.Get("Trivet-Consistency"))
-				require.Equal(t, row.staleness, r.header.Get("Trivet-Staleness"))
+			for _, read := range everyRead {
+				r := d.do(read.method, read.path, read.body, read.headers...)
+				require.Equal(t, row.consistency, r.header.Get("Trivet-Consistency"), "%s %s", read.method, read.path)
+				told := r.header.Get("Trivet-Staleness")
+				if least, err := strconv.Atoi(row.staleness); err == nil && least > 0 {
+					ms, err := strconv.Atoi(told)
+					require.NoError(t, err, told)
+					require.GreaterOrEqual(t, ms, least)
+					require.Less(t, ms, least+int(waitAtMost.Milliseconds()))
+				} else {
+					require.Equal(t, row.staleness, told, "%s %s", read.method, read.path)
+				}
 			}
 		})
 	}
+}
+
+// everyRead is a call of each kind that reads, for a state that has the key a.
+var everyRead = []struct {
+	method, path, body string
+	headers            []string
+}{
+	{"GET", "/v1/kv/a", "", nil},
+	{"HEAD", "/v1/kv/a", "", nil},
+	{"GET", "/v1/kv/a", "", []string{"Accept: application/json"}},
+	{"GET", "/v1/kv/a", "", []string{`If-None-Match: "2"`}},
+	{"GET", "/v1/kv/a?revision=2", "", nil},
+	{"GET", "/v1/kv/missing", "", nil},
+	{"GET", "/v1/kv", "", nil},
+	{"HEAD", "/v1/kv", "", nil},
+	{"GET", "/v1/kv?count_only=true", "", nil},
+	{"GET", "/v1/kv?revision=2", "", nil},
+	{"GET", "/v1/kv", "", []string{"Accept: application/x-ndjson"}},
+	{"POST", "/v1/txn", `{"if":[{"key":"a","target":"version","op":"==","number":1}],"then":[{"op":"get","key":"a"}],"else":[{"op":"range","prefix":""}]}`, nil},
+	{"POST", "/v1/batch", `{"ops":[{"op":"get","key":"a"},{"op":"get","key":"missing"}]}`, nil},
+	{"POST", "/v1/batch", `{"ops":[{"op":"range","prefix":""},{"op":"txn","then":[{"op":"get","key":"a"}]}]}`, nil},
+	{"POST", "/v1/batch", `{"ops":[{"op":"get","key":"a"},{"op":"delete","key":"none"}]}`, nil},
+	{"GET", "/v1/leases", "", nil},
+	{"GET", "/v1/leases/7", "", nil},
+	{"GET", "/v1/locks/held", "", nil},
 }
 
 func TestTimeoutsReachTheNode(t *testing.T) {

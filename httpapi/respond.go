@@ -27,7 +27,7 @@ func (b *buffer) release() {
 }
 
 func (c *call) writeHead(status int) {
-	c.started = true
+	c.started, c.status = true, status
 	if c.srv.leaving.Load() || c.srv.draining.Load() {
 		// Whoever keeps the connection for later would meet a closed one.
 		c.set("Connection", "close")
@@ -40,7 +40,8 @@ func (c *call) write(p []byte) error {
 	if c.r.Method == http.MethodHead || len(p) == 0 {
 		return nil
 	}
-	_, err := c.w.Write(p)
+	n, err := c.w.Write(p)
+	c.bytesOut += int64(n)
 	return err
 }
 

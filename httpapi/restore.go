@@ -76,7 +76,7 @@ func (s *Server) putSnapshot(c *call) *trivetpb.Problem {
 		return s.snapshotTooLarge()
 	}
 	if !s.restores.take(1) {
-		return overloaded("a snapshot is being restored through this node already")
+		return c.overloaded(refusedRestores, "a snapshot is being restored through this node already")
 	}
 	defer s.restores.give(1)
 	u := &upload{c: c, id: randomID(), sent: time.Now()}
@@ -216,6 +216,7 @@ func (u *upload) read() (chunk []byte, last bool, _ *trivetpb.Problem) {
 		for len(chunk) < end {
 			n, err := c.r.Body.Read(chunk[len(chunk):end])
 			chunk = chunk[:len(chunk)+n]
+			c.bytesIn += int64(n)
 			switch {
 			case err == io.EOF:
 				return chunk, true, nil

@@ -20,7 +20,7 @@ type handler func(*call) *trivetpb.Problem
 // resource is what a path names.
 type resource struct {
 	// path is the path. {key} or {name} at its end is all that comes behind,
-	// slashes too; {id} is one part.
+	// slashes too; {id} is one part, and may have more behind it.
 	path string
 	// methods holds what the resource does. HEAD comes with GET.
 	methods map[string]method
@@ -92,6 +92,21 @@ func (s *Server) resources() []*resource {
 		{path: "/v1/cluster", methods: map[string]method{
 			http.MethodGet: {s.cluster, nil},
 		}},
+		{path: "/v1/cluster/members", methods: map[string]method{
+			http.MethodPost: {s.addMember, nil},
+		}},
+		{path: "/v1/cluster/members/{id}", methods: map[string]method{
+			http.MethodDelete: {s.removeMember, nil},
+		}},
+		{path: "/v1/cluster/members/{id}/promote", methods: map[string]method{
+			http.MethodPost: {s.promoteMember, nil},
+		}},
+		{path: "/v1/cluster/members/{id}/demote", methods: map[string]method{
+			http.MethodPost: {s.demoteMember, nil},
+		}},
+		{path: "/v1/cluster/transfer", methods: map[string]method{
+			http.MethodPost: {s.transfer, nil},
+		}},
 		{path: "/v1/status", always: true, methods: map[string]method{
 			http.MethodGet: {s.status, nil},
 		}},
@@ -100,6 +115,9 @@ func (s *Server) resources() []*resource {
 		}},
 		{path: "/readyz", always: true, methods: map[string]method{
 			http.MethodGet: {s.readyz, []string{"max_lag"}},
+		}},
+		{path: "/metrics", always: true, methods: map[string]method{
+			http.MethodGet: {s.metricsPage, nil},
 		}},
 		{path: "/v1/openapi.json", always: true, methods: map[string]method{
 			http.MethodGet: {s.openAPI, nil},
@@ -154,7 +172,7 @@ func newRouter(resources []*resource) *mux.Router {
 	r := mux.NewRouter().UseEncodedPath().SkipClean(true)
 	for _, rs := range resources {
 		switch at := strings.IndexByte(rs.path, '{'); {
-		case at < 0, rs.path[at:] == "{id}":
+		case at < 0, strings.HasPrefix(rs.path[at:], "{id}"):
 			r.Path(rs.path).Handler(rs)
 		default:
 			r.PathPrefix(rs.path[:at]).Handler(rs)

@@ -37,6 +37,9 @@ type Node interface {
 	Cluster(ctx context.Context) (raftnode.ClusterStatus, error)
 	// Ready returns the reasons why the node cannot serve; none: it can.
 	Ready(maxLag uint64) []string
+	// Stats is what the node has counted.
+	Stats() raftnode.Stats
+	Membership
 }
 
 var _ Node = (*raftnode.Node)(nil)
@@ -63,10 +66,14 @@ type Server struct {
 	restores  gauge
 	// progress has the watches say how far they have come.
 	progress *progress
+	scrapes  gauge
+	metrics  *metrics
 	// connSlots has room for every connection that may be open, those included
 	// that are only told that there are too many; conns counts them.
 	connSlots chan struct{}
 	conns     atomic.Int64
+	// local is the requests in the process.
+	local localCalls
 	// leaving is set once and for all by Leave, draining by Drain.
 	leaving, draining atomic.Bool
 	// stopping is closed by Shutdown, and life ends with it: streams and waits
@@ -96,10 +103,14 @@ func New(node Node, cfg Config) (*Server, error) {
 		snapshots:   gauge{most: maxSnapshots},
 		restores:    gauge{most: 1},
 		progress:    newProgress(cfg.ProgressInterval),
+		scrapes:     gauge{most: maxScrapes},
 		stopping:    make(chan struct{}),
 	}
 	s.life, s.endLife = context.WithCancel(context.Background())
-	s.router = newRouter(s.resources())
+	s.metrics = newMetrics(s)
+	resources := s.resources()
+	s.metrics.http.serves(resources)
+	s.router = newRouter(resources)
 	s.http = &http.Server{
 		Handler:           s,
 		ReadHeaderTimeout: cfg.HeaderTimeout,
@@ -171,7 +182,12 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	if err := s.http.Shutdown(ctx); err != nil {
 		return errors.Join(err, s.http.Close())
 	}
-	return nil
+	select {
+	case <-s.local.close():
+		return nil
+	case <-ctx.Done():
+		return errors.Join(errLocalBusy, ctx.Err())
+	}
 }
 
 // stop ends what goes on until it is told to.
@@ -182,16 +198,18 @@ func (s *Server) stop() {
 	})
 }
 
-// Close cuts off every connection at once.
+// Close cuts off every connection at once, and takes no more requests in the
+// process; those under way there end with their contexts.
 func (s *Server) Close() error {
 	s.Drain()
 	s.stop()
+	s.local.close()
 	return s.http.Close()
 }
 
 // ServeHTTP answers one request.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	c := &call{srv: s, w: w, r: r, query: query{timeout: defaultTimeout}}
+	c := &call{srv: s, w: w, r: r, start: time.Now(), query: query{timeout: defaultTimeout}}
 	defer c.end()
 	defer c.recoverPanic()
 	conn := connOf(r)
@@ -214,6 +232,7 @@ func (s *Server) serve(c *call, conn *conn) (p *trivetpb.Problem) {
 	if p != nil {
 		return p
 	}
+	c.resource = rs
 	m, allow, p := rs.lookUp(c.r.Method)
 	if p != nil {
 		c.set("Allow", allow)
@@ -223,18 +242,18 @@ func (s *Server) serve(c *call, conn *conn) (p *trivetpb.Problem) {
 		return p
 	}
 	if !rs.always {
-		slots, what := &s.underWay, "requests"
+		slots, what := &s.underWay, refusedRequests
 		if rs.watch {
-			slots, what = &s.watching, "watches"
+			slots, what = &s.watching, refusedWatches
 		}
 		switch {
 		case s.draining.Load():
 			return &trivetpb.Problem{Code: trivetpb.Code_DRAINING}
 		case conn != nil && conn.surplus:
 			c.set("Connection", "close")
-			return overloaded("the node has all the connections that it takes")
+			return c.overloaded(refusedConnections, "the node has all the connections that it takes")
 		case !slots.take(1):
-			return overloaded("the node has all the " + what + " that it takes at one time")
+			return c.overloaded(what, "the node has all the "+string(what)+" that it takes at one time")
 		}
 		c.admitted = slots
 		defer c.stepAside()

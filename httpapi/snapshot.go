@@ -30,7 +30,7 @@ func (s *Server) getSnapshot(c *call) *trivetpb.Problem {
 		return p
 	}
 	if !s.snapshots.take(1) {
-		return overloaded(fmt.Sprintf("the node sends %d snapshots already", maxSnapshots))
+		return c.overloaded(refusedSnapshots, fmt.Sprintf("the node sends %d snapshots already", maxSnapshots))
 	}
 	defer s.snapshots.give(1)
 	v, p := c.view(raftnode.ReadOptions{Consistency: raftnode.Linearizable}, 0)

@@ -127,6 +127,7 @@ func (ws *watchStream) progressDue(out *directWriter) {
 		ws.deadline, ws.unbounded = time.Time{}, true
 	}
 	frame := out.progress(ws.form, ws.w.Through(), ws.c.r.ProtoAtLeast(1, 1))
+	ws.out.Add(float64(len(out.text)))
 	if n := out.write(ws.direct, frame); n < len(frame) {
 		ws.rest = bytes.Clone(frame[n:])
 		ws.rouse()

@@ -8,6 +8,8 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"trivet/raftnode"
 	"trivet/store"
 	"trivet/trivetpb"
@@ -33,7 +35,8 @@ type watchStream struct {
 	syncAt    uint64
 	confirmed <-chan uint64
 	flusher   interface{ FlushError() error }
-	conn      *conn // nil where the request came over none
+	conn      *conn              // nil where the request came over none
+	out       prometheus.Counter // of the bytes written
 	// wrote is when something was written last, deadline the write deadline that
 	// was set last; zero: not known.
 	wrote, deadline time.Time
@@ -57,7 +60,10 @@ type watchStream struct {
 }
 
 func newWatchStream(c *call, w *store.Watcher, form watchForm) *watchStream {
-	ws := &watchStream{c: c, w: w, form: form, nudge: make(chan struct{}, 1), conn: connOf(c.r), syncAt: w.Opened()}
+	ws := &watchStream{
+		c: c, w: w, form: form, nudge: make(chan struct{}, 1), conn: connOf(c.r), syncAt: w.Opened(),
+		out: c.srv.metrics.http.routes[c.resource].out,
+	}
 	ws.flusher, _ = c.w.(interface{ FlushError() error })
 	if ws.conn != nil {
 		ws.direct = ws.conn.direct()
@@ -236,6 +242,8 @@ var always = func() chan struct{} {
 // says that there are no more. It never goes on for longer: between two of it is
 // looked at whether the watch is to end.
 func (ws *watchStream) gather() (drained bool, p *trivetpb.Problem) {
+	frames := 0
+	defer func() { ws.c.srv.metrics.http.frames.Add(float64(frames)) }()
 	for ws.err == nil {
 		given := ws.w.Through()
 		f, err := ws.w.Next()
@@ -249,6 +257,7 @@ func (ws *watchStream) gather() (drained bool, p *trivetpb.Problem) {
 		case f.Revision > ws.syncAt:
 			ws.sync(max(given, ws.syncAt))
 		}
+		frames++
 		ws.begin()
 		encoded := ws.form.encode(f)
 		if len(encoded) > spillBytes {
@@ -296,7 +305,9 @@ func (ws *watchStream) write(b []byte) {
 	for ws.err == nil && len(b) > 0 {
 		n := min(piece, len(b))
 		ws.extendDeadline()
+		before := ws.c.bytesOut
 		ws.err = ws.writePiece(b[:n])
+		ws.out.Add(float64(ws.c.bytesOut - before))
 		b = b[n:]
 	}
 }

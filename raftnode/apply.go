@@ -7,6 +7,7 @@ import (
 	"io"
 	"runtime"
 	"sync"
+	"time"
 
 	"github.com/hashicorp/raft"
 
@@ -55,8 +56,12 @@ func (f *fsm) apply(l *raft.Log) {
 	var results []*trivetpb.Result
 	switch l.Type {
 	case raft.LogCommand:
+		start := time.Now()
 		f.entry.Reset()
 		err := f.entry.UnmarshalVT(l.Data)
+		if err == nil && f.n.cfg.onEntry != nil {
+			f.n.cfg.onEntry(l.Index, &f.entry)
+		}
 		if err == nil {
 			results, err = f.n.store.Apply(l.Index, &f.entry)
 		}
@@ -67,11 +72,18 @@ func (f *fsm) apply(l *raft.Log) {
 			f.n.fail(fmt.Errorf("log entry %d cannot be applied by this version: %w", l.Index, err))
 			runtime.Goexit() // see guardedLog.abandon
 		}
+		f.n.counters.applies.took(start)
+		f.n.counters.appliedCommands.Add(uint64(len(results)))
 	default:
 		f.n.store.Advance(l.Index)
+		if l.Type == raft.LogConfiguration {
+			f.n.committedConfiguration(l.Index, raft.DecodeConfiguration(l.Data))
+		}
 	}
+	hash := f.n.store.Stats().Hash
+	f.n.compare.ring.record(l.Index, hash)
 	if f.n.cfg.onApplied != nil {
-		f.n.cfg.onApplied(l.Index, f.n.store.Stats().Hash)
+		f.n.cfg.onApplied(l.Index, hash)
 	}
 	if term := f.n.proposer.applied(l, results); term != 0 {
 		f.n.markerApplied(term, l.Index)
@@ -87,8 +99,9 @@ func (f *fsm) apply(l *raft.Log) {
 func (f *fsm) Restore(r io.ReadCloser) error {
 	defer r.Close()
 	err := f.n.store.Restore(r)
-	if at := f.n.store.Index(); err == nil && !f.n.snaps.wasOpened(at) {
-		err = fmt.Errorf("the newest one's state is of entry %d, its meta.json speaks of another", at)
+	meta := f.n.snaps.openedAt(f.n.store.Index())
+	if err == nil && meta == nil {
+		err = fmt.Errorf("the newest one's state is of entry %d, its meta.json speaks of another", f.n.store.Index())
 	}
 	if err != nil {
 		f.n.snapshots.failed(err)
@@ -101,8 +114,12 @@ func (f *fsm) Restore(r io.ReadCloser) error {
 		}
 		return err
 	}
-	index := f.n.store.Index()
+	stats := f.n.store.Stats()
+	index := stats.Index
+	f.n.compare.ring.record(index, stats.Hash)
+	f.n.committedConfiguration(meta.ConfigurationIndex, meta.Configuration)
 	f.n.snapshots.restored()
+	f.n.counters.snapshotsRestored.Add(1)
 	f.n.proposer.skipped(index)
 	f.n.appliedIndex.advance(index)
 	f.n.appliedRevision.advance(f.n.store.Revision())

@@ -45,6 +45,15 @@ type Config struct {
 	InitialCluster []Peer
 	// ClusterToken tells clusters apart whose InitialCluster is the same.
 	ClusterToken string
+	// Join has a running cluster let this member in, in place of InitialCluster.
+	// Open calls it once where DataDir knows no cluster yet, and again at the next
+	// start where a crash came in between: to let the same incarnation in twice is
+	// to let it in once (Node.AddMember). It returns when the member is in, or why
+	// it cannot be.
+	Join func(JoinRequest) (Joined, error)
+	// Replica goes with Join: the member never votes, unless it is promoted.
+	// Else it becomes a voter by itself, once it has caught up.
+	Replica bool
 
 	// Timing is how long members wait for each other. Default TimingLAN.
 	Timing Timing
@@ -76,14 +85,31 @@ type Config struct {
 	Logger *slog.Logger
 
 	// For tests in virtual time. storage is used instead of DataDir; the hooks
-	// are called with each applied index and its state hash, and when a term's
-	// marker has been applied here.
+	// are called with each applied index and its state hash, when a term's marker
+	// has been applied here, and with each entry before it is applied, to be
+	// changed.
 	storage   *storage
 	onApplied func(index, hash uint64)
 	onLeading func(term uint64)
+	onEntry   func(index uint64, entry *trivetpb.Entry)
 	// inFlight is most entries, and most forwards, that are under way at one
 	// time: see maxInFlight.
 	inFlight int
+}
+
+// JoinRequest is what a member that joins says of itself.
+type JoinRequest struct {
+	ID, Peer    string
+	Incarnation string // of its data folder
+}
+
+// Joined is what it is told.
+type Joined struct {
+	Cluster string
+	// Index is the configuration that the member is in.
+	Index uint64
+	// Members are all of them, so that the new one finds them.
+	Members []Peer
 }
 
 // Peer is a member of the initial cluster: its id and the address of its peer
@@ -170,13 +196,22 @@ func ParseInitialCluster(s string) ([]Peer, error) {
 	return peers, checkPeers(peers)
 }
 
+// addresses are the peers by id.
+func addresses(peers []Peer) map[string]string {
+	m := make(map[string]string, len(peers))
+	for _, p := range peers {
+		m[p.ID] = p.Addr
+	}
+	return m
+}
+
 func checkPeers(peers []Peer) error {
 	ids, addrs := map[string]bool{}, map[string]bool{}
 	for _, p := range peers {
 		if !idPattern.MatchString(p.ID) {
 			return fmt.Errorf("initial cluster: %q is no member id (1 to 64 of a-z, A-Z, 0-9, '.', '-', '_')", p.ID)
 		}
-		if host, port, err := net.SplitHostPort(p.Addr); err != nil || host == "" || port == "" || port == "0" {
+		if !isAddress(p.Addr) {
 			return fmt.Errorf("initial cluster: %q of member %s is not HOST:PORT", p.Addr, p.ID)
 		}
 		if ids[p.ID] {
@@ -189,6 +224,15 @@ func checkPeers(peers []Peer) error {
 	}
 	return nil
 }
+
+// isAddress says whether an address is one that others can reach.
+func isAddress(s string) bool {
+	host, port, err := net.SplitHostPort(s)
+	return err == nil && len(s) <= maxAddress && host != "" && port != "" && port != "0"
+}
+
+// maxAddress bounds HOST:PORT: a name of the DNS has at most 253 characters.
+const maxAddress = 260
 
 // clusterID is the identity of a new cluster: a hash of what all its first
 // members are told alike. A member that was told something else has another
@@ -265,6 +309,9 @@ func (c Config) withDefaults() (Config, error) {
 	}
 	if err := checkPeers(c.InitialCluster); err != nil {
 		return c, err
+	}
+	if c.Join != nil && len(c.InitialCluster) > 0 {
+		return c, errors.New("a member either joins a cluster or is one of the first of a new one, not both")
 	}
 	return c, nil
 }

@@ -2,6 +2,8 @@ package raftnode
 
 import (
 	"cmp"
+	"crypto/rand"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -15,17 +17,35 @@ import (
 //
 //	LOCK          held by the process that uses the folder
 //	member.json   which member of which cluster this is (identity)
+//	members.json  which data folder each other member was last seen with (met.go)
 //	raft/         term and vote (stable.db), the log (wal/ or log.db)
 //	snapshots/    what raft's file snapshot store keeps
 //
 // Making one is done in steps, each of which a crash may end:
 //
-//  1. member.json with "state":"new". Found at a start, everything else is
-//     removed and made again: the member has never run, so it has promised
-//     nothing.
-//  2. Empty stores, and the initial configuration as log entry 1 of term 1.
-//  3. member.json with "state":"ready". From here on a log or snapshot that is
-//     missing is a fault, never a fresh start.
+//  1. member.json with "state":"new" and the folder's incarnation. Found at a
+//     start, everything else is removed and made again: the member has taken part
+//     in nothing, so it has promised nothing.
+//  2. Empty stores.
+//  3. member.json with "state":"formed", once the member has met all other first
+//     ones (formation.go).
+//  4. The initial configuration as log entry 1 of term 1; made again at a start
+//     where it is missing. The member votes after that.
+//  5. member.json with "state":"ready", when the first configuration is applied.
+//     From here on a log or snapshot that is missing is a fault, never a fresh
+//     start.
+//
+// That of a member that joins a running cluster is made in these:
+//
+//  1. member.json with "state":"joining" and the folder's incarnation. Found at
+//     a start, the cluster is asked again to let this very incarnation in, which
+//     changes nothing where it was let in before.
+//  2. The cluster lets it in (Config.Join): an entry of its log says so.
+//  3. Empty stores, and member.json with "state":"joined" and the cluster. The
+//     member now waits for the leader to find it. It does not vote, so that a
+//     log that is empty can have lost nothing.
+//  4. member.json with "state":"ready", when the first configuration that has
+//     the member is applied. It votes after that only (membership.go).
 
 // identity is the content of member.json.
 type identity struct {
@@ -35,12 +55,30 @@ type identity struct {
 	State   string `json:"state"`
 	// LogStore is what the log was made with; another kind cannot read it.
 	LogStore string `json:"log_store"`
+	// Incarnation names this data folder, drawn at random when it was made; empty
+	// in a folder of a version that had none.
+	Incarnation string `json:"incarnation,omitempty"`
+	// JoinedAt is the log entry by which this folder was let in: 1 for a first
+	// member.
+	JoinedAt uint64 `json:"joined_at,omitempty"`
+	// Peers are the members and their addresses when this one was let in, or the
+	// first members.
+	Peers map[string]string `json:"peers,omitempty"`
+	// BecomesVoter is set until the member has become the voter that it was
+	// started to be.
+	BecomesVoter bool `json:"becomes_voter,omitempty"`
 }
 
 const (
 	identityFormat = 1
 	stateNew       = "new"
+	stateFormed    = "formed"
+	stateJoining   = "joining"
+	stateJoined    = "joined"
 	stateReady     = "ready"
+	// stateRecovering is that of a folder which Recover did not come to the end
+	// with.
+	stateRecovering = "recovering"
 )
 
 // dataDir is a locked data folder.
@@ -91,19 +129,29 @@ func (d *dataDir) identity() (*identity, error) {
 	if id.Format != identityFormat {
 		return nil, fmt.Errorf("%s: the data folder has format %d; this version knows %d", path, id.Format, identityFormat)
 	}
-	if id.ID == "" || id.Cluster == "" || (id.State != stateNew && id.State != stateReady) {
-		return nil, fmt.Errorf("%s: incomplete", path)
+	switch id.State {
+	case stateNew, stateFormed, stateJoined, stateReady, stateRecovering:
+		if id.ID != "" && id.Cluster != "" {
+			return id, nil
+		}
+	case stateJoining:
+		if id.ID != "" && id.Incarnation != "" {
+			return id, nil
+		}
 	}
-	return id, nil
+	return nil, fmt.Errorf("%s: incomplete", path)
 }
 
 // setIdentity writes member.json, whole or not at all.
-func (d *dataDir) setIdentity(id *identity) error {
-	b, err := json.MarshalIndent(id, "", "  ")
+func (d *dataDir) setIdentity(id *identity) error { return d.writeJSON("member.json", id) }
+
+// writeJSON writes a file, whole or not at all.
+func (d *dataDir) writeJSON(name string, v any) error {
+	b, err := json.MarshalIndent(v, "", "  ")
 	if err != nil {
 		return err
 	}
-	path := d.file("member.json")
+	path := d.file(name)
 	tmp, err := os.OpenFile(path+".tmp", os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
 	if err != nil {
 		return err
@@ -145,7 +193,7 @@ func (d *dataDir) others() ([]string, error) {
 	}
 	var names []string
 	for _, e := range entries {
-		if name := e.Name(); name != "LOCK" && name != "member.json" && name != "member.json.tmp" {
+		if name := e.Name(); name != "LOCK" && name != "member.json" && name != "member.json.tmp" && name != "members.json.tmp" {
 			names = append(names, name)
 		}
 	}
@@ -162,9 +210,16 @@ func (d *dataDir) claim(c *Config) (*identity, bool, error) {
 	if id != nil && id.ID != c.ID {
 		return nil, false, fmt.Errorf("data folder %s belongs to member %s of cluster %s, not to %s", d.path, id.ID, id.Cluster, c.ID)
 	}
-	if id != nil && id.State == stateReady {
+	if id != nil && id.State == stateRecovering {
+		return nil, false, fmt.Errorf("data folder %s was being recovered: run the recovery again, to its end", d.path)
+	}
+	if id != nil && (id.State == stateReady || id.State == stateJoined || id.State == stateFormed) {
 		if c.LogStore != "" && id.LogStore != c.LogStore {
 			return nil, false, fmt.Errorf("data folder %s has a log of kind %q, not %q", d.path, id.LogStore, c.LogStore)
+		}
+		if id.Incarnation == "" { // of a version that had none
+			id.Incarnation, id.JoinedAt = newIncarnation(), 1
+			return id, false, d.setIdentity(id)
 		}
 		return id, false, nil
 	}
@@ -175,25 +230,37 @@ func (d *dataDir) claim(c *Config) (*identity, bool, error) {
 	if id == nil && len(others) > 0 {
 		return nil, false, fmt.Errorf("data folder %s holds %s but no member.json: it is no data folder, or a damaged one", d.path, others[0])
 	}
-	if len(c.InitialCluster) == 0 {
-		return nil, false, fmt.Errorf("data folder %s knows no cluster yet: give the initial cluster", d.path)
+	made := identity{Format: identityFormat, ID: c.ID, LogStore: cmp.Or(c.LogStore, LogStoreWAL)}
+	if id != nil {
+		made.Incarnation = id.Incarnation
 	}
-	if err := c.checkInitialCluster(); err != nil {
-		return nil, false, err
+	made.Incarnation = cmp.Or(made.Incarnation, newIncarnation())
+	switch {
+	case c.Join != nil:
+		made.State, made.BecomesVoter = stateJoining, !c.Replica
+	case len(c.InitialCluster) == 0:
+		return nil, false, fmt.Errorf("data folder %s knows no cluster yet: give the initial cluster, or one to join", d.path)
+	default:
+		if err := c.checkInitialCluster(); err != nil {
+			return nil, false, err
+		}
+		made.State, made.JoinedAt = stateNew, 1
+		made.Cluster = clusterID(c.InitialCluster, c.ClusterToken)
+		made.Peers = addresses(c.InitialCluster)
 	}
 	for _, name := range others { // of a member that has never run
 		if err := os.RemoveAll(d.file(name)); err != nil {
 			return nil, false, err
 		}
 	}
-	id = &identity{
-		Format:   identityFormat,
-		Cluster:  clusterID(c.InitialCluster, c.ClusterToken),
-		ID:       c.ID,
-		State:    stateNew,
-		LogStore: cmp.Or(c.LogStore, LogStoreWAL),
-	}
-	return id, true, d.setIdentity(id)
+	return &made, true, d.setIdentity(&made)
+}
+
+// newIncarnation draws the name of a data folder.
+func newIncarnation() string {
+	var b [8]byte
+	rand.Read(b[:]) // never fails
+	return hex.EncodeToString(b[:])
 }
 
 // checkInitialCluster checks that this member is in the list of the first

@@ -13,7 +13,10 @@
 //  4. A command is applied once at most, and goes out again until it has an
 //     answer or its caller gives up: identity.go.
 //  5. What ends by itself ends by the replicated clock, never early: clock.go.
-//  6. A member whose disk fails, hangs or hands back something else than was
+//  6. A member whose data folder is not the one that it had acknowledges nothing
+//     and votes for nobody, until the cluster has let it in anew: met.go,
+//     formation.go.
+//  7. A member whose disk fails, hangs or hands back something else than was
 //     written stops, naming the file. It never goes on with less.
 //
 // # The way of a write
@@ -29,6 +32,13 @@
 // readindex.go proves freshness: on the leader by asking every voter whether
 // the term is still current, on a follower by asking the leader; then it waits
 // for the local state to have applied that index.
+//
+// # Who the members are
+//
+// membership.go takes a change to the leader, memberchange.go makes it,
+// configuration.go knows which one is committed; settle.go says who is let in and
+// has the cluster know this member as it is, met.go which data folder is whose,
+// formation.go how a new cluster begins, recover.go how an old one ends.
 //
 // # Reading order
 //

@@ -226,7 +226,7 @@ func TestSimDamagedEntryStopsARunningMember(t *testing.T) {
 		require.Nil(t, simPut(s.leader(), "k", "after", 10*time.Second))
 		// A damaged log is refused at the start, by name.
 		_, err := Open(Config{
-			ID: leader.ID(), storage: ld.storage("sim"), PeerListener: s.net.listen(leader.ID()),
+			ID: leader.ID(), storage: ld.storage("sim", s.peers()), PeerListener: s.net.listen(leader.ID()),
 			Logger: testLog(t), InitialCluster: s.peers(),
 		})
 		require.ErrorContains(t, err, fmt.Sprintf("log entry %d in simulated log", victim))

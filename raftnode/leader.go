@@ -123,6 +123,7 @@ func (n *Node) changes() <-chan struct{} {
 // observe is raft's observer hook: called in raft's goroutines, under none of
 // its locks but that of the list of observers.
 func (n *Node) observe(o *raft.Observation) bool {
+	n.counters.observed(o.Data)
 	switch o.Data.(type) {
 	case raft.LeaderObservation, raft.RaftState:
 		n.changed()

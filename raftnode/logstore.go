@@ -73,6 +73,14 @@ type guardedLog struct {
 	storing, stored func([]*raft.Log)
 	// applied returns the index of the last entry that was applied.
 	applied func() uint64
+	// counted is called after entries were written and synced, with the time
+	// before.
+	counted func(start time.Time, logs []*raft.Log)
+	// configured is called with each configuration that the log holds, once it is
+	// synced or found at the start, and truncated where the log was cut off from
+	// an entry on. Either may be nil.
+	configured func(l *raft.Log)
+	truncated  func(from uint64)
 
 	mu     sync.Mutex
 	broken error
@@ -262,6 +270,7 @@ func (g *guardedLog) StoreLogs(logs []*raft.Log) error {
 		g.storing(logs)
 	}
 	stop := g.watch(len(logs))
+	start := time.Now()
 	err := g.inner.StoreLogs(logs)
 	stop()
 	if err != nil && mutant.On("retry-sync") {
@@ -282,10 +291,22 @@ func (g *guardedLog) StoreLogs(logs []*raft.Log) error {
 		g.sizes.add(l.Index, len(l.Data))
 	}
 	g.mu.Unlock()
+	if g.counted != nil {
+		g.counted(start, logs)
+	}
+	for _, l := range logs {
+		g.noteConfiguration(l)
+	}
 	if g.stored != nil {
 		g.stored(logs)
 	}
 	return nil
+}
+
+func (g *guardedLog) noteConfiguration(l *raft.Log) {
+	if l.Type == raft.LogConfiguration && g.configured != nil {
+		g.configured(l)
+	}
 }
 
 // watch poisons the store if the returned function is not called within limit.
@@ -347,7 +368,8 @@ func (g *guardedLog) DeleteRange(from, to uint64) error {
 	if err := g.err(); err != nil {
 		return err
 	}
-	if last, err := g.inner.LastIndex(); err == nil && last == 0 {
+	last, err := g.inner.LastIndex()
+	if err == nil && last == 0 {
 		return nil // raft compacts an empty log too
 	}
 	g.mu.Lock()
@@ -366,6 +388,9 @@ func (g *guardedLog) DeleteRange(from, to uint64) error {
 		err = fmt.Errorf("log in %s: deleting %d to %d: %w", g.where, from, to, err)
 		g.poison(err)
 		return err
+	}
+	if to >= last && g.truncated != nil {
+		g.truncated(from)
 	}
 	return nil
 }
@@ -423,6 +448,7 @@ func (g *guardedLog) verify() (first, last uint64, err error) {
 		}
 		term = l.Term
 		g.sizes.add(i, len(l.Data))
+		g.noteConfiguration(&l)
 	}
 	return first, last, nil
 }

@@ -27,14 +27,17 @@ import (
 // Goroutines, all ended by Close: raft's own; the transport's pump; the peer
 // port's accept loop with one for each connection; the proposer's dispatcher;
 // one that follows leadership; one that tells raft of commits; one that takes
-// snapshots; one that keeps the replicated clock; one that keeps the liveness
-// streams, and one for each of those; one that replaces a dead leader; and short
-// ones for forwards, confirmations and other questions (spawn).
+// snapshots; one that keeps the replicated clock; one that compares its state with
+// the leader's; one that keeps the liveness streams, and one for each of those; one
+// that replaces a dead leader; and short ones for forwards, confirmations and other
+// questions (spawn).
 type Node struct {
 	cfg     Config
 	cluster string
 	log     *slog.Logger
 	started time.Time
+	// advertise is where the others are to look for this member.
+	advertise string
 
 	storage   *storage
 	logs      *guardedLog
@@ -45,9 +48,16 @@ type Node struct {
 	transport *transport
 	raft      *raft.Raft
 	store     *store.Store
+	counters  *counters
+	compare   comparison
 	proposer  *proposer
 	snapshots *snapshotter
 	commits   *commits
+	confs     *configurations
+	met       *met
+	formation formation
+	changing  chan struct{} // holds a place for each change of the membership that waits
+	formed    atomic.Bool
 	liveness  *liveness
 
 	silence silence
@@ -107,6 +117,8 @@ func Open(cfg Config) (_ *Node, err error) {
 		log:         cfg.Logger.With("node", cfg.ID),
 		started:     time.Now(),
 		store:       store.New(),
+		counters:    newCounters(),
+		compare:     comparison{peers: map[string]peerReport{}},
 		snapshots:   newSnapshotter(cfg.SnapshotBytes),
 		commits:     &commits{wake: make(chan struct{}, 1)},
 		raftStopped: make(chan struct{}),
@@ -117,11 +129,12 @@ func Open(cfg Config) (_ *Node, err error) {
 		contacts:     map[string]contact{},
 		spawning:     true,
 		failed:       make(chan struct{}),
+		changing:     make(chan struct{}, maxChanging),
 		closed:       make(chan struct{}),
 	}
 	n.ctx, n.cancel = context.WithCancel(context.Background())
-	n.confirmRounds = rounds{f: n.confirm, ctx: n.ctx, spawn: n.spawn}
-	n.askRounds = rounds{f: n.ask, ctx: n.ctx, spawn: n.spawn}
+	n.confirmRounds = rounds{f: n.confirm, ctx: n.ctx, spawn: n.spawn, done: &n.counters.confirms, failed: &n.counters.confirmsFailed}
+	n.askRounds = rounds{f: n.ask, ctx: n.ctx, spawn: n.spawn, done: &n.counters.asks, failed: &n.counters.asksFailed}
 
 	ln := cfg.PeerListener
 	defer func() {
@@ -147,15 +160,22 @@ func Open(cfg Config) (_ *Node, err error) {
 			return nil, fmt.Errorf("peer port: %w", err)
 		}
 	}
-	if n.cfg.AdvertisePeer == "" {
+	// One that listens on every address goes by the one that the cluster knows.
+	if tcp, ok := ln.Addr().(*net.TCPAddr); n.cfg.AdvertisePeer == "" && (!ok || !tcp.IP.IsUnspecified()) {
 		n.cfg.AdvertisePeer = ln.Addr().String()
 	}
 	if n.storage, err = openStorage(&n.cfg, newRaftLog(n.log, &n.raftQuiet)); err != nil {
 		return nil, err
 	}
 	n.cluster = n.storage.cluster
+	n.confs = newConfigurations(cfg.ID, n.storage.joinedAt)
+	n.met = newMet(n.storage.met, n.storage.setMet)
 	if err := n.openRaft(ln); err != nil {
 		return nil, err
+	}
+	n.advertise = n.cfg.AdvertisePeer
+	if n.advertise == "" {
+		n.advertise = n.knownAt()
 	}
 
 	for _, loop := range []func(){
@@ -163,15 +183,15 @@ func Open(cfg Config) (_ *Node, err error) {
 		n.tellCommits,
 		n.takeSnapshots,
 		n.keepTime,
+		n.compareStates,
+		n.form,
+		n.settle,
 		n.keepLiveness,
 		n.replaceDeadLeader,
 	} {
 		n.spawn(loop)
 	}
 	n.port.start()
-	if known, err := n.peerAddress(n.cfg.ID); err == nil && known != n.cfg.AdvertisePeer {
-		n.log.Warn("the others look for this member at another address than it goes by", "known", known, "goes by", n.cfg.AdvertisePeer)
-	}
 	n.log.Info("member started", "cluster", n.cluster, "peer", ln.Addr().String(), "term", n.raft.CurrentTerm(),
 		"applied", n.store.Index(), "last", n.raft.LastIndex())
 	return n, nil
@@ -185,6 +205,9 @@ func (n *Node) openRaft(ln net.Listener) error {
 		n.commits.stored(logs[len(logs)-1].Index)
 	})
 	n.logs.applied = n.store.Index
+	n.logs.counted = n.counters.appended
+	n.logs.configured = func(l *raft.Log) { n.confs.store(l.Index, l.Data) }
+	n.logs.truncated = n.confs.cut
 	n.logs.storing = func(logs []*raft.Log) {
 		if n.proposer != nil { // the initial configuration comes before it
 			n.proposer.storing(logs)
@@ -217,6 +240,7 @@ func (n *Node) openRaft(ln net.Listener) error {
 	n.port.dialTo = cfg.Dial
 	n.port.address = n.peerAddress
 	n.port.silence = cfg.Timing.Election
+	n.port.members = n
 	n.port.serve = func(from string, c net.Conn) { servePeer(n.ctx, n, from, c) }
 	n.peers = newPeers(n.port)
 	n.liveness = newLiveness(n.port, cfg.Timing.Heartbeat)
@@ -236,17 +260,13 @@ func (n *Node) openRaft(ln net.Listener) error {
 	if err := n.stable.claim(cfg.ID, s.fresh); err != nil {
 		return err
 	}
-	if s.fresh {
-		servers := make([]raft.Server, len(cfg.InitialCluster))
-		for i, p := range cfg.InitialCluster {
-			servers[i] = raft.Server{ID: raft.ServerID(p.ID), Address: raft.ServerAddress(p.Addr)}
-		}
-		if err := raft.BootstrapCluster(rc, n.logs, n.stable, n.snaps, n.transport, raft.Configuration{Servers: servers}); err != nil {
-			return fmt.Errorf("making the data folder: %w", err)
-		}
-		if err := s.ready(); err != nil {
+	if s.fresh && s.joins {
+		if err := s.joined(); err != nil {
 			return err
 		}
+	}
+	if err := n.bootstrap(rc); err != nil {
+		return err
 	}
 	if err := n.checkLog(); err != nil {
 		return err
@@ -260,6 +280,7 @@ func (n *Node) openRaft(ln net.Listener) error {
 		ctx:      n.ctx,
 		maxBytes: cfg.QueueBytes,
 		inFlight: cfg.inFlight,
+		counters: n.counters,
 		self:     cfg.ID,
 		leader:   func() string { return n.leaderID() },
 		forward:  n.forward,
@@ -286,6 +307,8 @@ func (n *Node) openRaft(ln net.Listener) error {
 	n.raftRuns.Store(true)
 	n.raft.RegisterObserver(raft.NewObserver(nil, false, n.observe))
 	n.transport.setState(n.raft.State, n.leads)
+	configuration := n.configuration
+	n.transport.configuration.Store(&configuration)
 	n.spawn(func() { n.followLeadership(notices) })
 	return nil
 }
@@ -327,6 +350,7 @@ func (n *Node) checkLog() error {
 		n.logs.snapshot(metas[0].Index, metas[0].Term)
 	}
 	switch {
+	case last == 0 && snapshot == 0 && n.storage.waits: // for its first entry
 	case last == 0 && snapshot == 0:
 		return fmt.Errorf("log in %s is empty and there is no snapshot: this member's data is lost", n.logs.where)
 	case last != 0 && first > snapshot+1:
@@ -343,6 +367,7 @@ func (n *Node) checkSnapshot() error {
 	if err != nil || len(metas) == 0 {
 		return err
 	}
+	n.snaps.bytes.Store(metas[0].Size)
 	meta, where := metas[0], filepath.Join(n.storage.snapWhere, metas[0].ID)
 	switch {
 	case meta.Term == 0 || meta.Term > n.stable.term:
@@ -353,12 +378,15 @@ func (n *Node) checkSnapshot() error {
 	return nil
 }
 
-// peerAddress finds where a member's peer port is.
+// peerAddress finds where a member's peer port is. A member that was let in and
+// has no entry yet looks where the others were then.
 func (n *Node) peerAddress(id string) (string, error) {
-	for _, s := range n.configuration().Servers {
-		if string(s.ID) == id {
-			return string(s.Address), nil
-		}
+	conf := n.configuration()
+	if s, ok := serverOf(conf, id); ok {
+		return string(s.Address), nil
+	}
+	if at := n.storage.peers[id]; at != "" && len(conf.Servers) == 0 {
+		return at, nil // let in, or to be one of the first, and no entry yet
 	}
 	return "", fmt.Errorf("%q is no member of the cluster", id)
 }
@@ -433,7 +461,8 @@ func (n *Node) ClusterID() string { return n.cluster }
 func (n *Node) PeerAddr() string { return n.port.ln.Addr().String() }
 
 // Failed is closed when the node has taken itself out of service, for a reason
-// that Err tells. It stays a Node: reads marked stale work, and Close.
+// that Err tells. It stays a Node: reads marked stale work, unless the reason is
+// that its state differs from the others' (compare.go), and Close.
 func (n *Node) Failed() <-chan struct{} { return n.failed }
 
 // Done is closed when the node takes no part in its cluster any more, because it

@@ -141,7 +141,13 @@ func (q *proposer) conclude(p *proposal, i int, r *trivetpb.Result) {
 	}
 	c.state = concluded
 	p.results[i] = c.told(r)
+	if !p.gaveUp { // else wait has counted it
+		q.count(p, p.results[i])
+	}
 	q.bytes -= held(c.data)
+	if p.then == nil {
+		q.pending--
+	}
 	if c.session != nil {
 		c.session.finish(c.seq)
 	}

@@ -36,6 +36,9 @@ type peerPort struct {
 	address func(id string) (string, error)
 	// serve runs a stream of peer requests until the connection ends.
 	serve func(from string, c net.Conn)
+	// members is the member's word on who it is and who may talk to it; nil: all
+	// that address finds.
+	members members
 	// seen, where it is set, is called when a member has connected.
 	seen func(id string)
 	// silence is how long a peer may say nothing at all with a request under
@@ -48,9 +51,29 @@ type peerPort struct {
 	stop chan struct{}
 	wg   sync.WaitGroup
 
-	mu     sync.Mutex
-	conns  map[net.Conn]string // all open ones, in and out; the peer's id once known
-	closed bool
+	mu    sync.Mutex
+	conns map[net.Conn]string // all open ones, in and out; the peer's id once known
+	// strangers are the connections of those that are members by what they showed
+	// alone.
+	strangers map[net.Conn]bool
+	// claims is by what configuration the caller of a connection says to be a
+	// member.
+	claims map[net.Conn]uint64
+	// at is where callers said that they are, where that is not what address says.
+	at      map[string]string
+	refused map[string]string // the last reason that each member refused this one for
+	closed  bool
+}
+
+// members decides about members, for the port.
+type members interface {
+	// introduce says who this member is.
+	introduce(*trivetpb.Hello)
+	// admit says whether the caller of a connection may stay.
+	admit(*trivetpb.Hello, *trivetpb.HelloReply)
+	// answered takes what a member that was called answered. The error says why it
+	// is not to be talked to.
+	answered(id string, r *trivetpb.HelloReply) error
 }
 
 const (
@@ -66,6 +89,9 @@ const (
 	// one for peer requests, and a snapshot takes one of its own.
 	maxHandshakes   = 64
 	maxConnsPerPeer = 32
+	// maxStrangers bounds the connections of all that are not known as members
+	// here yet: a few, in a cluster that adds one at a time.
+	maxStrangers = 2 * maxConnsPerPeer
 )
 
 // errRefused is wrapped by what dial returns where the other side said no.
@@ -74,9 +100,13 @@ var errRefused = errors.New("refused by the peer")
 func newPeerPort(ln net.Listener, cluster, id string, log *slog.Logger) *peerPort {
 	return &peerPort{
 		ln: ln, cluster: cluster, id: id, log: log,
-		raft:  make(chan net.Conn),
-		stop:  make(chan struct{}),
-		conns: map[net.Conn]string{},
+		raft:      make(chan net.Conn),
+		stop:      make(chan struct{}),
+		conns:     map[net.Conn]string{},
+		claims:    map[net.Conn]uint64{},
+		strangers: map[net.Conn]bool{},
+		at:        map[string]string{},
+		refused:   map[string]string{},
 	}
 }
 
@@ -152,6 +182,7 @@ func (p *peerPort) answer(c net.Conn) (kind byte, from string, err error) {
 		return 0, "", err
 	}
 	refused := ""
+	var reply trivetpb.HelloReply
 	switch {
 	case hello.Protocol != peerProtocol:
 		refused = fmt.Sprintf("member %s speaks peer protocol %d, not %d", p.id, peerProtocol, hello.Protocol)
@@ -161,12 +192,21 @@ func (p *peerPort) answer(c net.Conn) (kind byte, from string, err error) {
 		refused = fmt.Sprintf("this is member %s, not %s", p.id, hello.To)
 	case hello.From == p.id || !idPattern.MatchString(hello.From):
 		refused = fmt.Sprintf("%q is no other member's id", hello.From)
-	case !p.member(hello.From):
+	case p.members == nil && !p.member(hello.From):
 		refused = fmt.Sprintf("%s is no member of the cluster", hello.From)
-	case !p.name(c, hello.From):
-		refused = fmt.Sprintf("member %s has too many connections here", hello.From)
+	default:
+		if p.members != nil {
+			p.members.admit(&hello, &reply)
+			if refused = reply.Refused; refused == "" && head[0] == streamRaft && reply.Forming {
+				refused = fmt.Sprintf("member %s waits until all first members of the new cluster have met", p.id)
+			}
+		}
+		if refused == "" && !p.name(c, &hello) {
+			refused = fmt.Sprintf("member %s has too many connections here", hello.From)
+		}
 	}
-	if err := writeHello(c, &trivetpb.HelloReply{Refused: refused}); err != nil {
+	reply.Refused = refused
+	if err := writeHello(c, &reply); err != nil {
 		return 0, "", err
 	}
 	if refused != "" {
@@ -181,12 +221,40 @@ func (p *peerPort) member(id string) bool {
 	return err == nil
 }
 
-// dial opens a stream to a member.
+// dial opens a stream to a member: where it said last that it is, and else where
+// the configuration has it.
 func (p *peerPort) dial(ctx context.Context, kind byte, id string) (net.Conn, error) {
 	address, err := p.address(id)
 	if err != nil {
 		return nil, err
 	}
+	p.mu.Lock()
+	at := p.at[id]
+	p.mu.Unlock()
+	if at != "" && at != address {
+		half, cancel := context.WithTimeout(ctx, dialTimeout/2)
+		c, err := p.dialAt(half, kind, id, at)
+		cancel()
+		if err == nil {
+			return c, nil
+		}
+		p.moved(id, "")
+	}
+	return p.dialAt(ctx, kind, id, address)
+}
+
+// moved notes where a member says that it is; "" forgets it.
+func (p *peerPort) moved(id, at string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if at == "" {
+		delete(p.at, id)
+	} else {
+		p.at[id] = at
+	}
+}
+
+func (p *peerPort) dialAt(ctx context.Context, kind byte, id, address string) (net.Conn, error) {
 	c, err := p.dialTo(ctx, address)
 	if err != nil {
 		return nil, fmt.Errorf("member %s at %s: %w", id, address, err)
@@ -203,13 +271,21 @@ func (p *peerPort) dial(ctx context.Context, kind byte, id string) (net.Conn, er
 	}
 	c.SetDeadline(deadline)
 	hello := &trivetpb.Hello{Protocol: peerProtocol, ClusterId: p.cluster, From: p.id, To: id}
+	if p.members != nil {
+		p.members.introduce(hello)
+	}
 	var reply trivetpb.HelloReply
 	if err = writeHello(c, hello, kind); err == nil {
 		err = readHello(c, &reply)
 	}
-	if err == nil && reply.Refused != "" {
-		err = fmt.Errorf("%w: %s", errRefused, reply.Refused)
-		p.log.Warn("a peer refuses this member", "peer", id, "address", address, "reason", reply.Refused)
+	if err == nil {
+		p.noteRefusal(id, address, reply.Refused)
+		if p.members != nil {
+			err = p.members.answered(id, &reply)
+		}
+		if reply.Refused != "" {
+			err = fmt.Errorf("%w: %s", errRefused, reply.Refused)
+		}
 	}
 	if err == nil {
 		err = c.SetDeadline(time.Time{})
@@ -219,6 +295,34 @@ func (p *peerPort) dial(ctx context.Context, kind byte, id string) (net.Conn, er
 		return nil, fmt.Errorf("member %s at %s: %w", id, address, err)
 	}
 	return c, nil
+}
+
+// noteRefusal logs why a member refuses this one, once for each reason.
+func (p *peerPort) noteRefusal(id, address, reason string) {
+	p.mu.Lock()
+	again := p.refused[id] == reason
+	p.refused[id] = reason
+	p.mu.Unlock()
+	if reason != "" && !again {
+		p.log.Warn("a peer refuses this member", "peer", id, "address", address, "reason", reason)
+	}
+}
+
+// cutOff closes the connections with those that are no members by a committed
+// configuration, unless they showed a newer one when they called.
+func (p *peerPort) cutOff(index uint64, member func(id string) bool) {
+	p.mu.Lock()
+	var cut []net.Conn
+	for c, id := range p.conns {
+		if id != "" && p.claims[c] <= index && !member(id) {
+			cut = append(cut, c)
+			delete(p.at, id)
+		}
+	}
+	p.mu.Unlock()
+	for _, c := range cut {
+		p.release(c)
+	}
 }
 
 // vtMessage is a message with vtprotobuf's methods.
@@ -264,10 +368,11 @@ func (p *peerPort) track(c net.Conn, id string) bool {
 }
 
 // name notes who is at the other end; false where that one has too many.
-func (p *peerPort) name(c net.Conn, id string) bool {
+func (p *peerPort) name(c net.Conn, hello *trivetpb.Hello) bool {
+	stranger := !p.member(hello.From)
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	n := 0
+	id, n := hello.From, 0
 	for _, other := range p.conns {
 		if other == id {
 			n++
@@ -276,7 +381,14 @@ func (p *peerPort) name(c net.Conn, id string) bool {
 	if n >= maxConnsPerPeer {
 		return false
 	}
+	if stranger {
+		if len(p.strangers) >= maxStrangers {
+			return false
+		}
+		p.strangers[c] = true
+	}
 	p.conns[c] = id
+	p.claims[c] = hello.ConfigIndex
 	return true
 }
 
@@ -296,6 +408,8 @@ func (p *peerPort) spawn(f func()) bool {
 func (p *peerPort) release(c net.Conn) {
 	p.mu.Lock()
 	delete(p.conns, c)
+	delete(p.claims, c)
+	delete(p.strangers, c)
 	p.mu.Unlock()
 	c.Close()
 }

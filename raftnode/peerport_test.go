@@ -5,6 +5,8 @@ import (
 	"bytes"
 	"context"
 	"encoding/binary"
+	"errors"
+	"fmt"
 	"io"
 	"net"
 	"sync"
@@ -133,6 +135,71 @@ func TestPortBoundsTheConnectionsOfOneMember(t *testing.T) {
 		}
 		_, err := n2.dial(t.Context(), streamPeer, "n1")
 		require.ErrorContains(t, err, "too many connections")
+	})
+}
+
+// anyMembers lets in whoever shows a configuration.
+type anyMembers struct{ claim uint64 }
+
+func (m anyMembers) introduce(h *trivetpb.Hello)                 { h.ConfigIndex = m.claim }
+func (m anyMembers) answered(string, *trivetpb.HelloReply) error { return nil }
+func (m anyMembers) admit(h *trivetpb.Hello, r *trivetpb.HelloReply) {
+	if h.ConfigIndex <= m.claim {
+		r.Refused, r.Code = "no member", trivetpb.HelloReply_NOT_A_MEMBER
+	}
+}
+
+// Those that are not known yet have a bound of their own, all together, and take
+// nothing from the members; when a configuration without them is committed that
+// is newer than what they showed, they are cut off.
+func TestPortBoundsThoseThatAreNotKnownYet(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n1, other := portPair(t, newSimNet())
+		n1.members = anyMembers{5}
+		known := n1.address
+		n1.address = func(id string) (string, error) {
+			if id[0] == 'x' {
+				return "", errors.New("not known")
+			}
+			return known(id)
+		}
+		var ports []*peerPort
+		dial := func(id string, claim uint64) (net.Conn, error) {
+			p := other("c1", id)
+			p.members = anyMembers{claim}
+			ports = append(ports, p)
+			return p.dial(t.Context(), streamPeer, "n1")
+		}
+		_, err := dial("x", 5)
+		require.ErrorIs(t, err, errRefused)
+		let := 0
+		for i := range 200 {
+			if _, err := dial(fmt.Sprint("x", i), 10); err == nil {
+				let++
+			} else {
+				require.ErrorContains(t, err, "too many connections")
+			}
+		}
+		require.Equal(t, maxStrangers, let)
+		_, err = dial("n2", 6)
+		require.NoError(t, err)
+
+		members := func(id string) bool { return id == "n2" }
+		n1.cutOff(9, members)
+		n1.mu.Lock()
+		require.Len(t, n1.strangers, maxStrangers)
+		n1.mu.Unlock()
+		n1.cutOff(10, members)
+		synctest.Wait()
+		n1.mu.Lock()
+		require.Empty(t, n1.strangers)
+		require.Len(t, n1.conns, 1)
+		n1.mu.Unlock()
+		_, err = dial("x", 10)
+		require.NoError(t, err)
+		for _, p := range ports {
+			p.close()
+		}
 	})
 }
 

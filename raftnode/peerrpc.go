@@ -151,7 +151,9 @@ type peerServer interface {
 	serveConfirm(r *trivetpb.ConfirmRequest) *trivetpb.ConfirmReply
 	servePromote(ctx context.Context, from string, r *trivetpb.PromoteRequest) *trivetpb.PromoteReply
 	serveMember(r *trivetpb.MemberRequest) *trivetpb.MemberReply
+	serveMembership(ctx context.Context, from string, r *trivetpb.MembershipRequest) *trivetpb.MembershipReply
 	serveLeaderDead(ctx context.Context, from string, r *trivetpb.LeaderDeadRequest) *trivetpb.LeaderDeadReply
+	serveHash(ctx context.Context, from string, r *trivetpb.HashRequest) *trivetpb.HashReply
 }
 
 // maxServing bounds the requests of one connection that are being answered;
@@ -199,8 +201,12 @@ func servePeer(ctx context.Context, s peerServer, from string, c net.Conn) {
 				reply.Reply = &trivetpb.PeerReply_Promote{Promote: s.servePromote(ctx, from, q.Promote)}
 			case *trivetpb.PeerRequest_Member:
 				reply.Reply = &trivetpb.PeerReply_Member{Member: s.serveMember(q.Member)}
+			case *trivetpb.PeerRequest_Membership:
+				reply.Reply = &trivetpb.PeerReply_Membership{Membership: s.serveMembership(ctx, from, q.Membership)}
 			case *trivetpb.PeerRequest_LeaderDead:
 				reply.Reply = &trivetpb.PeerReply_LeaderDead{LeaderDead: s.serveLeaderDead(ctx, from, q.LeaderDead)}
+			case *trivetpb.PeerRequest_Hash:
+				reply.Reply = &trivetpb.PeerReply_Hash{Hash: s.serveHash(ctx, from, q.Hash)}
 			}
 			if !w.send(reply) {
 				c.Close() // too large for a frame: the asker shall not wait for it

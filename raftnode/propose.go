@@ -135,7 +135,9 @@ type proposer struct {
 	mu    sync.Mutex
 	queue []segment
 	bytes int64 // of commands queued and under way
-	stale int   // segments in the queue whose proposal was given up
+	// pending is how many those are.
+	pending int64
+	stale   int // segments in the queue whose proposal was given up
 
 	lead    *leadership // nil while this node does not lead or its marker is not applied
 	marked  uint64      // the last term of which a marker was proposed
@@ -160,16 +162,32 @@ type proposer struct {
 	closed *trivetpb.Problem // why nothing new is taken any more
 	ended  bool              // nothing leaves the queue any more either
 
-	stats proposerStats
+	stats    proposerStats
+	counters *counters
 }
 
 // proposerStats counts what the proposer did since the node started.
 type proposerStats struct {
-	Entries   uint64 // log entries proposed
-	Commands  uint64 // commands in them
 	Forwards  uint64 // requests to the leader
 	Forwarded uint64 // commands in them
+	Received  uint64 // commands that other members forwarded
 	Retried   uint64 // commands put back, to go out again
+	// Commands of this node's own callers, as Stats has them.
+	Committed uint64
+	Failed    [proposalFailures]uint64
+}
+
+// count counts what the caller of a proposal was told of one command. What
+// another member forwarded is counted there.
+func (q *proposer) count(p *proposal, r *trivetpb.Result) {
+	if p.hop || p.then != nil {
+		return
+	}
+	if why, failed := failureOf(r.Problem); failed {
+		q.stats.Failed[why]++
+	} else {
+		q.stats.Committed++
+	}
 }
 
 // held is what a command counts for while it waits or is under way: its bytes,
@@ -197,16 +215,26 @@ func (q *proposer) submit(commands []pending, hop bool) (*proposal, *trivetpb.Pr
 	defer q.mu.Unlock()
 	switch {
 	case q.closed != nil:
+		if !hop {
+			q.stats.Failed[FailedDraining] += uint64(len(commands))
+		}
 		return nil, q.closed
 	case hop && q.lead == nil && q.leader() != q.self:
 		return nil, notLeading.Problem
 	case q.bytes > 0 && q.bytes+size > q.maxBytes:
+		if !hop {
+			q.stats.Failed[FailedOverloaded] += uint64(len(commands))
+		}
 		return nil, &trivetpb.Problem{
 			Code:   trivetpb.Code_OVERLOADED,
 			Detail: fmt.Sprintf("%d bytes of writes are waiting, and no more than %d may", q.bytes, q.maxBytes),
 		}
 	}
 	q.bytes += size
+	q.pending += int64(len(commands))
+	if hop {
+		q.stats.Received += uint64(len(commands))
+	}
 	q.queue = append(q.queue, segment{p, 0, len(commands)})
 	q.kick()
 	return p, nil
@@ -249,9 +277,11 @@ func (q *proposer) wait(ctx context.Context, p *proposal) []*trivetpb.Result {
 			}
 			q.conclude(p, i, &trivetpb.Result{Problem: problem})
 			r = p.results[i]
+			q.count(p, r)
 		}
 		if r == nil {
 			r = unknownResult("the write was under way when its time was up")
+			q.count(p, r)
 		}
 		results[i] = r
 	}
@@ -455,8 +485,8 @@ func (q *proposer) entry(g *group, lead *leadership) raft.Log {
 			data = c.appendStamp(data)
 		}
 	}
-	q.stats.Entries++
-	q.stats.Commands += uint64(g.count)
+	q.counters.entryCommands.observe(uint64(g.count))
+	q.counters.entryBytes.observe(uint64(len(data)))
 	return q.note(g, lead.term, data)
 }
 

@@ -24,7 +24,8 @@ type desk struct {
 func newDesk() *desk {
 	d := &desk{}
 	d.proposer = &proposer{
-		boot: 7, maxBytes: 1 << 20, inFlight: maxInFlightFar, self: "n1",
+		counters: newCounters(),
+		boot:     7, maxBytes: 1 << 20, inFlight: maxInFlightFar, self: "n1",
 		apply:   func(l raft.Log) { d.entries = append(d.entries, l) },
 		forward: func(to string, g *group) { d.sent, d.sentTo = append(d.sent, g), append(d.sentTo, to) },
 		leader:  func() string { return d.leaderIs },

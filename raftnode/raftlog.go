@@ -61,8 +61,21 @@ func (l *raftLog) Log(level hclog.Level, msg string, args ...any) {
 		if f, ok := a.(hclog.Format); ok { // hclog.Fmt: a format and its arguments
 			args[i] = fmt.Sprintf(f[0].(string), f[1:]...)
 		}
+		if name, ok := a.(string); ok && i%2 == 0 && taken(name) {
+			args[i] = "raft_" + name
+		}
 	}
 	l.to.Log(context.Background(), to, msg, args...)
+}
+
+// taken says that a line has something else under that name already: two fields
+// of one name in a JSON document are read as either.
+func taken(name string) bool {
+	switch name {
+	case slog.TimeKey, slog.LevelKey, slog.MessageKey, "node", "part":
+		return true
+	}
+	return false
 }
 
 // warnEvery is how often one warning about one subject is written.

@@ -26,6 +26,10 @@ func TestRaftLog(t *testing.T) {
 		require.Contains(t, out.String(), "level=INFO msg=\"heartbeat timeout reached\" part=raft node=n1 last-leader=n2")
 		out.Reset()
 
+		l.Warn("failed to contact", "server-id", "n3", "time", time.Second)
+		require.Contains(t, out.String(), "server-id=n3 raft_time=1s", "a line has one time")
+		out.Reset()
+
 		for range 100 {
 			l.Error("failed to heartbeat to", "peer", "n2", "error", "refused")
 			l.Error("failed to heartbeat to", "peer", "n3", "error", "refused")

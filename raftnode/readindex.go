@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -77,12 +78,15 @@ type Proof struct {
 	// Consistency is as served: a Bounded read that took a confirmation round
 	// is Linearizable.
 	Consistency Consistency
-	// Staleness bounds how old the state is, measured on this node's monotonic
-	// clock from when the last confirmation was asked for; 0 for Linearizable.
-	// Meaningless unless Proven.
+	// AsOf is the moment on this node's monotonic clock that the state is proven
+	// as of: it holds every write acknowledged before. It is when the last
+	// confirmation that succeeded was asked for, so the state grows older from
+	// there: whoever tells its age tells the time since AsOf. Meaningless unless
+	// Proven.
+	AsOf time.Time
+	// Staleness is the time since AsOf when AwaitRead returned; 0 for Linearizable.
 	Staleness time.Duration
-	// Proven is unset where no confirmation has succeeded since the node
-	// started, or the last one lies too far back to say.
+	// Proven is unset where no confirmation has succeeded since the node started.
 	Proven bool
 }
 
@@ -96,44 +100,71 @@ type readIndex struct {
 // AwaitRead returns once the local state (Store) is as fresh as asked. The
 // error is a *trivetpb.Problem: NO_LEADER or TIMEOUT where no leader could
 // confirm before the context ended, NOT_FRESH where MinRevision did not arrive,
-// DRAINING where the node has stopped.
+// DRAINING where the node has stopped, or its state differs from the others'
+// (compare.go): then no read is let through, stale ones neither.
 func (n *Node) AwaitRead(ctx context.Context, o ReadOptions) (Proof, error) {
-	proof, err := n.awaitConsistency(ctx, o)
-	if err != nil {
-		return proof, err
-	}
-	if o.MinRevision > n.store.Revision() {
-		if err := n.appliedRevision.wait(ctx, n.ctx.Done(), o.MinRevision); err != nil {
-			if failed := n.stopped(); failed != nil {
-				return proof, failed
-			}
-			return proof, &trivetpb.Problem{
-				Code:     trivetpb.Code_NOT_FRESH,
-				Detail:   fmt.Sprintf("revision %d has not arrived; the state is at %d", o.MinRevision, n.store.Revision()),
-				Revision: n.store.Revision(),
-			}
-		}
-	}
-	return proof, nil
+	proof, err := n.awaitRead(ctx, o)
+	n.counters.read(proof, err)
+	return proof, err
 }
 
-func (n *Node) awaitConsistency(ctx context.Context, o ReadOptions) (Proof, error) {
-	if o.Consistency != Linearizable {
-		staleness, proven := n.staleness()
-		if o.Consistency != Bounded || (proven && staleness <= o.MaxStaleness) {
-			return Proof{Consistency: o.Consistency, Staleness: staleness, Proven: proven}, nil
-		}
+func (n *Node) awaitRead(ctx context.Context, o ReadOptions) (Proof, error) {
+	if n.counters.diverged.Load() {
+		return Proof{}, n.stopped()
 	}
-	if err := n.confirmRead(ctx); err != nil {
+	if o.Consistency == Linearizable {
+		asked, err := n.confirmRead(ctx)
+		if err == nil {
+			err = n.awaitRevision(ctx, o.MinRevision)
+		}
+		if err != nil {
+			return Proof{}, err
+		}
+		return Proof{Consistency: Linearizable, AsOf: asked, Proven: true}, nil
+	}
+	// The revision first: a proof grows older while it is waited for.
+	if err := n.awaitRevision(ctx, o.MinRevision); err != nil {
 		return Proof{}, err
 	}
-	return Proof{Consistency: Linearizable, Proven: true}, nil
+	asOf := n.proof()
+	p := Proof{Consistency: o.Consistency, AsOf: asOf, Staleness: time.Since(asOf), Proven: !asOf.IsZero()}
+	if !p.Proven {
+		p.Staleness = 0
+	}
+	// The bound counts from when the read began, which was before.
+	if o.Consistency != Bounded || (p.Proven && p.Staleness <= o.MaxStaleness) {
+		return p, nil
+	}
+	asked, err := n.confirmRead(ctx)
+	if err != nil {
+		return Proof{}, err
+	}
+	return Proof{Consistency: Linearizable, AsOf: asked, Proven: true}, nil
 }
 
-// confirmRead waits until the local state is proven to be as of now.
-func (n *Node) confirmRead(ctx context.Context) error {
-	if mutant.On("read-local") {
+// awaitRevision waits until the local state has a revision.
+func (n *Node) awaitRevision(ctx context.Context, revision uint64) error {
+	if revision <= n.store.Revision() {
 		return nil
+	}
+	if err := n.appliedRevision.wait(ctx, n.ctx.Done(), revision); err != nil {
+		if failed := n.stopped(); failed != nil {
+			return failed
+		}
+		return &trivetpb.Problem{
+			Code:     trivetpb.Code_NOT_FRESH,
+			Detail:   fmt.Sprintf("revision %d has not arrived; the state is at %d", revision, n.store.Revision()),
+			Revision: n.store.Revision(),
+		}
+	}
+	return nil
+}
+
+// confirmRead waits until the local state is proven to be as of now, and returns
+// when the confirmation was asked for, which is not before the call.
+func (n *Node) confirmRead(ctx context.Context) (asked time.Time, err error) {
+	if mutant.On("read-local") {
+		return time.Now(), nil
 	}
 	for {
 		signal := n.changes()
@@ -148,17 +179,20 @@ func (n *Node) confirmRead(ctx context.Context) error {
 			err = n.appliedIndex.wait(ctx, n.ctx.Done(), ri.index)
 		}
 		if err == nil {
+			if mutant.On("age-from-answer") {
+				ri.asked = time.Now()
+			}
 			n.proved(ri.asked)
-			return nil
+			return ri.asked, nil
 		}
 		if failed := n.stopped(); failed != nil {
-			return failed
+			return asked, failed
 		}
 		if ctx.Err() != nil {
 			if n.leaderID() == "" {
-				return &trivetpb.Problem{Code: trivetpb.Code_NO_LEADER, Detail: "no leader was known until the read's time was up"}
+				return asked, &trivetpb.Problem{Code: trivetpb.Code_NO_LEADER, Detail: "no leader was known until the read's time was up"}
 			}
-			return &trivetpb.Problem{Code: trivetpb.Code_TIMEOUT, Detail: fmt.Sprintf("no leader confirmed the read until its time was up (%v)", err)}
+			return asked, &trivetpb.Problem{Code: trivetpb.Code_TIMEOUT, Detail: fmt.Sprintf("no leader confirmed the read until its time was up (%v)", err)}
 		}
 		// A read changes nothing: it may be tried again in any case.
 		n.awaitChange(ctx, signal)
@@ -174,12 +208,18 @@ func (n *Node) proved(asOf time.Time) {
 	n.proofMu.Unlock()
 }
 
+// proof is the moment that the local state was last proven as of; zero where
+// nothing has been proven since the node started.
+func (n *Node) proof() time.Time {
+	n.proofMu.Lock()
+	defer n.proofMu.Unlock()
+	return n.provenAsOf
+}
+
 // staleness is how old the local state is at most; false where nothing has
 // been proven since the node started.
 func (n *Node) staleness() (time.Duration, bool) {
-	n.proofMu.Lock()
-	asOf := n.provenAsOf
-	n.proofMu.Unlock()
+	asOf := n.proof()
 	if asOf.IsZero() {
 		return 0, false
 	}
@@ -295,6 +335,8 @@ type rounds struct {
 	f     func(context.Context) (readIndex, error)
 	ctx   context.Context // the node's: a round outlives whoever asked for it
 	spawn func(func()) bool
+	// done and failed count them.
+	done, failed *atomic.Uint64
 
 	mu      sync.Mutex
 	waiting []chan roundResult
@@ -340,6 +382,11 @@ func (r *rounds) run() {
 		}
 		r.mu.Unlock()
 		ri, err := r.f(r.ctx)
+		if err == nil {
+			r.done.Add(1)
+		} else {
+			r.failed.Add(1)
+		}
 		for _, w := range waiting {
 			w <- roundResult{ri, err}
 		}

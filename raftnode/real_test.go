@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -133,4 +134,37 @@ func BenchmarkPropose(b *testing.B) {
 			})
 		}
 	}
+}
+
+// BenchmarkReadAfterWrite writes on the leader of an idle cluster and reads,
+// linearizably, on a follower: what is measured is the read.
+func BenchmarkReadAfterWrite(b *testing.B) {
+	nodes := realCluster(b, 3, nil)
+	ctx := context.Background()
+	_, err := nodes[0].AwaitRead(ctx, ReadOptions{})
+	require.NoError(b, err)
+	leader, follower := nodes[0], nodes[1]
+	for i, n := range nodes {
+		if n.Status().Role == "leader" {
+			leader, follower = n, nodes[(i+1)%3]
+		}
+	}
+	var took []time.Duration
+	for i := 0; b.Loop(); i++ {
+		rs, err := leader.Propose(ctx, []*trivetpb.Command{put("k", fmt.Sprint(i))})
+		if err != nil || rs[0].Problem != nil {
+			b.Fatal(err, rs)
+		}
+		start := time.Now()
+		if _, err := follower.AwaitRead(ctx, ReadOptions{}); err != nil {
+			b.Fatal(err)
+		}
+		took = append(took, time.Since(start))
+		if item, _, _ := follower.Store().Get([]byte("k")); string(item.Value) != fmt.Sprint(i) {
+			b.Fatalf("the read after write %d has %q", i, item.Value)
+		}
+	}
+	slices.Sort(took)
+	b.ReportMetric(float64(took[len(took)/2].Microseconds()), "p50-µs")
+	b.ReportMetric(float64(took[len(took)*99/100].Microseconds()), "p99-µs")
 }

@@ -27,7 +27,8 @@ import (
 type sim struct {
 	t       *testing.T
 	net     *simNet
-	ids     []string
+	ids     []string // of all machines
+	first   []string // of the first members
 	members map[string]*simMember
 	change  func(*Config)
 
@@ -42,23 +43,32 @@ type sim struct {
 type simMember struct {
 	id   string
 	disk *simDisk
-	node *Node // nil while it is down
+	at   string // its peer port's address
+	node *Node  // nil while it is down
+	in   bool   // it is a member, or may be: it was let in and not removed since
 }
 
 // runSim runs f with a cluster of n members, in a bubble of virtual time.
 func runSim(t *testing.T, n int, change func(*Config), f func(s *sim)) {
+	t.Helper()
+	runSimWith(t, n, 0, change, f)
+}
+
+// runSimWith is runSim with more machines, on which members can join.
+func runSimWith(t *testing.T, n, more int, change func(*Config), f func(s *sim)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		s := &sim{
 			t: t, net: newSimNet(), members: map[string]*simMember{}, change: change,
 			leaders: map[uint64]string{}, hashes: map[uint64]uint64{},
 		}
-		for i := range n {
+		for i := range n + more {
 			id := fmt.Sprintf("n%d", i+1)
 			s.ids = append(s.ids, id)
-			s.members[id] = &simMember{id: id, disk: newSimDisk()}
+			s.members[id] = &simMember{id: id, disk: newSimDisk(), at: simAddr(id), in: i < n}
 		}
-		for _, id := range s.ids {
+		s.first = s.ids[:n]
+		for _, id := range s.first {
 			s.start(id)
 		}
 		defer func() { // also where f ends the test
@@ -73,7 +83,7 @@ func runSim(t *testing.T, n int, change func(*Config), f func(s *sim)) {
 
 func (s *sim) peers() []Peer {
 	var peers []Peer
-	for _, id := range s.ids {
+	for _, id := range s.first {
 		peers = append(peers, Peer{ID: id, Addr: simAddr(id)})
 	}
 	return peers
@@ -84,10 +94,10 @@ func (s *sim) start(id string) *Node {
 	s.t.Helper()
 	m := s.members[id]
 	c := Config{
-		ID: id, InitialCluster: s.peers(), PeerListener: s.net.listen(id), AdvertisePeer: simAddr(id),
+		ID: id, InitialCluster: s.peers(), PeerListener: s.net.listenAt(id, m.at), AdvertisePeer: m.at,
 		Dial:    func(ctx context.Context, address string) (net.Conn, error) { return s.net.dial(ctx, id, address) },
 		Logger:  testLog(s.t),
-		storage: m.disk.storage("sim"),
+		storage: m.disk.storage("sim", s.peers()),
 		// The harder case: a leader that is deposed leaves more behind.
 		inFlight: maxInFlightFar,
 		onApplied: func(index, hash uint64) {
@@ -192,6 +202,19 @@ func (s *sim) leaderAfter(term uint64) *Node {
 		}
 		time.Sleep(time.Millisecond) // virtual
 	}
+}
+
+// in lists the machines whose members are in the cluster, as far as is known.
+func (s *sim) in() []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var ids []string
+	for _, id := range s.ids {
+		if s.members[id].in {
+			ids = append(ids, id)
+		}
+	}
+	return ids
 }
 
 func (s *sim) followers() []*Node {
@@ -380,6 +403,7 @@ func (s *sim) converge() {
 		b := n.store.Stats()
 		require.Equal(s.t, a.Hash, b.Hash)
 		require.Equal(s.t, a.Revision, b.Revision)
+		require.Zero(s.t, n.Stats().HashMismatches, "a false alarm")
 	}
 }
 
@@ -398,14 +422,21 @@ func TestSimWriteAndReadEverywhere(t *testing.T) {
 	})
 }
 
-// The members' state survives whatever the seed's nemesis does, and clients see
-// one linearizable history.
-func TestSimNemesis(t *testing.T) {
-	first, seeds := 0, 8
-	if env := os.Getenv("TRIVET_SIM_SEEDS"); env != "" { // FIRST+COUNT, for `make sim`
+// simSeeds returns the seeds to run: those of the environment, FIRST+COUNT, for
+// `make sim`; else from 0.
+func simSeeds(t *testing.T, count int) (first, seeds int) {
+	seeds = count
+	if env := os.Getenv("TRIVET_SIM_SEEDS"); env != "" {
 		_, err := fmt.Sscanf(env, "%d+%d", &first, &seeds)
 		require.NoError(t, err, "TRIVET_SIM_SEEDS is FIRST+COUNT")
 	}
+	return first, seeds
+}
+
+// The members' state survives whatever the seed's nemesis does, and clients see
+// one linearizable history.
+func TestSimNemesis(t *testing.T) {
+	first, seeds := simSeeds(t, 8)
 	for seed := first; seed < first+seeds; seed++ {
 		t.Run(fmt.Sprint("seed=", seed), func(t *testing.T) {
 			members := 3
@@ -444,7 +475,8 @@ func TestSimNemesis(t *testing.T) {
 
 // nemesis does one bad thing for a while, and ends it.
 func (s *sim) nemesis(rnd *random) {
-	pick := func() string { return s.ids[rnd.Intn(len(s.ids))] }
+	in := s.in()
+	pick := func() string { return in[rnd.Intn(len(in))] }
 	hold := func() { time.Sleep(time.Duration(200+rnd.Intn(2000)) * time.Millisecond) } // virtual
 	switch rnd.Intn(6) {
 	case 0: // a member crashes
@@ -479,10 +511,10 @@ func (s *sim) nemesis(rnd *random) {
 		if rnd.Intn(3) > 0 {
 			return
 		}
-		for _, id := range s.ids {
+		for _, id := range in {
 			s.crash(id)
 		}
-		for _, id := range s.ids {
+		for _, id := range in {
 			s.start(id)
 		}
 	}

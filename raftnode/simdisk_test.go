@@ -27,12 +27,20 @@ type simDisk struct {
 	failing error                // what the next writes answer
 	hang    chan struct{}        // where set, writes wait for it to close
 	writes  int
-	boot    bool // bootstrapped
+	boot    bool // has been used
+	// What member.json and members.json hold.
+	incarnation  string
+	joined       *Joined
+	formed       bool
+	arrived      bool
+	becomesVoter bool
+	met          map[string]metFolder
 }
 
 func newSimDisk() *simDisk {
 	return &simDisk{
-		entries: map[uint64]*raft.Log{}, kv: map[string][]byte{},
+		incarnation: newIncarnation(),
+		entries:     map[uint64]*raft.Log{}, kv: map[string][]byte{},
 		delay: func() time.Duration { return 300 * time.Microsecond },
 	}
 }
@@ -190,13 +198,35 @@ func (s *simSink) Close() error {
 }
 
 // storage hands the disk to a node.
-func (d *simDisk) storage(cluster string) *storage {
+func (d *simDisk) storage(cluster string, peers []Peer) *storage {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return &storage{
+	locked := func(f func()) error {
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		f()
+		return nil
+	}
+	s := &storage{
 		cluster: cluster, log: d, logWhere: "simulated log", stable: d, where: "simulated stable store",
 		snapshots: simSnapshots{d}, fresh: !d.boot,
-		ready: func() error { d.boot = true; return nil },
-		close: func() {},
+		close:       func() {},
+		incarnation: d.incarnation, joinedAt: 1,
+		joins:     d.joined != nil,
+		joined:    func() error { return nil },
+		formed:    d.formed,
+		setFormed: func() error { return locked(func() { d.formed = true }) },
+		waits:     !d.arrived,
+		arrived:   func() error { return locked(func() { d.arrived = true }) },
+		settled:   func() error { return locked(func() { d.becomesVoter = false }) },
+		met:       d.met,
+		setMet:    func(m map[string]metFolder) error { return locked(func() { d.met = m }) },
 	}
+	d.boot = true
+	s.peers = addresses(peers)
+	s.becomesVoter.Store(d.becomesVoter)
+	if d.joined != nil {
+		s.joinedAt, s.peers = d.joined.Index, addresses(d.joined.Members)
+	}
+	return s
 }

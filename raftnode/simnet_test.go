@@ -56,15 +56,18 @@ func simAddr(id string) string { return id + ":1" }
 type simListener struct {
 	net      *simNet
 	id       string
+	address  string
 	accepted chan net.Conn
 	closed   chan struct{}
 	once     sync.Once
 }
 
-func (n *simNet) listen(id string) *simListener {
-	l := &simListener{net: n, id: id, accepted: make(chan net.Conn, 64), closed: make(chan struct{})}
+func (n *simNet) listen(id string) *simListener { return n.listenAt(id, simAddr(id)) }
+
+func (n *simNet) listenAt(id, address string) *simListener {
+	l := &simListener{net: n, id: id, address: address, accepted: make(chan net.Conn, 64), closed: make(chan struct{})}
 	n.mu.Lock()
-	n.listeners[simAddr(id)] = l
+	n.listeners[address] = l
 	n.mu.Unlock()
 	return l
 }
@@ -82,8 +85,8 @@ func (l *simListener) Close() error {
 	l.once.Do(func() {
 		close(l.closed)
 		l.net.mu.Lock()
-		if l.net.listeners[simAddr(l.id)] == l {
-			delete(l.net.listeners, simAddr(l.id))
+		if l.net.listeners[l.address] == l {
+			delete(l.net.listeners, l.address)
 		}
 		l.net.mu.Unlock()
 		l.reset()
@@ -103,7 +106,7 @@ func (l *simListener) reset() {
 	}
 }
 
-func (l *simListener) Addr() net.Addr { return simAddress(simAddr(l.id)) }
+func (l *simListener) Addr() net.Addr { return simAddress(l.address) }
 
 type simAddress string
 
@@ -121,6 +124,9 @@ func (n *simNet) dial(ctx context.Context, from, address string) (net.Conn, erro
 		changed := n.changed
 		l := n.listeners[address]
 		to := address[:len(address)-2]
+		if l != nil {
+			to = l.id
+		}
 		blocked := n.cut[[2]string{from, to}] || n.cut[[2]string{to, from}]
 		rtt := 2 * n.latency()
 		if n.refuse != nil && n.refuse(from, to) {

@@ -9,6 +9,8 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
+	"time"
 
 	"github.com/hashicorp/go-hclog"
 	"github.com/hashicorp/raft"
@@ -28,10 +30,12 @@ type snapshotStore struct {
 	where string
 	// taken is called with the end of each snapshot that is on disk.
 	taken func(index, term uint64)
+	// bytes is the size of the newest one's state; 0 for none.
+	bytes atomic.Int64
 
 	mu     sync.Mutex
-	err    error    // the last failure, for Open's message: raft logs it and drops it
-	opened []uint64 // where the last ones opened end, by their meta.json
+	err    error                // the last failure, for Open's message: raft logs it and drops it
+	opened []*raft.SnapshotMeta // of the last ones opened
 }
 
 // retainSnapshots is how many snapshots stay on disk: the newest is what the
@@ -103,16 +107,22 @@ func (s *snapshotStore) Open(id string) (*raft.SnapshotMeta, io.ReadCloser, erro
 		s.err = err
 		return nil, nil, err
 	}
-	s.opened = append(s.opened[max(0, len(s.opened)-7):], meta.Index)
+	s.opened = append(s.opened[max(0, len(s.opened)-7):], meta)
 	return meta, r, nil
 }
 
-// wasOpened reports whether one of the snapshots opened lately ends at index,
-// by its meta.json. Lately, since one may be restored while another is sent.
-func (s *snapshotStore) wasOpened(index uint64) bool {
+// openedAt returns what the meta.json of a snapshot says that was opened lately
+// and ends at index; nil where none was. Lately, since one may be restored while
+// another is sent.
+func (s *snapshotStore) openedAt(index uint64) *raft.SnapshotMeta {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return slices.Contains(s.opened, index)
+	for _, meta := range slices.Backward(s.opened) {
+		if meta.Index == index {
+			return meta
+		}
+	}
+	return nil
 }
 
 // Create begins a snapshot, taken here or sent by the leader. Once it is whole
@@ -122,18 +132,28 @@ func (s *snapshotStore) Create(version raft.SnapshotVersion, index, term uint64,
 	if err != nil {
 		return nil, err
 	}
-	return &snapshotSink{SnapshotSink: sink, closed: func() { s.taken(index, term) }}, nil
+	return &snapshotSink{SnapshotSink: sink, closed: func(size int64) {
+		s.bytes.Store(size)
+		s.taken(index, term)
+	}}, nil
 }
 
 type snapshotSink struct {
 	raft.SnapshotSink
-	closed func()
+	size   int64
+	closed func(size int64)
+}
+
+func (s *snapshotSink) Write(p []byte) (int, error) {
+	n, err := s.SnapshotSink.Write(p)
+	s.size += int64(n)
+	return n, err
 }
 
 func (s *snapshotSink) Close() error {
 	err := s.SnapshotSink.Close()
 	if err == nil {
-		s.closed()
+		s.closed(s.size)
 	}
 	return err
 }
@@ -218,7 +238,13 @@ func (n *Node) takeSnapshots() {
 		if !due {
 			continue
 		}
-		if err := n.snapshot(); err != nil && n.ctx.Err() == nil {
+		start := time.Now()
+		err := n.snapshot()
+		switch {
+		case err == nil:
+			n.counters.snapshots.took(start)
+		case n.ctx.Err() == nil:
+			n.counters.snapshotFailures.Add(1)
 			n.log.Warn("no snapshot was taken; it is tried again as the log grows", "error", err)
 		}
 		n.snapshots.taken(before)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"sort"
+	"strings"
 	"sync"
 	"time"
 
@@ -54,12 +55,11 @@ func (n *Node) role() string {
 	case raft.Candidate:
 		return "candidate"
 	}
-	for _, s := range n.configuration().Servers {
-		if string(s.ID) == n.cfg.ID && s.Suffrage != raft.Voter {
-			return "replica"
-		}
+	conf := n.configuration()
+	if s, ok := serverOf(conf, n.cfg.ID); ok && s.Suffrage == raft.Voter || n.forming() {
+		return "follower"
 	}
-	return "follower"
+	return "replica"
 }
 
 // Member is one member as the node that was asked sees it.
@@ -93,6 +93,11 @@ func (n *Node) Cluster(ctx context.Context) (ClusterStatus, error) {
 		return ClusterStatus{}, err
 	}
 	servers := n.configuration().Servers
+	if len(servers) == 0 {
+		for id, at := range n.storage.peers { // as far as it was told
+			servers = append(servers, raft.Server{ID: raft.ServerID(id), Address: raft.ServerAddress(at)})
+		}
+	}
 	cs := ClusterStatus{
 		Cluster: n.cluster,
 		Leader:  n.leaderID(),
@@ -143,6 +148,7 @@ func (n *Node) serveMember(*trivetpb.MemberRequest) *trivetpb.MemberReply {
 		LastIndex:    n.raft.LastIndex(),
 		AppliedIndex: s.Index,
 		StateHash:    s.Hash,
+		Leader:       n.leaderID(),
 		Resigned:     n.leaving(),
 	}
 	if err := n.failure(); err != nil {
@@ -195,6 +201,9 @@ func (n *Node) Ready(maxLag uint64) []string {
 	}
 	if n.leaving() {
 		reasons = append(reasons, "the node is stopping")
+	}
+	if absent := n.absent(); len(absent) > 0 {
+		reasons = append(reasons, "the new cluster waits until all its first members have met; not yet here: "+strings.Join(absent, ", "))
 	}
 	if n.leaderID() == "" {
 		reasons = append(reasons, "no leader is known")

@@ -1,9 +1,12 @@
 package raftnode
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
@@ -22,11 +25,34 @@ type storage struct {
 	where     string // of stable
 	snapshots raft.SnapshotStore
 	snapWhere string
-	// fresh is set where the initial configuration is still to be written;
-	// ready is called once it is.
+	// fresh is set where the stores were just made.
 	fresh bool
-	ready func() error
 	close func()
+
+	// Of member.json (datadir.go says what its states mean). incarnation is the
+	// folder's, joinedAt by which entry it was let in, peers who the others were
+	// then.
+	incarnation string
+	joinedAt    uint64
+	peers       map[string]string
+	// joins is set for one that joins, in place of being one of the first; joined
+	// is called once its stores are made.
+	joins  bool
+	joined func() error
+	// formed is set once a first member has met all others; setFormed says so.
+	formed    bool
+	setFormed func() error
+	// waits is set while the member has applied no configuration that has it;
+	// arrived is called when it has.
+	waits   bool
+	arrived func() error
+	// becomesVoter is set until a member that joins votes, where it is to; settled
+	// is called when it does.
+	becomesVoter atomic.Bool
+	settled      func() error
+	// The content of members.json, and what writes it.
+	met    map[string]metFolder
+	setMet func(map[string]metFolder) error
 }
 
 // openStorage opens the data folder, or makes it.
@@ -38,7 +64,34 @@ func openStorage(c *Config, log hclog.Logger) (s *storage, err error) {
 	if err != nil {
 		return nil, err
 	}
-	closers := []func(){dir.close}
+	defer func() {
+		if err != nil {
+			dir.close()
+		}
+	}()
+	id, fresh, err := dir.claim(c)
+	if err != nil {
+		return nil, err
+	}
+	if id.State == stateJoining {
+		if err := id.join(c); err != nil {
+			return nil, err
+		}
+	}
+	if s, err = openStores(dir, c, id, fresh, log); err != nil {
+		return nil, err
+	}
+	closeStores := s.close
+	s.close = func() {
+		closeStores()
+		dir.close()
+	}
+	return s, nil
+}
+
+// openStores opens what is in a data folder, or makes it.
+func openStores(dir *dataDir, c *Config, id *identity, fresh bool, log hclog.Logger) (s *storage, err error) {
+	var closers []func()
 	closeAll := func() {
 		for i := len(closers) - 1; i >= 0; i-- {
 			closers[i]()
@@ -49,23 +102,39 @@ func openStorage(c *Config, log hclog.Logger) (s *storage, err error) {
 			closeAll()
 		}
 	}()
-
-	id, fresh, err := dir.claim(c)
-	if err != nil {
-		return nil, err
-	}
 	if err := os.MkdirAll(dir.file("raft", "wal"), 0o700); err != nil {
 		return nil, err
 	}
+	// member.json is written in Open, and later by the state machine and by the
+	// one that settles the membership.
+	var writing sync.Mutex
+	change := func(f func()) error {
+		writing.Lock()
+		defer writing.Unlock()
+		f()
+		return dir.setIdentity(id)
+	}
 	s = &storage{
-		cluster: id.Cluster,
-		fresh:   fresh,
-		where:   dir.file("raft", "stable.db"),
-		close:   closeAll,
-		ready: func() error {
-			id.State = stateReady
-			return dir.setIdentity(id)
-		},
+		cluster:     id.Cluster,
+		fresh:       fresh,
+		where:       dir.file("raft", "stable.db"),
+		close:       closeAll,
+		incarnation: id.Incarnation,
+		joinedAt:    id.JoinedAt,
+		peers:       id.Peers,
+
+		joins:     id.State == stateJoining || id.State == stateJoined,
+		joined:    func() error { return change(func() { id.State = stateJoined }) },
+		formed:    id.State != stateNew,
+		setFormed: func() error { return change(func() { id.State = stateFormed }) },
+		waits:     id.State != stateReady,
+		arrived:   func() error { return change(func() { id.State = stateReady }) },
+		settled:   func() error { return change(func() { id.BecomesVoter = false }) },
+		setMet:    dir.setMet,
+	}
+	s.becomesVoter.Store(id.BecomesVoter)
+	if s.met, err = dir.readMet(); err != nil {
+		return nil, err
 	}
 
 	stable, err := openBolt(s.where, fresh)
@@ -107,6 +176,22 @@ func openStorage(c *Config, log hclog.Logger) (s *storage, err error) {
 		return nil, err
 	}
 	return s, nil
+}
+
+// join has the cluster let the member in.
+func (id *identity) join(c *Config) error {
+	if !isAddress(c.AdvertisePeer) {
+		return fmt.Errorf("joining a cluster takes an address under which the other members reach this one, not %q", c.AdvertisePeer)
+	}
+	joined, err := c.Join(JoinRequest{ID: c.ID, Peer: c.AdvertisePeer, Incarnation: id.Incarnation})
+	if err != nil {
+		return err
+	}
+	if joined.Cluster == "" || joined.Index == 0 || len(joined.Members) == 0 {
+		return errors.New("the cluster to join does not say who it is")
+	}
+	id.Cluster, id.JoinedAt, id.Peers = joined.Cluster, joined.Index, addresses(joined.Members)
+	return nil
 }
 
 // openWAL opens the log in dir; its own bolt file may be damaged.

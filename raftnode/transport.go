@@ -23,6 +23,8 @@ import (
 //   - A message commits nothing that lies beyond it (boundCommit).
 //   - A message that goes on right behind the newest snapshot is compared with
 //     that (matchSnapshot).
+//   - A request for a vote is judged by its log alone, not by whether this member
+//     knows the candidate as a voter (anyCandidate).
 //   - The node can put a message of its own in front of raft (inject): one that
 //     the leader could have sent.
 type transport struct {
@@ -36,8 +38,10 @@ type transport struct {
 	snapshotEnd func() (index, term uint64)
 
 	// leads returns the term that raft leads, 0 for none; set with state.
-	leads    atomic.Pointer[func() uint64]
-	portStop <-chan struct{} // closed when the peer port is
+	leads atomic.Pointer[func() uint64]
+	// configuration returns the newest stored one; set once raft exists.
+	configuration atomic.Pointer[func() raft.Configuration]
+	portStop      <-chan struct{} // closed when the peer port is
 
 	out  chan raft.RPC
 	once sync.Once
@@ -95,6 +99,39 @@ func (t *transport) matchSnapshot(req *raft.AppendEntriesRequest) {
 	}
 }
 
+// anyCandidate lets raft judge a candidate that it does not know as a voter.
+// raft refuses it its vote, and that can leave a cluster without a leader for
+// good: members 1 to 3, of which 3 is away while 4 is added (or promoted) and 1
+// dies. 2 and 4 need the vote of 3, which has not heard of 4; and where 4 has an
+// entry that 2 lacks, 2 cannot win. A server processes requests without
+// consulting its configuration (Raft dissertation §4.1). Whoever is here has shown
+// in the handshake that it is a member, by a newer configuration if not by this
+// member's own (membership.go), and stands for election by that one.
+//
+// raft takes the id for nothing but to look it up: a vote is kept under the
+// address, which stays. A vote without an id is not looked up; a pre-vote is, so
+// that it gets the id of somebody who votes.
+func (t *transport) anyCandidate(rpc raft.RPC) {
+	configuration := t.configuration.Load()
+	if configuration == nil || mutant.On("known-candidates") {
+		return
+	}
+	switch req := rpc.Command.(type) {
+	case *raft.RequestVoteRequest:
+		if s, ok := serverOf((*configuration)(), string(req.ID)); !ok || s.Suffrage != raft.Voter {
+			req.ID = nil
+		}
+	case *raft.RequestPreVoteRequest:
+		conf := (*configuration)()
+		if s, ok := serverOf(conf, string(req.ID)); ok && s.Suffrage == raft.Voter {
+			return
+		}
+		if ids := voters(conf); len(ids) > 0 {
+			req.ID = []byte(ids[0])
+		}
+	}
+}
+
 // pump hands raft what arrives.
 func (t *transport) pump() {
 	defer close(t.done)
@@ -110,6 +147,7 @@ func (t *transport) pump() {
 					continue
 				}
 			}
+			t.anyCandidate(rpc)
 			select {
 			case t.out <- rpc:
 			case <-t.stop:
@@ -194,8 +232,9 @@ func (t *transport) inject(command any, reply chan raft.RPCResponse) bool {
 
 // Outgoing requests are addressed by id.
 
-// AppendEntries sends again by itself while it fails and this node still leads
-// the term. raft would count the failures, and after some sleep up to ten seconds
+// AppendEntries sends again by itself while it fails, this node still leads the
+// term and the other is a member: raft stops what replicates to a removed one
+// between two calls of this. raft would count the failures, and after some sleep up to ten seconds
 // before it tries again, however long the follower has been back. Heartbeats
 // come from another goroutine of raft, with a bound of its own.
 func (t *transport) AppendEntries(id raft.ServerID, _ raft.ServerAddress, req *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) error {
@@ -205,6 +244,9 @@ func (t *transport) AppendEntries(id raft.ServerID, _ raft.ServerAddress, req *r
 		err := t.NetworkTransport.AppendEntries(id, raft.ServerAddress(id), req, resp)
 		leads := t.leads.Load()
 		if err == nil || heartbeat || leads == nil || (*leads)() != req.Term || mutant.On("raft-backoff") {
+			return err
+		}
+		if configuration := t.configuration.Load(); configuration != nil && !hasServer((*configuration)(), string(id)) {
 			return err
 		}
 		select {

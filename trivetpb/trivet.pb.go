@@ -326,6 +326,121 @@ func (Compare_Relation) EnumDescriptor() ([]byte, []int) {
 	return file_trivet_proto_rawDescGZIP(), []int{10, 1}
 }
 
+type HelloReply_Code int32
+
+const (
+	HelloReply_NONE HelloReply_Code = 0
+	// The newest configuration that the answering member knows to be committed
+	// (config_index) does not have the caller.
+	HelloReply_NOT_A_MEMBER HelloReply_Code = 1
+	// The caller's id was last seen with another data folder.
+	HelloReply_OTHER_FOLDER HelloReply_Code = 2
+)
+
+// Enum value maps for HelloReply_Code.
+var (
+	HelloReply_Code_name = map[int32]string{
+		0: "NONE",
+		1: "NOT_A_MEMBER",
+		2: "OTHER_FOLDER",
+	}
+	HelloReply_Code_value = map[string]int32{
+		"NONE":         0,
+		"NOT_A_MEMBER": 1,
+		"OTHER_FOLDER": 2,
+	}
+)
+
+func (x HelloReply_Code) Enum() *HelloReply_Code {
+	p := new(HelloReply_Code)
+	*p = x
+	return p
+}
+
+func (x HelloReply_Code) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (HelloReply_Code) Descriptor() protoreflect.EnumDescriptor {
+	return file_trivet_proto_enumTypes[4].Descriptor()
+}
+
+func (HelloReply_Code) Type() protoreflect.EnumType {
+	return &file_trivet_proto_enumTypes[4]
+}
+
+func (x HelloReply_Code) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use HelloReply_Code.Descriptor instead.
+func (HelloReply_Code) EnumDescriptor() ([]byte, []int) {
+	return file_trivet_proto_rawDescGZIP(), []int{57, 0}
+}
+
+type MembershipRequest_Change int32
+
+const (
+	MembershipRequest_UNSPECIFIED MembershipRequest_Change = 0
+	MembershipRequest_ADD         MembershipRequest_Change = 1
+	MembershipRequest_REMOVE      MembershipRequest_Change = 2
+	MembershipRequest_PROMOTE     MembershipRequest_Change = 3
+	MembershipRequest_DEMOTE      MembershipRequest_Change = 4
+	// MOVE gives a member another address.
+	MembershipRequest_MOVE MembershipRequest_Change = 5
+	// TRANSFER gives leadership to id; empty: to whoever is the most fit.
+	MembershipRequest_TRANSFER MembershipRequest_Change = 6
+)
+
+// Enum value maps for MembershipRequest_Change.
+var (
+	MembershipRequest_Change_name = map[int32]string{
+		0: "UNSPECIFIED",
+		1: "ADD",
+		2: "REMOVE",
+		3: "PROMOTE",
+		4: "DEMOTE",
+		5: "MOVE",
+		6: "TRANSFER",
+	}
+	MembershipRequest_Change_value = map[string]int32{
+		"UNSPECIFIED": 0,
+		"ADD":         1,
+		"REMOVE":      2,
+		"PROMOTE":     3,
+		"DEMOTE":      4,
+		"MOVE":        5,
+		"TRANSFER":    6,
+	}
+)
+
+func (x MembershipRequest_Change) Enum() *MembershipRequest_Change {
+	p := new(MembershipRequest_Change)
+	*p = x
+	return p
+}
+
+func (x MembershipRequest_Change) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (MembershipRequest_Change) Descriptor() protoreflect.EnumDescriptor {
+	return file_trivet_proto_enumTypes[5].Descriptor()
+}
+
+func (MembershipRequest_Change) Type() protoreflect.EnumType {
+	return &file_trivet_proto_enumTypes[5]
+}
+
+func (x MembershipRequest_Change) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use MembershipRequest_Change.Descriptor instead.
+func (MembershipRequest_Change) EnumDescriptor() ([]byte, []int) {
+	return file_trivet_proto_rawDescGZIP(), []int{74, 0}
+}
+
 // Item is a key as it stands at some revision. The words are etcd's.
 type Item struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -4472,7 +4587,20 @@ type Hello struct {
 	ClusterId string                 `protobuf:"bytes,2,opt,name=cluster_id,json=clusterId,proto3" json:"cluster_id,omitempty"`
 	From      string                 `protobuf:"bytes,3,opt,name=from,proto3" json:"from,omitempty"`
 	// to is the id that the caller expects to reach.
-	To            string `protobuf:"bytes,4,opt,name=to,proto3" json:"to,omitempty"`
+	To string `protobuf:"bytes,4,opt,name=to,proto3" json:"to,omitempty"`
+	// incarnation names the caller's data folder, drawn at random when that was
+	// made; empty for one of a version that had none.
+	Incarnation string `protobuf:"bytes,20,opt,name=incarnation,proto3" json:"incarnation,omitempty"`
+	// joined_at is the log entry by which that folder was let in: 1 for the first
+	// members of a cluster.
+	JoinedAt uint64 `protobuf:"varint,21,opt,name=joined_at,json=joinedAt,proto3" json:"joined_at,omitempty"`
+	// config_index is the newest configuration known to the caller that has it.
+	ConfigIndex uint64 `protobuf:"varint,22,opt,name=config_index,json=configIndex,proto3" json:"config_index,omitempty"`
+	// address is where the caller's peer port is now.
+	Address string `protobuf:"bytes,23,opt,name=address,proto3" json:"address,omitempty"`
+	// forming: the caller is one of the first members of a new cluster, and has not
+	// met all others yet.
+	Forming       bool `protobuf:"varint,24,opt,name=forming,proto3" json:"forming,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -4535,10 +4663,56 @@ func (x *Hello) GetTo() string {
 	return ""
 }
 
+func (x *Hello) GetIncarnation() string {
+	if x != nil {
+		return x.Incarnation
+	}
+	return ""
+}
+
+func (x *Hello) GetJoinedAt() uint64 {
+	if x != nil {
+		return x.JoinedAt
+	}
+	return 0
+}
+
+func (x *Hello) GetConfigIndex() uint64 {
+	if x != nil {
+		return x.ConfigIndex
+	}
+	return 0
+}
+
+func (x *Hello) GetAddress() string {
+	if x != nil {
+		return x.Address
+	}
+	return ""
+}
+
+func (x *Hello) GetForming() bool {
+	if x != nil {
+		return x.Forming
+	}
+	return false
+}
+
 type HelloReply struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// refused is empty where the caller is welcome, else the reason.
-	Refused       string `protobuf:"bytes,1,opt,name=refused,proto3" json:"refused,omitempty"`
+	Refused string `protobuf:"bytes,1,opt,name=refused,proto3" json:"refused,omitempty"`
+	// code says what a caller has to know of a refusal.
+	Code        HelloReply_Code `protobuf:"varint,20,opt,name=code,proto3,enum=trivet.v1.HelloReply_Code" json:"code,omitempty"`
+	ConfigIndex uint64          `protobuf:"varint,21,opt,name=config_index,json=configIndex,proto3" json:"config_index,omitempty"`
+	// incarnation and joined_at are the answering member's own.
+	Incarnation string `protobuf:"bytes,22,opt,name=incarnation,proto3" json:"incarnation,omitempty"`
+	JoinedAt    uint64 `protobuf:"varint,23,opt,name=joined_at,json=joinedAt,proto3" json:"joined_at,omitempty"`
+	// forming: the answering member is one of the first of a new cluster, and has
+	// not met all others yet.
+	Forming bool `protobuf:"varint,24,opt,name=forming,proto3" json:"forming,omitempty"`
+	// knew: it had met the caller with this very data folder before.
+	Knew          bool `protobuf:"varint,25,opt,name=knew,proto3" json:"knew,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -4580,6 +4754,48 @@ func (x *HelloReply) GetRefused() string {
 	return ""
 }
 
+func (x *HelloReply) GetCode() HelloReply_Code {
+	if x != nil {
+		return x.Code
+	}
+	return HelloReply_NONE
+}
+
+func (x *HelloReply) GetConfigIndex() uint64 {
+	if x != nil {
+		return x.ConfigIndex
+	}
+	return 0
+}
+
+func (x *HelloReply) GetIncarnation() string {
+	if x != nil {
+		return x.Incarnation
+	}
+	return ""
+}
+
+func (x *HelloReply) GetJoinedAt() uint64 {
+	if x != nil {
+		return x.JoinedAt
+	}
+	return 0
+}
+
+func (x *HelloReply) GetForming() bool {
+	if x != nil {
+		return x.Forming
+	}
+	return false
+}
+
+func (x *HelloReply) GetKnew() bool {
+	if x != nil {
+		return x.Knew
+	}
+	return false
+}
+
 // PeerRequest is a request between members on a PEER stream; replies carry the
 // id of their request and come in any order.
 type PeerRequest struct {
@@ -4593,6 +4809,8 @@ type PeerRequest struct {
 	//	*PeerRequest_Promote
 	//	*PeerRequest_Member
 	//	*PeerRequest_LeaderDead
+	//	*PeerRequest_Hash
+	//	*PeerRequest_Membership
 	Request       isPeerRequest_Request `protobuf_oneof:"request"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -4696,6 +4914,24 @@ func (x *PeerRequest) GetLeaderDead() *LeaderDeadRequest {
 	return nil
 }
 
+func (x *PeerRequest) GetHash() *HashRequest {
+	if x != nil {
+		if x, ok := x.Request.(*PeerRequest_Hash); ok {
+			return x.Hash
+		}
+	}
+	return nil
+}
+
+func (x *PeerRequest) GetMembership() *MembershipRequest {
+	if x != nil {
+		if x, ok := x.Request.(*PeerRequest_Membership); ok {
+			return x.Membership
+		}
+	}
+	return nil
+}
+
 type isPeerRequest_Request interface {
 	isPeerRequest_Request()
 }
@@ -4724,6 +4960,14 @@ type PeerRequest_LeaderDead struct {
 	LeaderDead *LeaderDeadRequest `protobuf:"bytes,10,opt,name=leader_dead,json=leaderDead,proto3,oneof"`
 }
 
+type PeerRequest_Hash struct {
+	Hash *HashRequest `protobuf:"bytes,30,opt,name=hash,proto3,oneof"`
+}
+
+type PeerRequest_Membership struct {
+	Membership *MembershipRequest `protobuf:"bytes,20,opt,name=membership,proto3,oneof"`
+}
+
 func (*PeerRequest_Forward) isPeerRequest_Request() {}
 
 func (*PeerRequest_ReadIndex) isPeerRequest_Request() {}
@@ -4736,6 +4980,10 @@ func (*PeerRequest_Member) isPeerRequest_Request() {}
 
 func (*PeerRequest_LeaderDead) isPeerRequest_Request() {}
 
+func (*PeerRequest_Hash) isPeerRequest_Request() {}
+
+func (*PeerRequest_Membership) isPeerRequest_Request() {}
+
 type PeerReply struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Id    uint64                 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
@@ -4747,6 +4995,8 @@ type PeerReply struct {
 	//	*PeerReply_Promote
 	//	*PeerReply_Member
 	//	*PeerReply_LeaderDead
+	//	*PeerReply_Hash
+	//	*PeerReply_Membership
 	Reply         isPeerReply_Reply `protobuf_oneof:"reply"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -4850,6 +5100,24 @@ func (x *PeerReply) GetLeaderDead() *LeaderDeadReply {
 	return nil
 }
 
+func (x *PeerReply) GetHash() *HashReply {
+	if x != nil {
+		if x, ok := x.Reply.(*PeerReply_Hash); ok {
+			return x.Hash
+		}
+	}
+	return nil
+}
+
+func (x *PeerReply) GetMembership() *MembershipReply {
+	if x != nil {
+		if x, ok := x.Reply.(*PeerReply_Membership); ok {
+			return x.Membership
+		}
+	}
+	return nil
+}
+
 type isPeerReply_Reply interface {
 	isPeerReply_Reply()
 }
@@ -4878,6 +5146,14 @@ type PeerReply_LeaderDead struct {
 	LeaderDead *LeaderDeadReply `protobuf:"bytes,10,opt,name=leader_dead,json=leaderDead,proto3,oneof"`
 }
 
+type PeerReply_Hash struct {
+	Hash *HashReply `protobuf:"bytes,30,opt,name=hash,proto3,oneof"`
+}
+
+type PeerReply_Membership struct {
+	Membership *MembershipReply `protobuf:"bytes,20,opt,name=membership,proto3,oneof"`
+}
+
 func (*PeerReply_Forward) isPeerReply_Reply() {}
 
 func (*PeerReply_ReadIndex) isPeerReply_Reply() {}
@@ -4889,6 +5165,10 @@ func (*PeerReply_Promote) isPeerReply_Reply() {}
 func (*PeerReply_Member) isPeerReply_Reply() {}
 
 func (*PeerReply_LeaderDead) isPeerReply_Reply() {}
+
+func (*PeerReply_Hash) isPeerReply_Reply() {}
+
+func (*PeerReply_Membership) isPeerReply_Reply() {}
 
 // ForwardRequest carries what a follower was asked to write.
 type ForwardRequest struct {
@@ -5478,6 +5758,8 @@ type MemberReply struct {
 	StateHash    uint64                 `protobuf:"varint,6,opt,name=state_hash,json=stateHash,proto3" json:"state_hash,omitempty"`
 	// failed is why the member took itself out of service; empty where it has not.
 	Failed string `protobuf:"bytes,7,opt,name=failed,proto3" json:"failed,omitempty"`
+	// leader is whom the member takes for the leader; empty where it knows none.
+	Leader string `protobuf:"bytes,20,opt,name=leader,proto3" json:"leader,omitempty"`
 	// resigned: the member is about to stop, and takes no leadership.
 	Resigned      bool `protobuf:"varint,10,opt,name=resigned,proto3" json:"resigned,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -5563,9 +5845,383 @@ func (x *MemberReply) GetFailed() string {
 	return ""
 }
 
+func (x *MemberReply) GetLeader() string {
+	if x != nil {
+		return x.Leader
+	}
+	return ""
+}
+
 func (x *MemberReply) GetResigned() bool {
 	if x != nil {
 		return x.Resigned
+	}
+	return false
+}
+
+// HashRequest asks a member for the hash that its state had once it had applied
+// the log up to index.
+type HashRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Index uint64                 `protobuf:"varint,1,opt,name=index,proto3" json:"index,omitempty"`
+	// hash is what the asking member's was there, and applied_index how far it is;
+	// both 0 where it only asks.
+	Hash          uint64 `protobuf:"varint,2,opt,name=hash,proto3" json:"hash,omitempty"`
+	AppliedIndex  uint64 `protobuf:"varint,3,opt,name=applied_index,json=appliedIndex,proto3" json:"applied_index,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HashRequest) Reset() {
+	*x = HashRequest{}
+	mi := &file_trivet_proto_msgTypes[72]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HashRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HashRequest) ProtoMessage() {}
+
+func (x *HashRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_trivet_proto_msgTypes[72]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HashRequest.ProtoReflect.Descriptor instead.
+func (*HashRequest) Descriptor() ([]byte, []int) {
+	return file_trivet_proto_rawDescGZIP(), []int{72}
+}
+
+func (x *HashRequest) GetIndex() uint64 {
+	if x != nil {
+		return x.Index
+	}
+	return 0
+}
+
+func (x *HashRequest) GetHash() uint64 {
+	if x != nil {
+		return x.Hash
+	}
+	return 0
+}
+
+func (x *HashRequest) GetAppliedIndex() uint64 {
+	if x != nil {
+		return x.AppliedIndex
+	}
+	return 0
+}
+
+type HashReply struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// known is unset where the member has not got there, or no longer knows.
+	Known         bool   `protobuf:"varint,1,opt,name=known,proto3" json:"known,omitempty"`
+	Hash          uint64 `protobuf:"varint,2,opt,name=hash,proto3" json:"hash,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HashReply) Reset() {
+	*x = HashReply{}
+	mi := &file_trivet_proto_msgTypes[73]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HashReply) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HashReply) ProtoMessage() {}
+
+func (x *HashReply) ProtoReflect() protoreflect.Message {
+	mi := &file_trivet_proto_msgTypes[73]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HashReply.ProtoReflect.Descriptor instead.
+func (*HashReply) Descriptor() ([]byte, []int) {
+	return file_trivet_proto_rawDescGZIP(), []int{73}
+}
+
+func (x *HashReply) GetKnown() bool {
+	if x != nil {
+		return x.Known
+	}
+	return false
+}
+
+func (x *HashReply) GetHash() uint64 {
+	if x != nil {
+		return x.Hash
+	}
+	return 0
+}
+
+// MembershipRequest asks the leader to change the cluster's configuration.
+type MembershipRequest struct {
+	state  protoimpl.MessageState   `protogen:"open.v1"`
+	Change MembershipRequest_Change `protobuf:"varint,1,opt,name=change,proto3,enum=trivet.v1.MembershipRequest_Change" json:"change,omitempty"`
+	Id     string                   `protobuf:"bytes,2,opt,name=id,proto3" json:"id,omitempty"`
+	// peer goes with ADD and MOVE: the address of the member's peer port.
+	Peer string `protobuf:"bytes,3,opt,name=peer,proto3" json:"peer,omitempty"`
+	// voter goes with ADD: the member is to vote once it has caught up.
+	Voter bool `protobuf:"varint,4,opt,name=voter,proto3" json:"voter,omitempty"`
+	// incarnation goes with ADD where the member itself asks: its data folder's.
+	Incarnation string `protobuf:"bytes,5,opt,name=incarnation,proto3" json:"incarnation,omitempty"`
+	// timeout_ms is how long the answer may take.
+	TimeoutMs uint64 `protobuf:"varint,6,opt,name=timeout_ms,json=timeoutMs,proto3" json:"timeout_ms,omitempty"`
+	// pass_on lets a member that does not lead pass the request on to the leader,
+	// once.
+	PassOn        bool `protobuf:"varint,7,opt,name=pass_on,json=passOn,proto3" json:"pass_on,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *MembershipRequest) Reset() {
+	*x = MembershipRequest{}
+	mi := &file_trivet_proto_msgTypes[74]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *MembershipRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*MembershipRequest) ProtoMessage() {}
+
+func (x *MembershipRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_trivet_proto_msgTypes[74]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use MembershipRequest.ProtoReflect.Descriptor instead.
+func (*MembershipRequest) Descriptor() ([]byte, []int) {
+	return file_trivet_proto_rawDescGZIP(), []int{74}
+}
+
+func (x *MembershipRequest) GetChange() MembershipRequest_Change {
+	if x != nil {
+		return x.Change
+	}
+	return MembershipRequest_UNSPECIFIED
+}
+
+func (x *MembershipRequest) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *MembershipRequest) GetPeer() string {
+	if x != nil {
+		return x.Peer
+	}
+	return ""
+}
+
+func (x *MembershipRequest) GetVoter() bool {
+	if x != nil {
+		return x.Voter
+	}
+	return false
+}
+
+func (x *MembershipRequest) GetIncarnation() string {
+	if x != nil {
+		return x.Incarnation
+	}
+	return ""
+}
+
+func (x *MembershipRequest) GetTimeoutMs() uint64 {
+	if x != nil {
+		return x.TimeoutMs
+	}
+	return 0
+}
+
+func (x *MembershipRequest) GetPassOn() bool {
+	if x != nil {
+		return x.PassOn
+	}
+	return false
+}
+
+type MembershipReply struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// problem says why the configuration was not changed. NO_LEADER and DRAINING:
+	// look for the leader again.
+	Problem *Problem `protobuf:"bytes,1,opt,name=problem,proto3" json:"problem,omitempty"`
+	// index is the configuration that holds now.
+	Index uint64 `protobuf:"varint,2,opt,name=index,proto3" json:"index,omitempty"`
+	// changed is unset where it was so before.
+	Changed bool `protobuf:"varint,3,opt,name=changed,proto3" json:"changed,omitempty"`
+	// catching_up: the member was added but does not vote yet.
+	CatchingUp bool                `protobuf:"varint,4,opt,name=catching_up,json=catchingUp,proto3" json:"catching_up,omitempty"`
+	Members    []*ConfiguredMember `protobuf:"bytes,5,rep,name=members,proto3" json:"members,omitempty"`
+	// leader goes with TRANSFER: who leads now, as far as is known.
+	Leader        string `protobuf:"bytes,6,opt,name=leader,proto3" json:"leader,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *MembershipReply) Reset() {
+	*x = MembershipReply{}
+	mi := &file_trivet_proto_msgTypes[75]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *MembershipReply) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*MembershipReply) ProtoMessage() {}
+
+func (x *MembershipReply) ProtoReflect() protoreflect.Message {
+	mi := &file_trivet_proto_msgTypes[75]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use MembershipReply.ProtoReflect.Descriptor instead.
+func (*MembershipReply) Descriptor() ([]byte, []int) {
+	return file_trivet_proto_rawDescGZIP(), []int{75}
+}
+
+func (x *MembershipReply) GetProblem() *Problem {
+	if x != nil {
+		return x.Problem
+	}
+	return nil
+}
+
+func (x *MembershipReply) GetIndex() uint64 {
+	if x != nil {
+		return x.Index
+	}
+	return 0
+}
+
+func (x *MembershipReply) GetChanged() bool {
+	if x != nil {
+		return x.Changed
+	}
+	return false
+}
+
+func (x *MembershipReply) GetCatchingUp() bool {
+	if x != nil {
+		return x.CatchingUp
+	}
+	return false
+}
+
+func (x *MembershipReply) GetMembers() []*ConfiguredMember {
+	if x != nil {
+		return x.Members
+	}
+	return nil
+}
+
+func (x *MembershipReply) GetLeader() string {
+	if x != nil {
+		return x.Leader
+	}
+	return ""
+}
+
+// ConfiguredMember is a member as the configuration has it.
+type ConfiguredMember struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	Peer          string                 `protobuf:"bytes,2,opt,name=peer,proto3" json:"peer,omitempty"`
+	Voter         bool                   `protobuf:"varint,3,opt,name=voter,proto3" json:"voter,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ConfiguredMember) Reset() {
+	*x = ConfiguredMember{}
+	mi := &file_trivet_proto_msgTypes[76]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ConfiguredMember) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ConfiguredMember) ProtoMessage() {}
+
+func (x *ConfiguredMember) ProtoReflect() protoreflect.Message {
+	mi := &file_trivet_proto_msgTypes[76]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ConfiguredMember.ProtoReflect.Descriptor instead.
+func (*ConfiguredMember) Descriptor() ([]byte, []int) {
+	return file_trivet_proto_rawDescGZIP(), []int{76}
+}
+
+func (x *ConfiguredMember) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *ConfiguredMember) GetPeer() string {
+	if x != nil {
+		return x.Peer
+	}
+	return ""
+}
+
+func (x *ConfiguredMember) GetVoter() bool {
+	if x != nil {
+		return x.Voter
 	}
 	return false
 }
@@ -5875,16 +6531,31 @@ const file_trivet_proto_rawDesc = "" +
 	"\vdeadline_ms\x18\x04 \x01(\x04R\n" +
 	"deadlineMs\"*\n" +
 	"\x0eSnapshotFooter\x12\x18\n" +
-	"\arecords\x18\x01 \x01(\x04R\arecords\"f\n" +
+	"\arecords\x18\x01 \x01(\x04R\arecords\"\xfc\x01\n" +
 	"\x05Hello\x12\x1a\n" +
 	"\bprotocol\x18\x01 \x01(\rR\bprotocol\x12\x1d\n" +
 	"\n" +
 	"cluster_id\x18\x02 \x01(\tR\tclusterId\x12\x12\n" +
 	"\x04from\x18\x03 \x01(\tR\x04from\x12\x0e\n" +
-	"\x02to\x18\x04 \x01(\tR\x02to\"&\n" +
+	"\x02to\x18\x04 \x01(\tR\x02to\x12 \n" +
+	"\vincarnation\x18\x14 \x01(\tR\vincarnation\x12\x1b\n" +
+	"\tjoined_at\x18\x15 \x01(\x04R\bjoinedAt\x12!\n" +
+	"\fconfig_index\x18\x16 \x01(\x04R\vconfigIndex\x12\x18\n" +
+	"\aaddress\x18\x17 \x01(\tR\aaddress\x12\x18\n" +
+	"\aforming\x18\x18 \x01(\bR\aforming\"\x9c\x02\n" +
 	"\n" +
 	"HelloReply\x12\x18\n" +
-	"\arefused\x18\x01 \x01(\tR\arefused\"\x80\x03\n" +
+	"\arefused\x18\x01 \x01(\tR\arefused\x12.\n" +
+	"\x04code\x18\x14 \x01(\x0e2\x1a.trivet.v1.HelloReply.CodeR\x04code\x12!\n" +
+	"\fconfig_index\x18\x15 \x01(\x04R\vconfigIndex\x12 \n" +
+	"\vincarnation\x18\x16 \x01(\tR\vincarnation\x12\x1b\n" +
+	"\tjoined_at\x18\x17 \x01(\x04R\bjoinedAt\x12\x18\n" +
+	"\aforming\x18\x18 \x01(\bR\aforming\x12\x12\n" +
+	"\x04knew\x18\x19 \x01(\bR\x04knew\"4\n" +
+	"\x04Code\x12\b\n" +
+	"\x04NONE\x10\x00\x12\x10\n" +
+	"\fNOT_A_MEMBER\x10\x01\x12\x10\n" +
+	"\fOTHER_FOLDER\x10\x02\"\xee\x03\n" +
 	"\vPeerRequest\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x125\n" +
 	"\aforward\x18\x02 \x01(\v2\x19.trivet.v1.ForwardRequestH\x00R\aforward\x12<\n" +
@@ -5895,8 +6566,12 @@ const file_trivet_proto_rawDesc = "" +
 	"\x06member\x18\x06 \x01(\v2\x18.trivet.v1.MemberRequestH\x00R\x06member\x12?\n" +
 	"\vleader_dead\x18\n" +
 	" \x01(\v2\x1c.trivet.v1.LeaderDeadRequestH\x00R\n" +
-	"leaderDeadB\t\n" +
-	"\arequest\"\xf0\x02\n" +
+	"leaderDead\x12,\n" +
+	"\x04hash\x18\x1e \x01(\v2\x16.trivet.v1.HashRequestH\x00R\x04hash\x12>\n" +
+	"\n" +
+	"membership\x18\x14 \x01(\v2\x1c.trivet.v1.MembershipRequestH\x00R\n" +
+	"membershipB\t\n" +
+	"\arequest\"\xda\x03\n" +
 	"\tPeerReply\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x123\n" +
 	"\aforward\x18\x02 \x01(\v2\x17.trivet.v1.ForwardReplyH\x00R\aforward\x12:\n" +
@@ -5907,7 +6582,11 @@ const file_trivet_proto_rawDesc = "" +
 	"\x06member\x18\x06 \x01(\v2\x16.trivet.v1.MemberReplyH\x00R\x06member\x12=\n" +
 	"\vleader_dead\x18\n" +
 	" \x01(\v2\x1a.trivet.v1.LeaderDeadReplyH\x00R\n" +
-	"leaderDeadB\a\n" +
+	"leaderDead\x12*\n" +
+	"\x04hash\x18\x1e \x01(\v2\x14.trivet.v1.HashReplyH\x00R\x04hash\x12<\n" +
+	"\n" +
+	"membership\x18\x14 \x01(\v2\x1a.trivet.v1.MembershipReplyH\x00R\n" +
+	"membershipB\a\n" +
 	"\x05reply\",\n" +
 	"\x0eForwardRequest\x12\x1a\n" +
 	"\bcommands\x18\x01 \x03(\fR\bcommands\"i\n" +
@@ -5942,7 +6621,7 @@ const file_trivet_proto_rawDesc = "" +
 	"\tlast_term\x18\x02 \x01(\x04R\blastTerm\x12\x1d\n" +
 	"\n" +
 	"last_index\x18\x03 \x01(\x04R\tlastIndex\"\x0f\n" +
-	"\rMemberRequest\"\xe4\x01\n" +
+	"\rMemberRequest\"\xfc\x01\n" +
 	"\vMemberReply\x12\x10\n" +
 	"\x03api\x18\x01 \x01(\tR\x03api\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\tR\aversion\x12\x12\n" +
@@ -5952,9 +6631,48 @@ const file_trivet_proto_rawDesc = "" +
 	"\rapplied_index\x18\x05 \x01(\x04R\fappliedIndex\x12\x1d\n" +
 	"\n" +
 	"state_hash\x18\x06 \x01(\x04R\tstateHash\x12\x16\n" +
-	"\x06failed\x18\a \x01(\tR\x06failed\x12\x1a\n" +
+	"\x06failed\x18\a \x01(\tR\x06failed\x12\x16\n" +
+	"\x06leader\x18\x14 \x01(\tR\x06leader\x12\x1a\n" +
 	"\bresigned\x18\n" +
-	" \x01(\bR\bresigned*\xa8\x04\n" +
+	" \x01(\bR\bresigned\"\\\n" +
+	"\vHashRequest\x12\x14\n" +
+	"\x05index\x18\x01 \x01(\x04R\x05index\x12\x12\n" +
+	"\x04hash\x18\x02 \x01(\x04R\x04hash\x12#\n" +
+	"\rapplied_index\x18\x03 \x01(\x04R\fappliedIndex\"5\n" +
+	"\tHashReply\x12\x14\n" +
+	"\x05known\x18\x01 \x01(\bR\x05known\x12\x12\n" +
+	"\x04hash\x18\x02 \x01(\x04R\x04hash\"\xc5\x02\n" +
+	"\x11MembershipRequest\x12;\n" +
+	"\x06change\x18\x01 \x01(\x0e2#.trivet.v1.MembershipRequest.ChangeR\x06change\x12\x0e\n" +
+	"\x02id\x18\x02 \x01(\tR\x02id\x12\x12\n" +
+	"\x04peer\x18\x03 \x01(\tR\x04peer\x12\x14\n" +
+	"\x05voter\x18\x04 \x01(\bR\x05voter\x12 \n" +
+	"\vincarnation\x18\x05 \x01(\tR\vincarnation\x12\x1d\n" +
+	"\n" +
+	"timeout_ms\x18\x06 \x01(\x04R\ttimeoutMs\x12\x17\n" +
+	"\apass_on\x18\a \x01(\bR\x06passOn\"_\n" +
+	"\x06Change\x12\x0f\n" +
+	"\vUNSPECIFIED\x10\x00\x12\a\n" +
+	"\x03ADD\x10\x01\x12\n" +
+	"\n" +
+	"\x06REMOVE\x10\x02\x12\v\n" +
+	"\aPROMOTE\x10\x03\x12\n" +
+	"\n" +
+	"\x06DEMOTE\x10\x04\x12\b\n" +
+	"\x04MOVE\x10\x05\x12\f\n" +
+	"\bTRANSFER\x10\x06\"\xdf\x01\n" +
+	"\x0fMembershipReply\x12,\n" +
+	"\aproblem\x18\x01 \x01(\v2\x12.trivet.v1.ProblemR\aproblem\x12\x14\n" +
+	"\x05index\x18\x02 \x01(\x04R\x05index\x12\x18\n" +
+	"\achanged\x18\x03 \x01(\bR\achanged\x12\x1f\n" +
+	"\vcatching_up\x18\x04 \x01(\bR\n" +
+	"catchingUp\x125\n" +
+	"\amembers\x18\x05 \x03(\v2\x1b.trivet.v1.ConfiguredMemberR\amembers\x12\x16\n" +
+	"\x06leader\x18\x06 \x01(\tR\x06leader\"L\n" +
+	"\x10ConfiguredMember\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
+	"\x04peer\x18\x02 \x01(\tR\x04peer\x12\x14\n" +
+	"\x05voter\x18\x03 \x01(\bR\x05voter*\xa8\x04\n" +
 	"\x04Code\x12\x06\n" +
 	"\x02OK\x10\x00\x12\x0f\n" +
 	"\vBAD_REQUEST\x10\x01\x12\v\n" +
@@ -6002,179 +6720,194 @@ func file_trivet_proto_rawDescGZIP() []byte {
 	return file_trivet_proto_rawDescData
 }
 
-var file_trivet_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
-var file_trivet_proto_msgTypes = make([]protoimpl.MessageInfo, 72)
+var file_trivet_proto_enumTypes = make([]protoimpl.EnumInfo, 6)
+var file_trivet_proto_msgTypes = make([]protoimpl.MessageInfo, 77)
 var file_trivet_proto_goTypes = []any{
-	(Code)(0),                 // 0: trivet.v1.Code
-	(Precondition_Kind)(0),    // 1: trivet.v1.Precondition.Kind
-	(Compare_Target)(0),       // 2: trivet.v1.Compare.Target
-	(Compare_Relation)(0),     // 3: trivet.v1.Compare.Relation
-	(*Item)(nil),              // 4: trivet.v1.Item
-	(*KeyRange)(nil),          // 5: trivet.v1.KeyRange
-	(*Op)(nil),                // 6: trivet.v1.Op
-	(*PutOp)(nil),             // 7: trivet.v1.PutOp
-	(*DeleteOp)(nil),          // 8: trivet.v1.DeleteOp
-	(*GetOp)(nil),             // 9: trivet.v1.GetOp
-	(*RangeOp)(nil),           // 10: trivet.v1.RangeOp
-	(*AddOp)(nil),             // 11: trivet.v1.AddOp
-	(*TxnOp)(nil),             // 12: trivet.v1.TxnOp
-	(*Precondition)(nil),      // 13: trivet.v1.Precondition
-	(*Compare)(nil),           // 14: trivet.v1.Compare
-	(*Problem)(nil),           // 15: trivet.v1.Problem
-	(*LockHolder)(nil),        // 16: trivet.v1.LockHolder
-	(*Result)(nil),            // 17: trivet.v1.Result
-	(*PutResult)(nil),         // 18: trivet.v1.PutResult
-	(*DeleteResult)(nil),      // 19: trivet.v1.DeleteResult
-	(*GetResult)(nil),         // 20: trivet.v1.GetResult
-	(*RangeResult)(nil),       // 21: trivet.v1.RangeResult
-	(*AddResult)(nil),         // 22: trivet.v1.AddResult
-	(*TxnResult)(nil),         // 23: trivet.v1.TxnResult
-	(*LeaseResult)(nil),       // 24: trivet.v1.LeaseResult
-	(*LockResult)(nil),        // 25: trivet.v1.LockResult
-	(*SessionResult)(nil),     // 26: trivet.v1.SessionResult
-	(*BatchRequest)(nil),      // 27: trivet.v1.BatchRequest
-	(*BatchOp)(nil),           // 28: trivet.v1.BatchOp
-	(*BatchResponse)(nil),     // 29: trivet.v1.BatchResponse
-	(*Entry)(nil),             // 30: trivet.v1.Entry
-	(*Command)(nil),           // 31: trivet.v1.Command
-	(*Guard)(nil),             // 32: trivet.v1.Guard
-	(*LeaseGrant)(nil),        // 33: trivet.v1.LeaseGrant
-	(*LeaseKeepAlive)(nil),    // 34: trivet.v1.LeaseKeepAlive
-	(*LeaseRevoke)(nil),       // 35: trivet.v1.LeaseRevoke
-	(*LockAcquire)(nil),       // 36: trivet.v1.LockAcquire
-	(*LockKeepAlive)(nil),     // 37: trivet.v1.LockKeepAlive
-	(*LockRelease)(nil),       // 38: trivet.v1.LockRelease
-	(*LockCancel)(nil),        // 39: trivet.v1.LockCancel
-	(*SessionOpen)(nil),       // 40: trivet.v1.SessionOpen
-	(*SessionKeepAlive)(nil),  // 41: trivet.v1.SessionKeepAlive
-	(*SessionClose)(nil),      // 42: trivet.v1.SessionClose
-	(*Expire)(nil),            // 43: trivet.v1.Expire
-	(*RestoreChunk)(nil),      // 44: trivet.v1.RestoreChunk
-	(*RestoreCommit)(nil),     // 45: trivet.v1.RestoreCommit
-	(*RestoreAbort)(nil),      // 46: trivet.v1.RestoreAbort
-	(*Marker)(nil),            // 47: trivet.v1.Marker
-	(*Settings)(nil),          // 48: trivet.v1.Settings
-	(*SnapshotRecord)(nil),    // 49: trivet.v1.SnapshotRecord
-	(*SnapshotHeader)(nil),    // 50: trivet.v1.SnapshotHeader
-	(*SnapshotVersion)(nil),   // 51: trivet.v1.SnapshotVersion
-	(*SnapshotClock)(nil),     // 52: trivet.v1.SnapshotClock
-	(*SnapshotLease)(nil),     // 53: trivet.v1.SnapshotLease
-	(*SnapshotLock)(nil),      // 54: trivet.v1.SnapshotLock
-	(*SnapshotWaiter)(nil),    // 55: trivet.v1.SnapshotWaiter
-	(*SnapshotSession)(nil),   // 56: trivet.v1.SnapshotSession
-	(*SnapshotAnswer)(nil),    // 57: trivet.v1.SnapshotAnswer
-	(*SnapshotUpload)(nil),    // 58: trivet.v1.SnapshotUpload
-	(*SnapshotFooter)(nil),    // 59: trivet.v1.SnapshotFooter
-	(*Hello)(nil),             // 60: trivet.v1.Hello
-	(*HelloReply)(nil),        // 61: trivet.v1.HelloReply
-	(*PeerRequest)(nil),       // 62: trivet.v1.PeerRequest
-	(*PeerReply)(nil),         // 63: trivet.v1.PeerReply
-	(*ForwardRequest)(nil),    // 64: trivet.v1.ForwardRequest
-	(*ForwardReply)(nil),      // 65: trivet.v1.ForwardReply
-	(*ReadIndexRequest)(nil),  // 66: trivet.v1.ReadIndexRequest
-	(*ReadIndexReply)(nil),    // 67: trivet.v1.ReadIndexReply
-	(*ConfirmRequest)(nil),    // 68: trivet.v1.ConfirmRequest
-	(*ConfirmReply)(nil),      // 69: trivet.v1.ConfirmReply
-	(*PromoteRequest)(nil),    // 70: trivet.v1.PromoteRequest
-	(*PromoteReply)(nil),      // 71: trivet.v1.PromoteReply
-	(*LeaderDeadRequest)(nil), // 72: trivet.v1.LeaderDeadRequest
-	(*LeaderDeadReply)(nil),   // 73: trivet.v1.LeaderDeadReply
-	(*MemberRequest)(nil),     // 74: trivet.v1.MemberRequest
-	(*MemberReply)(nil),       // 75: trivet.v1.MemberReply
+	(Code)(0),                     // 0: trivet.v1.Code
+	(Precondition_Kind)(0),        // 1: trivet.v1.Precondition.Kind
+	(Compare_Target)(0),           // 2: trivet.v1.Compare.Target
+	(Compare_Relation)(0),         // 3: trivet.v1.Compare.Relation
+	(HelloReply_Code)(0),          // 4: trivet.v1.HelloReply.Code
+	(MembershipRequest_Change)(0), // 5: trivet.v1.MembershipRequest.Change
+	(*Item)(nil),                  // 6: trivet.v1.Item
+	(*KeyRange)(nil),              // 7: trivet.v1.KeyRange
+	(*Op)(nil),                    // 8: trivet.v1.Op
+	(*PutOp)(nil),                 // 9: trivet.v1.PutOp
+	(*DeleteOp)(nil),              // 10: trivet.v1.DeleteOp
+	(*GetOp)(nil),                 // 11: trivet.v1.GetOp
+	(*RangeOp)(nil),               // 12: trivet.v1.RangeOp
+	(*AddOp)(nil),                 // 13: trivet.v1.AddOp
+	(*TxnOp)(nil),                 // 14: trivet.v1.TxnOp
+	(*Precondition)(nil),          // 15: trivet.v1.Precondition
+	(*Compare)(nil),               // 16: trivet.v1.Compare
+	(*Problem)(nil),               // 17: trivet.v1.Problem
+	(*LockHolder)(nil),            // 18: trivet.v1.LockHolder
+	(*Result)(nil),                // 19: trivet.v1.Result
+	(*PutResult)(nil),             // 20: trivet.v1.PutResult
+	(*DeleteResult)(nil),          // 21: trivet.v1.DeleteResult
+	(*GetResult)(nil),             // 22: trivet.v1.GetResult
+	(*RangeResult)(nil),           // 23: trivet.v1.RangeResult
+	(*AddResult)(nil),             // 24: trivet.v1.AddResult
+	(*TxnResult)(nil),             // 25: trivet.v1.TxnResult
+	(*LeaseResult)(nil),           // 26: trivet.v1.LeaseResult
+	(*LockResult)(nil),            // 27: trivet.v1.LockResult
+	(*SessionResult)(nil),         // 28: trivet.v1.SessionResult
+	(*BatchRequest)(nil),          // 29: trivet.v1.BatchRequest
+	(*BatchOp)(nil),               // 30: trivet.v1.BatchOp
+	(*BatchResponse)(nil),         // 31: trivet.v1.BatchResponse
+	(*Entry)(nil),                 // 32: trivet.v1.Entry
+	(*Command)(nil),               // 33: trivet.v1.Command
+	(*Guard)(nil),                 // 34: trivet.v1.Guard
+	(*LeaseGrant)(nil),            // 35: trivet.v1.LeaseGrant
+	(*LeaseKeepAlive)(nil),        // 36: trivet.v1.LeaseKeepAlive
+	(*LeaseRevoke)(nil),           // 37: trivet.v1.LeaseRevoke
+	(*LockAcquire)(nil),           // 38: trivet.v1.LockAcquire
+	(*LockKeepAlive)(nil),         // 39: trivet.v1.LockKeepAlive
+	(*LockRelease)(nil),           // 40: trivet.v1.LockRelease
+	(*LockCancel)(nil),            // 41: trivet.v1.LockCancel
+	(*SessionOpen)(nil),           // 42: trivet.v1.SessionOpen
+	(*SessionKeepAlive)(nil),      // 43: trivet.v1.SessionKeepAlive
+	(*SessionClose)(nil),          // 44: trivet.v1.SessionClose
+	(*Expire)(nil),                // 45: trivet.v1.Expire
+	(*RestoreChunk)(nil),          // 46: trivet.v1.RestoreChunk
+	(*RestoreCommit)(nil),         // 47: trivet.v1.RestoreCommit
+	(*RestoreAbort)(nil),          // 48: trivet.v1.RestoreAbort
+	(*Marker)(nil),                // 49: trivet.v1.Marker
+	(*Settings)(nil),              // 50: trivet.v1.Settings
+	(*SnapshotRecord)(nil),        // 51: trivet.v1.SnapshotRecord
+	(*SnapshotHeader)(nil),        // 52: trivet.v1.SnapshotHeader
+	(*SnapshotVersion)(nil),       // 53: trivet.v1.SnapshotVersion
+	(*SnapshotClock)(nil),         // 54: trivet.v1.SnapshotClock
+	(*SnapshotLease)(nil),         // 55: trivet.v1.SnapshotLease
+	(*SnapshotLock)(nil),          // 56: trivet.v1.SnapshotLock
+	(*SnapshotWaiter)(nil),        // 57: trivet.v1.SnapshotWaiter
+	(*SnapshotSession)(nil),       // 58: trivet.v1.SnapshotSession
+	(*SnapshotAnswer)(nil),        // 59: trivet.v1.SnapshotAnswer
+	(*SnapshotUpload)(nil),        // 60: trivet.v1.SnapshotUpload
+	(*SnapshotFooter)(nil),        // 61: trivet.v1.SnapshotFooter
+	(*Hello)(nil),                 // 62: trivet.v1.Hello
+	(*HelloReply)(nil),            // 63: trivet.v1.HelloReply
+	(*PeerRequest)(nil),           // 64: trivet.v1.PeerRequest
+	(*PeerReply)(nil),             // 65: trivet.v1.PeerReply
+	(*ForwardRequest)(nil),        // 66: trivet.v1.ForwardRequest
+	(*ForwardReply)(nil),          // 67: trivet.v1.ForwardReply
+	(*ReadIndexRequest)(nil),      // 68: trivet.v1.ReadIndexRequest
+	(*ReadIndexReply)(nil),        // 69: trivet.v1.ReadIndexReply
+	(*ConfirmRequest)(nil),        // 70: trivet.v1.ConfirmRequest
+	(*ConfirmReply)(nil),          // 71: trivet.v1.ConfirmReply
+	(*PromoteRequest)(nil),        // 72: trivet.v1.PromoteRequest
+	(*PromoteReply)(nil),          // 73: trivet.v1.PromoteReply
+	(*LeaderDeadRequest)(nil),     // 74: trivet.v1.LeaderDeadRequest
+	(*LeaderDeadReply)(nil),       // 75: trivet.v1.LeaderDeadReply
+	(*MemberRequest)(nil),         // 76: trivet.v1.MemberRequest
+	(*MemberReply)(nil),           // 77: trivet.v1.MemberReply
+	(*HashRequest)(nil),           // 78: trivet.v1.HashRequest
+	(*HashReply)(nil),             // 79: trivet.v1.HashReply
+	(*MembershipRequest)(nil),     // 80: trivet.v1.MembershipRequest
+	(*MembershipReply)(nil),       // 81: trivet.v1.MembershipReply
+	(*ConfiguredMember)(nil),      // 82: trivet.v1.ConfiguredMember
 }
 var file_trivet_proto_depIdxs = []int32{
-	7,  // 0: trivet.v1.Op.put:type_name -> trivet.v1.PutOp
-	8,  // 1: trivet.v1.Op.delete:type_name -> trivet.v1.DeleteOp
-	9,  // 2: trivet.v1.Op.get:type_name -> trivet.v1.GetOp
-	10, // 3: trivet.v1.Op.range:type_name -> trivet.v1.RangeOp
-	11, // 4: trivet.v1.Op.add:type_name -> trivet.v1.AddOp
-	12, // 5: trivet.v1.Op.txn:type_name -> trivet.v1.TxnOp
-	13, // 6: trivet.v1.PutOp.precondition:type_name -> trivet.v1.Precondition
-	5,  // 7: trivet.v1.DeleteOp.range:type_name -> trivet.v1.KeyRange
-	13, // 8: trivet.v1.DeleteOp.precondition:type_name -> trivet.v1.Precondition
-	5,  // 9: trivet.v1.RangeOp.range:type_name -> trivet.v1.KeyRange
-	14, // 10: trivet.v1.TxnOp.if:type_name -> trivet.v1.Compare
-	6,  // 11: trivet.v1.TxnOp.then:type_name -> trivet.v1.Op
-	6,  // 12: trivet.v1.TxnOp.else:type_name -> trivet.v1.Op
+	9,  // 0: trivet.v1.Op.put:type_name -> trivet.v1.PutOp
+	10, // 1: trivet.v1.Op.delete:type_name -> trivet.v1.DeleteOp
+	11, // 2: trivet.v1.Op.get:type_name -> trivet.v1.GetOp
+	12, // 3: trivet.v1.Op.range:type_name -> trivet.v1.RangeOp
+	13, // 4: trivet.v1.Op.add:type_name -> trivet.v1.AddOp
+	14, // 5: trivet.v1.Op.txn:type_name -> trivet.v1.TxnOp
+	15, // 6: trivet.v1.PutOp.precondition:type_name -> trivet.v1.Precondition
+	7,  // 7: trivet.v1.DeleteOp.range:type_name -> trivet.v1.KeyRange
+	15, // 8: trivet.v1.DeleteOp.precondition:type_name -> trivet.v1.Precondition
+	7,  // 9: trivet.v1.RangeOp.range:type_name -> trivet.v1.KeyRange
+	16, // 10: trivet.v1.TxnOp.if:type_name -> trivet.v1.Compare
+	8,  // 11: trivet.v1.TxnOp.then:type_name -> trivet.v1.Op
+	8,  // 12: trivet.v1.TxnOp.else:type_name -> trivet.v1.Op
 	1,  // 13: trivet.v1.Precondition.kind:type_name -> trivet.v1.Precondition.Kind
-	5,  // 14: trivet.v1.Compare.range:type_name -> trivet.v1.KeyRange
+	7,  // 14: trivet.v1.Compare.range:type_name -> trivet.v1.KeyRange
 	2,  // 15: trivet.v1.Compare.target:type_name -> trivet.v1.Compare.Target
 	3,  // 16: trivet.v1.Compare.relation:type_name -> trivet.v1.Compare.Relation
 	0,  // 17: trivet.v1.Problem.code:type_name -> trivet.v1.Code
-	16, // 18: trivet.v1.Problem.holder:type_name -> trivet.v1.LockHolder
-	15, // 19: trivet.v1.Result.problem:type_name -> trivet.v1.Problem
-	18, // 20: trivet.v1.Result.put:type_name -> trivet.v1.PutResult
-	19, // 21: trivet.v1.Result.delete:type_name -> trivet.v1.DeleteResult
-	20, // 22: trivet.v1.Result.get:type_name -> trivet.v1.GetResult
-	21, // 23: trivet.v1.Result.range:type_name -> trivet.v1.RangeResult
-	22, // 24: trivet.v1.Result.add:type_name -> trivet.v1.AddResult
-	23, // 25: trivet.v1.Result.txn:type_name -> trivet.v1.TxnResult
-	24, // 26: trivet.v1.Result.lease:type_name -> trivet.v1.LeaseResult
-	25, // 27: trivet.v1.Result.lock:type_name -> trivet.v1.LockResult
-	26, // 28: trivet.v1.Result.session:type_name -> trivet.v1.SessionResult
-	4,  // 29: trivet.v1.PutResult.prev:type_name -> trivet.v1.Item
-	4,  // 30: trivet.v1.DeleteResult.prev:type_name -> trivet.v1.Item
-	4,  // 31: trivet.v1.GetResult.item:type_name -> trivet.v1.Item
-	4,  // 32: trivet.v1.RangeResult.items:type_name -> trivet.v1.Item
-	17, // 33: trivet.v1.TxnResult.results:type_name -> trivet.v1.Result
-	16, // 34: trivet.v1.LockResult.holder:type_name -> trivet.v1.LockHolder
-	28, // 35: trivet.v1.BatchRequest.ops:type_name -> trivet.v1.BatchOp
-	6,  // 36: trivet.v1.BatchOp.op:type_name -> trivet.v1.Op
-	32, // 37: trivet.v1.BatchOp.guards:type_name -> trivet.v1.Guard
-	17, // 38: trivet.v1.BatchResponse.results:type_name -> trivet.v1.Result
-	31, // 39: trivet.v1.Entry.commands:type_name -> trivet.v1.Command
-	6,  // 40: trivet.v1.Command.op:type_name -> trivet.v1.Op
-	47, // 41: trivet.v1.Command.marker:type_name -> trivet.v1.Marker
-	33, // 42: trivet.v1.Command.lease_grant:type_name -> trivet.v1.LeaseGrant
-	34, // 43: trivet.v1.Command.lease_keep_alive:type_name -> trivet.v1.LeaseKeepAlive
-	35, // 44: trivet.v1.Command.lease_revoke:type_name -> trivet.v1.LeaseRevoke
-	36, // 45: trivet.v1.Command.lock_acquire:type_name -> trivet.v1.LockAcquire
-	37, // 46: trivet.v1.Command.lock_keep_alive:type_name -> trivet.v1.LockKeepAlive
-	38, // 47: trivet.v1.Command.lock_release:type_name -> trivet.v1.LockRelease
-	39, // 48: trivet.v1.Command.lock_cancel:type_name -> trivet.v1.LockCancel
-	40, // 49: trivet.v1.Command.session_open:type_name -> trivet.v1.SessionOpen
-	41, // 50: trivet.v1.Command.session_keep_alive:type_name -> trivet.v1.SessionKeepAlive
-	42, // 51: trivet.v1.Command.session_close:type_name -> trivet.v1.SessionClose
-	43, // 52: trivet.v1.Command.expire:type_name -> trivet.v1.Expire
-	44, // 53: trivet.v1.Command.restore_chunk:type_name -> trivet.v1.RestoreChunk
-	45, // 54: trivet.v1.Command.restore_commit:type_name -> trivet.v1.RestoreCommit
-	46, // 55: trivet.v1.Command.restore_abort:type_name -> trivet.v1.RestoreAbort
-	32, // 56: trivet.v1.Command.guards:type_name -> trivet.v1.Guard
-	48, // 57: trivet.v1.Marker.settings:type_name -> trivet.v1.Settings
-	50, // 58: trivet.v1.SnapshotRecord.header:type_name -> trivet.v1.SnapshotHeader
-	51, // 59: trivet.v1.SnapshotRecord.version:type_name -> trivet.v1.SnapshotVersion
-	52, // 60: trivet.v1.SnapshotRecord.clock:type_name -> trivet.v1.SnapshotClock
-	59, // 61: trivet.v1.SnapshotRecord.footer:type_name -> trivet.v1.SnapshotFooter
-	53, // 62: trivet.v1.SnapshotRecord.lease:type_name -> trivet.v1.SnapshotLease
-	54, // 63: trivet.v1.SnapshotRecord.lock:type_name -> trivet.v1.SnapshotLock
-	56, // 64: trivet.v1.SnapshotRecord.session:type_name -> trivet.v1.SnapshotSession
-	57, // 65: trivet.v1.SnapshotRecord.answer:type_name -> trivet.v1.SnapshotAnswer
-	58, // 66: trivet.v1.SnapshotRecord.upload:type_name -> trivet.v1.SnapshotUpload
-	48, // 67: trivet.v1.SnapshotHeader.settings:type_name -> trivet.v1.Settings
-	16, // 68: trivet.v1.SnapshotLock.holder:type_name -> trivet.v1.LockHolder
-	55, // 69: trivet.v1.SnapshotLock.queue:type_name -> trivet.v1.SnapshotWaiter
-	16, // 70: trivet.v1.SnapshotWaiter.waiter:type_name -> trivet.v1.LockHolder
-	17, // 71: trivet.v1.SnapshotAnswer.result:type_name -> trivet.v1.Result
-	64, // 72: trivet.v1.PeerRequest.forward:type_name -> trivet.v1.ForwardRequest
-	66, // 73: trivet.v1.PeerRequest.read_index:type_name -> trivet.v1.ReadIndexRequest
-	68, // 74: trivet.v1.PeerRequest.confirm:type_name -> trivet.v1.ConfirmRequest
-	70, // 75: trivet.v1.PeerRequest.promote:type_name -> trivet.v1.PromoteRequest
-	74, // 76: trivet.v1.PeerRequest.member:type_name -> trivet.v1.MemberRequest
-	72, // 77: trivet.v1.PeerRequest.leader_dead:type_name -> trivet.v1.LeaderDeadRequest
-	65, // 78: trivet.v1.PeerReply.forward:type_name -> trivet.v1.ForwardReply
-	67, // 79: trivet.v1.PeerReply.read_index:type_name -> trivet.v1.ReadIndexReply
-	69, // 80: trivet.v1.PeerReply.confirm:type_name -> trivet.v1.ConfirmReply
-	71, // 81: trivet.v1.PeerReply.promote:type_name -> trivet.v1.PromoteReply
-	75, // 82: trivet.v1.PeerReply.member:type_name -> trivet.v1.MemberReply
-	73, // 83: trivet.v1.PeerReply.leader_dead:type_name -> trivet.v1.LeaderDeadReply
-	17, // 84: trivet.v1.ForwardReply.results:type_name -> trivet.v1.Result
-	15, // 85: trivet.v1.ForwardReply.problem:type_name -> trivet.v1.Problem
-	15, // 86: trivet.v1.ReadIndexReply.problem:type_name -> trivet.v1.Problem
-	87, // [87:87] is the sub-list for method output_type
-	87, // [87:87] is the sub-list for method input_type
-	87, // [87:87] is the sub-list for extension type_name
-	87, // [87:87] is the sub-list for extension extendee
-	0,  // [0:87] is the sub-list for field type_name
+	18, // 18: trivet.v1.Problem.holder:type_name -> trivet.v1.LockHolder
+	17, // 19: trivet.v1.Result.problem:type_name -> trivet.v1.Problem
+	20, // 20: trivet.v1.Result.put:type_name -> trivet.v1.PutResult
+	21, // 21: trivet.v1.Result.delete:type_name -> trivet.v1.DeleteResult
+	22, // 22: trivet.v1.Result.get:type_name -> trivet.v1.GetResult
+	23, // 23: trivet.v1.Result.range:type_name -> trivet.v1.RangeResult
+	24, // 24: trivet.v1.Result.add:type_name -> trivet.v1.AddResult
+	25, // 25: trivet.v1.Result.txn:type_name -> trivet.v1.TxnResult
+	26, // 26: trivet.v1.Result.lease:type_name -> trivet.v1.LeaseResult
+	27, // 27: trivet.v1.Result.lock:type_name -> trivet.v1.LockResult
+	28, // 28: trivet.v1.Result.session:type_name -> trivet.v1.SessionResult
+	6,  // 29: trivet.v1.PutResult.prev:type_name -> trivet.v1.Item
+	6,  // 30: trivet.v1.DeleteResult.prev:type_name -> trivet.v1.Item
+	6,  // 31: trivet.v1.GetResult.item:type_name -> trivet.v1.Item
+	6,  // 32: trivet.v1.RangeResult.items:type_name -> trivet.v1.Item
+	19, // 33: trivet.v1.TxnResult.results:type_name -> trivet.v1.Result
+	18, // 34: trivet.v1.LockResult.holder:type_name -> trivet.v1.LockHolder
+	30, // 35: trivet.v1.BatchRequest.ops:type_name -> trivet.v1.BatchOp
+	8,  // 36: trivet.v1.BatchOp.op:type_name -> trivet.v1.Op
+	34, // 37: trivet.v1.BatchOp.guards:type_name -> trivet.v1.Guard
+	19, // 38: trivet.v1.BatchResponse.results:type_name -> trivet.v1.Result
+	33, // 39: trivet.v1.Entry.commands:type_name -> trivet.v1.Command
+	8,  // 40: trivet.v1.Command.op:type_name -> trivet.v1.Op
+	49, // 41: trivet.v1.Command.marker:type_name -> trivet.v1.Marker
+	35, // 42: trivet.v1.Command.lease_grant:type_name -> trivet.v1.LeaseGrant
+	36, // 43: trivet.v1.Command.lease_keep_alive:type_name -> trivet.v1.LeaseKeepAlive
+	37, // 44: trivet.v1.Command.lease_revoke:type_name -> trivet.v1.LeaseRevoke
+	38, // 45: trivet.v1.Command.lock_acquire:type_name -> trivet.v1.LockAcquire
+	39, // 46: trivet.v1.Command.lock_keep_alive:type_name -> trivet.v1.LockKeepAlive
+	40, // 47: trivet.v1.Command.lock_release:type_name -> trivet.v1.LockRelease
+	41, // 48: trivet.v1.Command.lock_cancel:type_name -> trivet.v1.LockCancel
+	42, // 49: trivet.v1.Command.session_open:type_name -> trivet.v1.SessionOpen
+	43, // 50: trivet.v1.Command.session_keep_alive:type_name -> trivet.v1.SessionKeepAlive
+	44, // 51: trivet.v1.Command.session_close:type_name -> trivet.v1.SessionClose
+	45, // 52: trivet.v1.Command.expire:type_name -> trivet.v1.Expire
+	46, // 53: trivet.v1.Command.restore_chunk:type_name -> trivet.v1.RestoreChunk
+	47, // 54: trivet.v1.Command.restore_commit:type_name -> trivet.v1.RestoreCommit
+	48, // 55: trivet.v1.Command.restore_abort:type_name -> trivet.v1.RestoreAbort
+	34, // 56: trivet.v1.Command.guards:type_name -> trivet.v1.Guard
+	50, // 57: trivet.v1.Marker.settings:type_name -> trivet.v1.Settings
+	52, // 58: trivet.v1.SnapshotRecord.header:type_name -> trivet.v1.SnapshotHeader
+	53, // 59: trivet.v1.SnapshotRecord.version:type_name -> trivet.v1.SnapshotVersion
+	54, // 60: trivet.v1.SnapshotRecord.clock:type_name -> trivet.v1.SnapshotClock
+	61, // 61: trivet.v1.SnapshotRecord.footer:type_name -> trivet.v1.SnapshotFooter
+	55, // 62: trivet.v1.SnapshotRecord.lease:type_name -> trivet.v1.SnapshotLease
+	56, // 63: trivet.v1.SnapshotRecord.lock:type_name -> trivet.v1.SnapshotLock
+	58, // 64: trivet.v1.SnapshotRecord.session:type_name -> trivet.v1.SnapshotSession
+	59, // 65: trivet.v1.SnapshotRecord.answer:type_name -> trivet.v1.SnapshotAnswer
+	60, // 66: trivet.v1.SnapshotRecord.upload:type_name -> trivet.v1.SnapshotUpload
+	50, // 67: trivet.v1.SnapshotHeader.settings:type_name -> trivet.v1.Settings
+	18, // 68: trivet.v1.SnapshotLock.holder:type_name -> trivet.v1.LockHolder
+	57, // 69: trivet.v1.SnapshotLock.queue:type_name -> trivet.v1.SnapshotWaiter
+	18, // 70: trivet.v1.SnapshotWaiter.waiter:type_name -> trivet.v1.LockHolder
+	19, // 71: trivet.v1.SnapshotAnswer.result:type_name -> trivet.v1.Result
+	4,  // 72: trivet.v1.HelloReply.code:type_name -> trivet.v1.HelloReply.Code
+	66, // 73: trivet.v1.PeerRequest.forward:type_name -> trivet.v1.ForwardRequest
+	68, // 74: trivet.v1.PeerRequest.read_index:type_name -> trivet.v1.ReadIndexRequest
+	70, // 75: trivet.v1.PeerRequest.confirm:type_name -> trivet.v1.ConfirmRequest
+	72, // 76: trivet.v1.PeerRequest.promote:type_name -> trivet.v1.PromoteRequest
+	76, // 77: trivet.v1.PeerRequest.member:type_name -> trivet.v1.MemberRequest
+	74, // 78: trivet.v1.PeerRequest.leader_dead:type_name -> trivet.v1.LeaderDeadRequest
+	78, // 79: trivet.v1.PeerRequest.hash:type_name -> trivet.v1.HashRequest
+	80, // 80: trivet.v1.PeerRequest.membership:type_name -> trivet.v1.MembershipRequest
+	67, // 81: trivet.v1.PeerReply.forward:type_name -> trivet.v1.ForwardReply
+	69, // 82: trivet.v1.PeerReply.read_index:type_name -> trivet.v1.ReadIndexReply
+	71, // 83: trivet.v1.PeerReply.confirm:type_name -> trivet.v1.ConfirmReply
+	73, // 84: trivet.v1.PeerReply.promote:type_name -> trivet.v1.PromoteReply
+	77, // 85: trivet.v1.PeerReply.member:type_name -> trivet.v1.MemberReply
+	75, // 86: trivet.v1.PeerReply.leader_dead:type_name -> trivet.v1.LeaderDeadReply
+	79, // 87: trivet.v1.PeerReply.hash:type_name -> trivet.v1.HashReply
+	81, // 88: trivet.v1.PeerReply.membership:type_name -> trivet.v1.MembershipReply
+	19, // 89: trivet.v1.ForwardReply.results:type_name -> trivet.v1.Result
+	17, // 90: trivet.v1.ForwardReply.problem:type_name -> trivet.v1.Problem
+	17, // 91: trivet.v1.ReadIndexReply.problem:type_name -> trivet.v1.Problem
+	5,  // 92: trivet.v1.MembershipRequest.change:type_name -> trivet.v1.MembershipRequest.Change
+	17, // 93: trivet.v1.MembershipReply.problem:type_name -> trivet.v1.Problem
+	82, // 94: trivet.v1.MembershipReply.members:type_name -> trivet.v1.ConfiguredMember
+	95, // [95:95] is the sub-list for method output_type
+	95, // [95:95] is the sub-list for method input_type
+	95, // [95:95] is the sub-list for extension type_name
+	95, // [95:95] is the sub-list for extension extendee
+	0,  // [0:95] is the sub-list for field type_name
 }
 
 func init() { file_trivet_proto_init() }
@@ -6237,6 +6970,8 @@ func file_trivet_proto_init() {
 		(*PeerRequest_Promote)(nil),
 		(*PeerRequest_Member)(nil),
 		(*PeerRequest_LeaderDead)(nil),
+		(*PeerRequest_Hash)(nil),
+		(*PeerRequest_Membership)(nil),
 	}
 	file_trivet_proto_msgTypes[59].OneofWrappers = []any{
 		(*PeerReply_Forward)(nil),
@@ -6245,14 +6980,16 @@ func file_trivet_proto_init() {
 		(*PeerReply_Promote)(nil),
 		(*PeerReply_Member)(nil),
 		(*PeerReply_LeaderDead)(nil),
+		(*PeerReply_Hash)(nil),
+		(*PeerReply_Membership)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_trivet_proto_rawDesc), len(file_trivet_proto_rawDesc)),
-			NumEnums:      4,
-			NumMessages:   72,
+			NumEnums:      6,
+			NumMessages:   77,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -34,6 +34,7 @@ type benchFlags struct {
 	mix              mix
 	valueBytes       size
 	prefix           string
+	endpointsOnly    bool
 }
 
 func newBench() *cobra.Command {
@@ -64,6 +65,7 @@ Ctrl-C ends the run early and prints what was measured.`,
 	flags.Var(&f.valueBytes, "value-bytes", "length of the values")
 	flags.IntVar(&f.keys, "keys", 100_000, "number of different keys")
 	flags.StringVar(&f.prefix, "prefix", "bench/", "what the keys start with")
+	flags.BoolVar(&f.endpointsOnly, "endpoints-only", false, "load the nodes of --endpoints and no others of the cluster")
 	f.read = addReadFlags(cmd)
 	f.clusterFlags = addClusterFlags(cmd)
 	cmd.RunE = action(exitUnserved, func(cmd *cobra.Command, _ []string) error {
@@ -76,7 +78,7 @@ Ctrl-C ends the run early and prints what was measured.`,
 		ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM)
 		defer stop()
 		context.AfterFunc(ctx, stop)
-		c, _, end, err := f.open(cmd, true)
+		c, _, end, err := f.open(cmd, !f.endpointsOnly)
 		if err != nil {
 			return err
 		}

@@ -97,7 +97,7 @@ func shellLine(words []string) string {
 // like reach them, without what can only be one node's.
 func devEnv(env []string) []string {
 	return slices.DeleteFunc(env, func(v string) bool {
-		for _, flag := range []string{"id", "data", "api", "peer", "initial-cluster", "cluster-token", "advertise-api", "advertise-peer"} {
+		for _, flag := range []string{"id", "data", "api", "peer", "initial-cluster", "join", "role", "cluster-token", "advertise-api", "advertise-peer"} {
 			if strings.HasPrefix(v, envName(flag)+"=") {
 				return true
 			}

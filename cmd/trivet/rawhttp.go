@@ -153,28 +153,48 @@ const (
 // takes it or the time is over. It sends it again only where it was certainly
 // not applied. The error is a *client.Error.
 func (c *rawClient) post(ctx context.Context, endpoints []string, path string, query url.Values, body []byte, timeout time.Duration) ([]byte, error) {
+	return c.send(ctx, endpoints, rawRequest{method: http.MethodPost, path: path, query: query, body: body}, timeout)
+}
+
+// rawRequest is a request that may write.
+type rawRequest struct {
+	method, path string
+	query        url.Values
+	body         []byte
+	// repeatable is set where to send it twice does what sending it once does.
+	repeatable bool
+}
+
+// send is post for any request.
+func (c *rawClient) send(ctx context.Context, endpoints []string, r rawRequest, timeout time.Duration) ([]byte, error) {
 	end := time.Now().Add(timeout)
 	// A node that is told how long it may take answers in that time, and says
 	// what became of the request; hanging up on it first would not.
 	ctx, cancel := context.WithDeadline(ctx, end.Add(time.Second))
 	defer cancel()
 	last := &client.Error{Code: "unavailable", Detail: "no node answers", Outcome: client.NotApplied, Retryable: true}
+	maybe := false // an attempt may have been applied
 	for pause := firstPause; ; pause = min(2*pause, mostPause) {
 		for _, endpoint := range endpoints {
 			left := time.Until(end)
 			if left < time.Millisecond || ctx.Err() != nil {
 				return nil, last
 			}
-			q := url.Values{"timeout": {left.Truncate(time.Millisecond).String()}}
-			for name, values := range query {
+			q := url.Values{"timeout": {min(left, maxServerTimeout).Truncate(time.Millisecond).String()}}
+			for name, values := range r.query {
 				q[name] = values
 			}
-			answer, err := c.postOnce(ctx, endpoint, path+"?"+q.Encode(), body)
+			answer, err := c.sendOnce(ctx, endpoint, r.method, r.path+"?"+q.Encode(), r.body)
 			if err == nil {
 				return answer, nil
 			}
-			if last = err; err.Outcome == client.Unknown || !err.Retryable {
-				return nil, err
+			last = err
+			again := err.Retryable && (err.Outcome == client.NotApplied || r.repeatable)
+			if maybe = maybe || err.Outcome == client.Unknown; maybe {
+				last.Outcome = client.Unknown
+			}
+			if !again {
+				return nil, last
 			}
 		}
 		select {
@@ -185,8 +205,11 @@ func (c *rawClient) post(ctx context.Context, endpoints []string, path string, q
 	}
 }
 
-func (c *rawClient) postOnce(ctx context.Context, endpoint, pathAndQuery string, body []byte) ([]byte, *client.Error) {
-	status, answer, err := c.do(ctx, http.MethodPost, strings.TrimRight(endpoint, "/")+pathAndQuery, body)
+// maxServerTimeout is the longest that a node takes as ?timeout=.
+const maxServerTimeout = 60 * time.Second
+
+func (c *rawClient) sendOnce(ctx context.Context, endpoint, method, pathAndQuery string, body []byte) ([]byte, *client.Error) {
+	status, answer, err := c.do(ctx, method, strings.TrimRight(endpoint, "/")+pathAndQuery, body)
 	if err != nil {
 		e := &client.Error{Code: "unavailable", Detail: err.Error(), Node: endpoint, Outcome: client.Unknown, Retryable: true}
 		// Each attempt has a connection of its own: where there was none, nothing
@@ -196,7 +219,7 @@ func (c *rawClient) postOnce(ctx context.Context, endpoint, pathAndQuery string,
 		}
 		return nil, e
 	}
-	if status == http.StatusOK {
+	if status == http.StatusOK || status == http.StatusCreated {
 		return answer, nil
 	}
 	var p problem

@@ -64,13 +64,13 @@ This one binary runs nodes and talks to them. The quickest way to see it:
 		&cobra.Group{ID: groupRun, Title: "Run nodes:"},
 		&cobra.Group{ID: groupTalk, Title: "Talk to a cluster:"},
 	)
-	for _, cmd := range []*cobra.Command{newDev(), newServe()} {
+	for _, cmd := range []*cobra.Command{newDev(), newServe(), newRecover()} {
 		cmd.GroupID = groupRun
 		root.AddCommand(cmd)
 	}
 	for _, cmd := range []*cobra.Command{
 		newGet(), newPut(), newDelete(), newList(), newAdd(), newTxn(), newWatch(), newLease(), newLock(), newSnapshot(),
-		newStatus(), newBench(),
+		newStatus(), newCluster(), newBench(),
 	} {
 		cmd.GroupID = groupTalk
 		root.AddCommand(cmd)

@@ -41,6 +41,8 @@ type serveFlags struct {
 	advertiseAPI, advertisePeer string
 	initialCluster              string
 	clusterToken                string
+	join                        []string
+	role                        *choice
 	timing, logStore            *choice
 	quota, maxValue             size
 	snapshotBytes, maxRestore   size
@@ -62,6 +64,12 @@ The first members of a new cluster are started with the same --initial-cluster,
 each with its own --id, --data and --peer. From then on the data folder knows
 the cluster, and --initial-cluster is ignored.
 
+A further member is started with --join and the URL of any member's API. It asks
+to be let in, again and again while no member answers, catches up and then votes
+or, with --role replica, never does. The same command goes on from wherever it
+was ended; --join is ignored once the data folder knows its cluster. A member
+that was removed stops with exit status 1.
+
 Nothing is encrypted and nobody is asked who they are, so an address beyond
 loopback is refused unless --insecure is given.
 
@@ -75,7 +83,10 @@ standard error; the line "listening" says that the node takes requests.`,
     --api 127.0.0.1:7071 --peer 127.0.0.1:7171 \
     --initial-cluster n1=127.0.0.1:7171,n2=127.0.0.1:7172,n3=127.0.0.1:7173
 
-  trivet serve --id n1 --data /var/lib/trivet    # later`,
+  trivet serve --id n1 --data /var/lib/trivet    # later
+
+  trivet serve --id n4 --data /var/lib/trivet \
+    --api 127.0.0.1:7074 --peer 127.0.0.1:7174 --join http://127.0.0.1:7071`,
 		Args: takes(0, 0),
 	}
 	flags := cmd.Flags()
@@ -86,6 +97,8 @@ standard error; the line "listening" says that the node takes requests.`,
 	flags.StringVar(&f.peer, "peer", "127.0.0.1:7171", "address of the port for other members")
 	flags.StringVar(&f.initialCluster, "initial-cluster", "", "first members of a new cluster, as ID=HOST:PORT,…, the same on each of them")
 	flags.StringVar(&f.clusterToken, "cluster-token", "", "any text, tells new clusters apart whose --initial-cluster is the same")
+	flags.StringSliceVar(&f.join, "join", nil, "URLs of members of a running cluster to join; any of them will do")
+	f.role = choiceFlag(cmd, "role", "what becomes of a member that joins", "voter", "replica")
 	flags.StringVar(&f.advertiseAPI, "advertise-api", "", "URL under which clients reach the API (default: that of --api)")
 	flags.StringVar(&f.advertisePeer, "advertise-peer", "", "HOST:PORT under which members reach --peer (default: --peer)")
 	f.timing = choiceFlag(cmd, "timing", "how far the members are from each other", "lan", "wan")
@@ -126,6 +139,14 @@ func (f *serveFlags) serve(ctx context.Context, stderr io.Writer) error {
 	cfg, err := f.config()
 	if err != nil {
 		return err
+	}
+	if len(f.join) > 0 {
+		if cfg.Join, err = joinThrough(ctx, f.join, func(why string) {
+			held.release() // it may take long, and somebody wants to know
+			log.Warn("not let in yet; trying again", "node", f.id, "why", why)
+		}); err != nil {
+			return err
+		}
 	}
 	// Both addresses before the data folder: one in use is the usual sign of a
 	// second start, and of a wrong folder for this command line.
@@ -194,7 +215,13 @@ func (f *serveFlags) serve(ctx context.Context, stderr io.Writer) error {
 	case <-ctx.Done():
 		log.Info("stopping", "node", f.id)
 	case <-node.Failed():
-		// Nothing is closed: the reason may be a disk that hangs, and a process
+		if errors.Is(node.Err(), raftnode.ErrRemoved) {
+			// Whoever removed it may have asked this very node.
+			ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+			_ = server.Shutdown(ctx)
+			cancel()
+		}
+		// Nothing else is closed: the reason may be a disk that hangs, and a process
 		// that waits for it would look alive.
 		return fmt.Errorf("node %s took itself out of service: %w", f.id, node.Err())
 	case err := <-served:
@@ -279,9 +306,14 @@ func (f *serveFlags) config() (raftnode.Config, error) {
 	if f.timing.value == "wan" {
 		cfg.Timing = raftnode.TimingWAN
 	}
+	cfg.Replica = f.role.value == "replica"
 	switch {
 	case f.data == "":
 		return cfg, errors.New("--data is empty")
+	case len(f.join) > 0 && f.initialCluster != "":
+		return cfg, errors.New("--join and --initial-cluster: a member joins a cluster or is one of the first of a new one")
+	case cfg.Replica && f.initialCluster != "":
+		return cfg, errors.New("--role: the first members of a cluster are voters")
 	case f.maxValue < 1 || f.maxValue > store.HardMaxValueBytes:
 		return cfg, fmt.Errorf("--max-value: %v is not from 1B to %v", f.maxValue, size(store.HardMaxValueBytes))
 	case f.snapshotBytes < 1:
@@ -302,11 +334,11 @@ func (f *serveFlags) config() (raftnode.Config, error) {
 	// A folder that knows no cluster is to be made. What is wrong about that is
 	// said here, by the names of the flags, and before a folder is made for
 	// nothing.
-	if _, err := os.Stat(filepath.Join(f.data, "member.json")); errors.Is(err, fs.ErrNotExist) {
+	if _, err := os.Stat(filepath.Join(f.data, "member.json")); errors.Is(err, fs.ErrNotExist) && len(f.join) == 0 {
 		listed := slices.ContainsFunc(cfg.InitialCluster, func(p raftnode.Peer) bool { return p.ID == f.id })
 		switch {
 		case f.initialCluster == "":
-			return cfg, fmt.Errorf("--initial-cluster is missing, and data folder %s knows no cluster yet", f.data)
+			return cfg, fmt.Errorf("--initial-cluster or --join is missing, and data folder %s knows no cluster yet", f.data)
 		case !listed:
 			return cfg, fmt.Errorf("--initial-cluster: this member, %s, is not in the list", f.id)
 		}

@@ -158,11 +158,18 @@ sessions end, and watches are told to begin anew.`,
 // confirm asks whether the cluster's state is to be replaced. Where nobody can
 // answer, the answer is no.
 func confirm(cmd *cobra.Command, path string, info *store.SnapshotInfo) error {
+	return ask(cmd, fmt.Sprintf("Replace the whole state of the cluster by the %d keys of %s?", info.Keys, path),
+		"restore replaces the whole state of the cluster: say --yes if that is meant", "not restored")
+}
+
+// ask asks on the terminal; an error says that the answer was no. Where nobody can
+// be asked, unasked says so.
+func ask(cmd *cobra.Command, question, unasked, no string) error {
 	in, ok := cmd.InOrStdin().(*os.File)
 	if !ok || !isTerminal(in) {
-		return failf(exitUsage, "restore replaces the whole state of the cluster: say --yes if that is meant")
+		return failf(exitUsage, "%s", unasked)
 	}
-	fmt.Fprintf(cmd.ErrOrStderr(), "Replace the whole state of the cluster by the %d keys of %s? [y/N] ", info.Keys, path)
+	fmt.Fprintf(cmd.ErrOrStderr(), "%s [y/N] ", question)
 	line, err := bufio.NewReader(in).ReadString('\n')
 	if err != nil && !errors.Is(err, io.EOF) {
 		return err
@@ -171,7 +178,7 @@ func confirm(cmd *cobra.Command, path string, info *store.SnapshotInfo) error {
 	case "y", "yes":
 		return nil
 	}
-	return failf(exitNo, "not restored")
+	return failf(exitNo, "%s", no)
 }
 
 func printRestored(w io.Writer, asJSON bool, r client.RestoreResult) error {

@@ -1,0 +1,111 @@
+package raftnode
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+// A new cluster begins when all its first members have met, and not before.
+func TestSimClusterBeginsWithAll(t *testing.T) {
+	runSim(t, 3, nil, func(s *sim) {
+		for _, id := range s.ids { // anew, one after the other
+			s.wipe(id)
+		}
+		s.start("n1")
+		s.start("n2")
+		time.Sleep(10 * time.Second) // virtual
+		for _, n := range s.up() {
+			require.Zero(t, n.raft.CurrentTerm(), "nobody stands for election")
+			require.Contains(t, strings.Join(n.Ready(0), "; "), "not yet here: n3")
+			require.Equal(t, "follower", n.Status().Role)
+			require.NotNil(t, simPut(n, "k", "v", time.Second))
+		}
+		start := time.Now()
+		s.start("n3")
+		s.leader()
+		require.Less(t, time.Since(start), 2*time.Second) // virtual
+		s.converge()
+		// Later any minority may be away.
+		s.crash("n3")
+		require.Nil(t, simPut(s.leader(), "k", "v", 5*time.Second))
+		s.start("n3")
+		s.converge()
+	})
+}
+
+// Two of three that have lost their folders do not begin a new cluster while the
+// third, which has everything, is down; and not when it is back either.
+func TestSimWipedMajorityDoesNotBeginAnew(t *testing.T) {
+	runSim(t, 3, nil, func(s *sim) {
+		require.Nil(t, simPut(s.leader(), "k", "v", time.Second))
+		s.converge()
+		for _, id := range s.ids {
+			s.crash(id)
+		}
+		for _, id := range []string{"n2", "n3"} {
+			s.wipe(id)
+			s.start(id)
+		}
+		time.Sleep(10 * time.Second) // virtual
+		for _, n := range s.up() {
+			require.Nil(t, n.proposer.leading())
+			require.Zero(t, n.raft.CurrentTerm())
+		}
+		s.start("n1")
+		for _, id := range []string{"n2", "n3"} {
+			require.ErrorIs(t, s.awaitFailure(s.node(id)), errRefusedFolder)
+			s.crash(id)
+		}
+		require.Nil(t, s.node("n1").failure())
+	})
+}
+
+// Wherever the first members crash while they meet, they go on from there.
+func TestSimCrashesWhileTheFirstMembersMeet(t *testing.T) {
+	for seed := range int64(20) {
+		runSim(t, 3, nil, func(s *sim) {
+			for _, id := range s.ids {
+				s.wipe(id)
+			}
+			rnd := newRandom(seed)
+			for range 10 {
+				for _, id := range s.ids {
+					if s.node(id) == nil {
+						s.start(id)
+					}
+				}
+				time.Sleep(time.Duration(rnd.Intn(2000)) * time.Microsecond) // virtual
+				s.crash(s.ids[rnd.Intn(3)])
+				s.crash(s.ids[rnd.Intn(3)])
+			}
+			for _, id := range s.ids {
+				if s.node(id) == nil {
+					s.start(id)
+				}
+			}
+			s.leader()
+			s.converge()
+		})
+	}
+}
+
+// A folder that is wiped before the cluster has begun costs nothing.
+func TestSimWipedBeforeTheBeginning(t *testing.T) {
+	runSim(t, 3, nil, func(s *sim) {
+		for _, id := range s.ids {
+			s.wipe(id)
+		}
+		s.start("n1")
+		s.start("n2")
+		time.Sleep(time.Second) // virtual
+		s.wipe("n2")
+		s.start("n2")
+		time.Sleep(time.Second) // virtual
+		s.start("n3")
+		s.leader()
+		s.converge()
+	})
+}

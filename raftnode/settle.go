@@ -1,0 +1,248 @@
+package raftnode
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/hashicorp/raft"
+
+	"trivet/internal/mutant"
+	"trivet/trivetpb"
+)
+
+// How a member and the others know each other.
+//
+// In the handshake each side says who it is: its data folder (met.go) and, for
+// the one that called, the newest configuration known to it that has it (its
+// claim). The one that was called lets it in if it is a member by a configuration
+// that either knows: the newest one in the log here, committed or not, or the
+// claim, if that is newer than what is known to be committed here. So a member
+// that has fallen behind lets in those that came after: it may need them to
+// hear of it. Where neither holds, the caller is told so, with the index of the
+// committed configuration that does not have it. One that knows of no newer one
+// that does has been removed: it stops. One that does know tries again later.
+//
+// A removed member disturbs nobody: it is let in by nobody who has applied its
+// removal, all connections with it are closed as that is applied, and raft's
+// pre-vote keeps it from raising terms before it has heard.
+
+// ErrRemoved is wrapped by why a node took itself out of service that is no
+// member of its cluster any more.
+var ErrRemoved = errors.New("was removed from the cluster")
+
+// errRefusedFolder is wrapped by why a node took itself out of service that others
+// know with another data folder.
+var errRefusedFolder = errors.New("the others refuse this data folder")
+
+var _ members = (*Node)(nil)
+
+func (n *Node) introduce(h *trivetpb.Hello) {
+	h.Incarnation, h.JoinedAt = n.storage.incarnation, n.storage.joinedAt
+	h.ConfigIndex = n.confs.claim()
+	h.Address, h.Forming = n.cfg.AdvertisePeer, n.forming()
+}
+
+func (n *Node) admit(h *trivetpb.Hello, r *trivetpb.HelloReply) {
+	_, index, _ := n.confs.now()
+	r.ConfigIndex = index
+	r.Incarnation, r.JoinedAt = n.storage.incarnation, n.storage.joinedAt
+	r.Forming = n.forming()
+	r.Knew = h.Incarnation != "" && n.met.folder(h.From) == h.Incarnation
+	conf := n.configuration()
+	known, there := serverOf(conf, h.From)
+	if r.Forming {
+		if known.Address = raft.ServerAddress(n.storage.peers[h.From]); known.Address != "" {
+			there = true
+		}
+	}
+	if !there && h.ConfigIndex <= index {
+		r.Code = trivetpb.HelloReply_NOT_A_MEMBER
+		r.Refused = fmt.Sprintf("member %s is no member of the cluster as of log entry %d", h.From, index)
+		return
+	}
+	if h.Forming && !r.Forming && !r.Knew && !mutant.On("any-folder") {
+		// It is not written down, or it would be known the next time.
+		r.Code = trivetpb.HelloReply_OTHER_FOLDER
+		r.Refused = fmt.Sprintf("member %s %v: remove it and add it again", h.From, errOtherFolder)
+		return
+	}
+	if err := n.meet(h.From, h.Incarnation, h.JoinedAt); err != nil {
+		r.Refused = err.Error()
+		if errors.Is(err, errOtherFolder) || errors.Is(err, errNotAnew) {
+			r.Code = trivetpb.HelloReply_OTHER_FOLDER
+		}
+		return
+	}
+	if there && string(known.Address) != h.Address && isAddress(h.Address) {
+		n.port.moved(h.From, h.Address)
+	}
+}
+
+func (n *Node) answered(id string, r *trivetpb.HelloReply) error {
+	switch {
+	case r.Code == trivetpb.HelloReply_NOT_A_MEMBER && r.ConfigIndex > n.confs.claim():
+		n.fail(fmt.Errorf("member %s %w at log entry %d or before", n.cfg.ID, ErrRemoved, r.ConfigIndex))
+	case r.Code == trivetpb.HelloReply_OTHER_FOLDER:
+		n.fail(fmt.Errorf("%w: %s", errRefusedFolder, r.Refused))
+	case r.Refused == "":
+		if err := n.meet(id, r.Incarnation, r.JoinedAt); err != nil {
+			return err
+		}
+		n.formation.met(id, r)
+	}
+	return nil
+}
+
+// meet checks a member's data folder, and ends the connections of the one that
+// it takes the place of.
+func (n *Node) meet(id, incarnation string, joinedAt uint64) error {
+	if len(incarnation) > maxIncarnation {
+		return fmt.Errorf("member %s names its data folder by %d characters", id, len(incarnation))
+	}
+	before := n.met.folder(id)
+	if err := n.met.check(id, incarnation, joinedAt, n.forming()); err != nil {
+		return err
+	}
+	if before != "" && incarnation != "" && before != incarnation {
+		n.port.cutOff(joinedAt-1, func(other string) bool { return other != id })
+	}
+	return nil
+}
+
+// committedConfiguration takes a configuration that was applied, or that a
+// snapshot holds. Called by the state machine, in the order of the log.
+func (n *Node) committedConfiguration(index uint64, conf raft.Configuration) {
+	before, _, _ := n.confs.now()
+	if !n.confs.commit(index, conf) {
+		return
+	}
+	if err := n.met.removed(index, before, conf); err != nil {
+		n.log.Warn("that a member was removed cannot be written down", "error", err)
+	}
+	self, there := serverOf(conf, n.cfg.ID)
+	// What came before this folder was let in is of an earlier one with this id.
+	there = there && index >= n.storage.joinedAt
+	if n.storage.waits && there {
+		if err := n.storage.arrived(); err != nil {
+			n.fail(fmt.Errorf("the first entry has arrived, and that cannot be written down: %w", err))
+			return
+		}
+		n.storage.waits = false
+	}
+	if n.storage.becomesVoter.Load() && there && self.Suffrage == raft.Voter {
+		if err := n.storage.settled(); err != nil {
+			n.log.Warn("that this member votes cannot be written down", "error", err)
+		}
+		n.storage.becomesVoter.Store(false)
+	}
+	if !n.running() {
+		return // at the start: nobody is connected yet
+	}
+	latest := n.configuration()
+	if !mutant.On("keep-connections") {
+		n.port.cutOff(index, func(id string) bool { return hasServer(conf, id) || hasServer(latest, id) })
+	}
+	n.changed()
+}
+
+// settlePause is how often a member looks whether the cluster knows it as it is.
+const settlePause = 250 * time.Millisecond
+
+// settleWait is how long one attempt to change that may take.
+const settleWait = 10 * time.Second
+
+// settle sees to it that the cluster knows this member as it is: at the address
+// that it goes by, and as a voter where it was started to become one. Nobody else
+// remembers either: a request to the leader may be lost with that, while the
+// member asks until it is so.
+//
+// Where it hears of no leader, or is no member by what it has applied, it calls
+// the others: to be told if it was removed, and to tell where it is now.
+func (n *Node) settle() {
+	alone, told := 0, ""
+	for {
+		pause := settlePause
+		conf, index, changed := n.confs.now()
+		s, there := serverOf(conf, n.cfg.ID)
+		var req *trivetpb.MembershipRequest
+		switch {
+		case n.knownAt() != n.advertise:
+			req = &trivetpb.MembershipRequest{Change: trivetpb.MembershipRequest_MOVE, Id: n.cfg.ID, Peer: n.advertise}
+		case there && s.Suffrage != raft.Voter && n.storage.becomesVoter.Load():
+			req = &trivetpb.MembershipRequest{Change: trivetpb.MembershipRequest_PROMOTE, Id: n.cfg.ID}
+		}
+		if n.leaderID() == "" || (index > 0 && !there) {
+			alone++
+		} else {
+			alone = 0
+		}
+		if alone > 1 {
+			n.callOthers()
+		}
+		if req != nil && n.ctx.Err() == nil {
+			ctx, cancel := context.WithTimeout(n.ctx, settleWait)
+			c, err := n.changeMembers(ctx, req)
+			cancel()
+			switch {
+			case err == nil && c.Changed:
+				n.log.Info("the cluster knows this member anew", "change", req.Change.String(), "address", req.Peer, "index", c.Index)
+			case err != nil && n.ctx.Err() == nil:
+				pause = 8 * settlePause
+				if why := err.Error(); why != told {
+					told = why
+					n.log.Warn("the cluster does not know this member as it is yet", "change", req.Change.String(), "address", req.Peer, "error", err)
+				}
+			}
+		}
+		select {
+		case <-time.After(pause):
+		case <-changed:
+		case <-n.ctx.Done():
+			return
+		}
+	}
+}
+
+// knownAt returns where the others look for this member, as far as is known here,
+// committed or not: one that has moved may hear of nothing that is, before the
+// others know where it is.
+func (n *Node) knownAt() string {
+	conf := n.configuration()
+	if s, there := serverOf(conf, n.cfg.ID); there {
+		return string(s.Address)
+	}
+	if at := n.storage.peers[n.cfg.ID]; at != "" && len(conf.Servers) == 0 {
+		return at // as it was let in
+	}
+	return n.cfg.AdvertisePeer
+}
+
+// callOthers asks each other member for nothing that matters: the handshake is
+// what counts.
+func (n *Node) callOthers() { n.call(n.others()) }
+
+func (n *Node) call(ids []string) {
+	ctx, cancel := context.WithTimeout(n.ctx, memberTimeout)
+	defer cancel()
+	done := make(chan struct{})
+	for _, id := range ids {
+		if !n.spawn(func() {
+			n.askMember(ctx, id)
+			select {
+			case done <- struct{}{}:
+			case <-ctx.Done():
+			}
+		}) {
+			return
+		}
+	}
+	for range ids {
+		select {
+		case <-done:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
