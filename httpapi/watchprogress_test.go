@@ -150,7 +150,8 @@ func TestWatchProgressToACallerThatDoesNotRead(t *testing.T) {
 			_, err = io.WriteString(nc, "GET /v1/watch?key=k HTTP/1.1\r\nHost: x\r\n\r\n")
 			require.NoError(t, err)
 			if timeout < time.Second {
-				require.Eventually(t, func() bool { return d.srv.watching.held.Load() == 1 }, waitAtMost, waitStep)
+				_, err = io.ReadFull(nc, make([]byte, 1)) // it has begun
+				require.NoError(t, err)
 				require.Eventually(t, func() bool { return d.srv.watching.held.Load() == 0 }, waitAtMost, waitStep)
 				return
 			}
