@@ -279,6 +279,7 @@ func (n *Node) openRaft(ln net.Listener) error {
 		seed:     binary.BigEndian.Uint64(drawn[8:]),
 		ctx:      n.ctx,
 		maxBytes: cfg.QueueBytes,
+		inFlight: cfg.inFlight,
 		counters: n.counters,
 		self:     cfg.ID,
 		leader:   func() string { return n.leaderID() },

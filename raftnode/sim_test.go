@@ -98,6 +98,8 @@ func (s *sim) start(id string) *Node {
 		Dial:    func(ctx context.Context, address string) (net.Conn, error) { return s.net.dial(ctx, id, address) },
 		Logger:  testLog(s.t),
 		storage: m.disk.storage("sim", s.peers()),
+		// The harder case: a leader that is deposed leaves more behind.
+		inFlight: maxInFlightFar,
 		onApplied: func(index, hash uint64) {
 			s.mu.Lock()
 			defer s.mu.Unlock()

@@ -117,6 +117,20 @@ func (w *Watcher) Next() (*Frame, error) {
 	}
 }
 
+// Idle says whether all there is has been given, so that Next would return nil.
+// Through is then the store's revision of now. It takes no lock.
+func (w *Watcher) Idle() bool {
+	if w.at == nil || len(w.backlog) > 0 {
+		return false
+	}
+	revision := w.store.revision.Load() // before the frame, as in Next
+	if w.at.frame.Load() != nil {
+		return false
+	}
+	w.through = max(w.through, revision)
+	return true
+}
+
 // Ready returns a channel that is closed once Next has something to say. It is
 // to be taken after a Next that returned nil.
 func (w *Watcher) Ready() <-chan struct{} {
