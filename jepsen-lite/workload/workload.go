@@ -1,0 +1,92 @@
+package workload
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"sync"
+	"time"
+
+	"trivet/jepsen-lite/api"
+	"trivet/jepsen-lite/check"
+	"trivet/jepsen-lite/history"
+)
+
+// Workload is one kind of work. A Workload serves one Run.
+type Workload interface {
+	// Workers is how many there are.
+	Workers() int
+	// Work is one step of a worker; it is called again until the run is over. It
+	// returns soon after w.Stopping is closed.
+	Work(ctx context.Context, w *Worker)
+	// Final is called once, by one worker, when all work is done and the cluster
+	// is whole again: the last reads, without which nothing is known to be lost.
+	Final(ctx context.Context, w *Worker)
+	// Check judges the calls.
+	Check(calls []history.Call, limits Limits) []*check.Result
+}
+
+// Limits is what a Check has and knows.
+type Limits struct {
+	// Checker bounds the time of one that may need long.
+	Checker time.Duration
+	// Restarts are the times at which a node was killed or started: what a node
+	// promises for itself alone starts anew there. By node.
+	Restarts map[string][]int64
+	// Calm is a time of the record, after the last fault and the recovery from it.
+	Calm int64
+}
+
+// Run is what the workloads of a run share.
+type Run struct {
+	Recorder *history.Recorder
+	Nodes    []api.Node
+	// Prefix is before every key and every name, and ends in a slash.
+	Prefix string
+	Seed   int64
+	// Pace is how long a worker rests between two operations, on average.
+	Pace time.Duration
+	// Timeout is how long a node has for an answer.
+	Timeout time.Duration
+
+	mu        sync.Mutex
+	processes int
+}
+
+// Kind is a workload that can be chosen.
+type Kind struct {
+	Name string
+	Does string
+	// Checks says what is checked of it.
+	Checks string
+	New    func(*Run) Workload
+}
+
+// Kinds are all workloads.
+var Kinds = []Kind{
+	{"register", "reads, writes and compare-and-sets of keys, on all nodes, linearizably", "each key is linearizable (porcupine); revisions follow real time", newRegister},
+}
+
+// Choose returns the workloads that are named, or all.
+func Choose(names []string) ([]Kind, error) {
+	if len(names) == 0 {
+		return Kinds, nil
+	}
+	var chosen []Kind
+	for _, name := range names {
+		found := false
+		for _, k := range Kinds {
+			if k.Name == name {
+				chosen, found = append(chosen, k), true
+			}
+		}
+		if !found {
+			var all []string
+			for _, k := range Kinds {
+				all = append(all, k.Name)
+			}
+			return nil, fmt.Errorf("no workload is called %q; there are %s", name, strings.Join(all, ", "))
+		}
+	}
+	return chosen, nil
+}
