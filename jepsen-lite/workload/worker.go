@@ -22,6 +22,8 @@ type Worker struct {
 
 	workload string
 	process  int
+	// ended is done when the worker is: what it holds is given back then.
+	ended context.Context
 	// state is the workload's own, for this worker.
 	state any
 }
@@ -37,6 +39,9 @@ func (r *Run) Start(ctx context.Context, name string, load Workload, stop <-chan
 		w := r.worker(name, i, stop)
 		wg.Go(func() {
 			defer w.Close()
+			var end context.CancelFunc
+			w.ended, end = context.WithCancel(context.Background())
+			defer end()
 			for !w.stopped() && ctx.Err() == nil {
 				load.Work(ctx, w)
 				w.rest(ctx)

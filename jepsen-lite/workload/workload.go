@@ -65,6 +65,11 @@ type Kind struct {
 // Kinds are all workloads.
 var Kinds = []Kind{
 	{"register", "reads, writes and compare-and-sets of keys, on all nodes, linearizably", "each key is linearizable (porcupine); revisions follow real time", newRegister},
+	{"append", "transactions that append to lists and read them", "strictly serializable: no cycle of dependencies and real time (as Elle)", newAppend},
+	{"bank", "transfers between accounts, and reads of all of them, fresh and old", "every read sees the same total", newBank},
+	{"set", "additions to sets, each a new key", "nothing acknowledged or seen is ever missing, nothing failed is there", newSet},
+	{"counter", "additions without an identity, each sent once", "acknowledged ≤ sum ≤ acknowledged and unknown, at every read", newCounter},
+	{"once", "additions with an identity, sent again until answered, and then again", "the sum is the number of additions; a repeat has the first answer", newOnce},
 }
 
 // Choose returns the workloads that are named, or all.
