@@ -102,6 +102,8 @@ type Result struct {
 	Status int
 	Item
 	Items []Item
+	// Deleted is of a delete.
+	Deleted int
 	// Sum is of an add, which shares its name in JSON with a value.
 	Sum int64
 }
@@ -114,11 +116,12 @@ func (r *Result) UnmarshalJSON(b []byte) error {
 		Value       json.RawMessage
 		ModRevision uint64 `json:"mod_revision"`
 		Items       []Item
+		Deleted     int
 	}
 	if err := json.Unmarshal(b, &out); err != nil {
 		return err
 	}
-	r.Status, r.Key, r.ModRevision, r.Items = out.Status, out.Key, out.ModRevision, out.Items
+	r.Status, r.Key, r.ModRevision, r.Items, r.Deleted = out.Status, out.Key, out.ModRevision, out.Items, out.Deleted
 	if len(out.Value) > 0 && out.Value[0] == '"' {
 		return json.Unmarshal(out.Value, &r.Value)
 	}

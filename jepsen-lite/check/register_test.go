@@ -84,13 +84,20 @@ func TestRegistersAreCheckedKeyByKey(t *testing.T) {
 func TestRevisions(t *testing.T) {
 	see := func(invoked, returned int64, revision uint64, write bool) Seen {
 		c := call(0, "x", invoked, returned, history.OK, nil, nil)
-		return Seen{&c, revision, write}
+		return Seen{Call: &c, Revision: revision, Write: write}
+	}
+	late := func(at int64, revision uint64) Seen {
+		s := see(at, at, revision, false)
+		s.Late = true
+		return s
 	}
 	for _, c := range []struct {
 		name string
 		want Verdict
 		seen []Seen
 	}{
+		{"a watch is late", Valid, []Seen{see(0, 10, 2, true), see(20, 30, 3, true), late(40, 2), see(50, 60, 3, false)}},
+		{"a watch was early", Violated, []Seen{see(0, 100, 3, true), late(40, 3), see(50, 60, 2, false)}},
 		{"in order", Valid, []Seen{see(0, 10, 2, true), see(20, 30, 2, false), see(40, 50, 3, true), see(60, 70, 3, false)}},
 		{"beside each other, in any order", Valid, []Seen{see(0, 100, 3, true), see(10, 90, 2, true), see(20, 30, 1, false)}},
 		{"a read of the past", Violated, []Seen{see(0, 10, 2, true), see(20, 30, 1, false)}},

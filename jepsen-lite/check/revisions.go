@@ -12,6 +12,9 @@ type Seen struct {
 	Call     *history.Call
 	Revision uint64
 	Write    bool // it made the revision
+	// Late says that the answer itself may be of any age, as a frame of a watch;
+	// what comes after it must not be older all the same.
+	Late bool
 }
 
 // Revisions checks that the revisions that answers show go the way of real time:
@@ -34,7 +37,7 @@ func Revisions(seen []Seen) *Result {
 				highest = byReturned[next]
 			}
 		}
-		if highest.Call != nil && (s.Revision < highest.Revision || (s.Write && s.Revision == highest.Revision)) {
+		if highest.Call != nil && !s.Late && (s.Revision < highest.Revision || (s.Write && s.Revision == highest.Revision)) {
 			r.violated("%s at %s by process %d on %s showed revision %d, after %s on %s had shown %d until %s",
 				s.Call.F, at(s.Call.Invoked), s.Call.Process, s.Call.Node, s.Revision,
 				highest.Call.F, highest.Call.Node, highest.Revision, at(highest.Call.Returned))

@@ -70,6 +70,7 @@ var Kinds = []Kind{
 	{"set", "additions to sets, each a new key", "nothing acknowledged or seen is ever missing, nothing failed is there", newSet},
 	{"counter", "additions without an identity, each sent once", "acknowledged ≤ sum ≤ acknowledged and unknown, at every read", newCounter},
 	{"once", "additions with an identity, sent again until answered, and then again", "the sum is the number of additions; a repeat has the first answer", newOnce},
+	{"watch", "writes, and watchers that move from node to node", "every revision, once, in order, whole, never before it is written or readable", newWatch},
 }
 
 // Choose returns the workloads that are named, or all.
