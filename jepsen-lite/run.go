@@ -37,7 +37,7 @@ const firstPort, lastPort = 19600, 20000
 
 // serveDefaults make what is rare happen often: snapshots, the end of old
 // revisions.
-var serveDefaults = []string{"--snapshot-bytes", "256KiB", "--history", "20s"}
+var serveDefaults = []string{"--snapshot-bytes", "256KiB", "--history", "5s"}
 
 // run is the whole of a run. Its error says that there was none.
 func (o *options) run(ctx context.Context, out io.Writer) (check.Verdict, error) {
