@@ -69,7 +69,7 @@ so little happened that the run shows nothing), 3 it could not be run.`,
 	f.StringSliceVar(&o.workloads, "workloads", nil, "some of them by name (default: all)")
 	f.StringSliceVar(&o.faults, "faults", nil, "some of them by name, or by lane: process, link, member; or none (default: all that can be done here)")
 	f.IntVar(&o.nodes, "nodes", 3, "members, 1 to 9")
-	f.StringVar(&o.report, "report", "", "folder for the report; without it a run that is valid leaves nothing")
+	f.StringVar(&o.reportDir, "report", "", "folder for the report; without it a run that is valid leaves nothing")
 	f.BoolVar(&o.rootless, "rootless", false, "loopback, forwarders and signals, even where root could do more")
 	f.StringSliceVar(&o.endpoints, "endpoints", nil, "URLs of a running cluster's nodes: no faults are done")
 	f.StringVar(&o.binary, "binary", "", "trivet's (default: built from this module)")

@@ -10,35 +10,29 @@ import (
 	"time"
 
 	"trivet/jepsen-lite/history"
+	"trivet/jepsen-lite/report"
 )
 
-// outcome counts the ends of the operations of one f.
-type outcome struct {
-	workload, f    string
-	ok, fail, info int
-	median, worst  time.Duration // of those that are OK
-}
-
 // outcomes counts all operations of the round.
-func (r *round) outcomes() []outcome {
-	var all []outcome
+func (r *round) outcomes() []report.Outcome {
+	var all []report.Outcome
 	for _, k := range r.loads {
-		byF := map[string]*outcome{}
+		byF := map[string]*report.Outcome{}
 		latencies := map[string][]int64{}
 		for _, c := range r.calls[k.Name] {
 			o := byF[c.F]
 			if o == nil {
-				o = &outcome{workload: k.Name, f: c.F}
+				o = &report.Outcome{Workload: k.Name, F: c.F}
 				byF[c.F] = o
 			}
 			switch c.Type {
 			case history.OK:
-				o.ok++
+				o.OK++
 				latencies[c.F] = append(latencies[c.F], c.Returned-c.Invoked)
 			case history.Fail:
-				o.fail++
+				o.Fail++
 			default:
-				o.info++
+				o.Info++
 			}
 		}
 		var names []string
@@ -49,7 +43,7 @@ func (r *round) outcomes() []outcome {
 		for _, f := range names {
 			if l := latencies[f]; len(l) > 0 {
 				slices.Sort(l)
-				byF[f].median, byF[f].worst = time.Duration(l[len(l)/2]), time.Duration(l[len(l)-1])
+				byF[f].Median, byF[f].Worst = time.Duration(l[len(l)/2]), time.Duration(l[len(l)-1])
 			}
 			all = append(all, *byF[f])
 		}
@@ -64,9 +58,9 @@ func (r *round) print(out io.Writer) {
 	fmt.Fprintln(w, "workload\tf\tok\tfail\tinfo\tmedian\tworst")
 	ok, fail, info := 0, 0, 0
 	for _, o := range r.outcomes() {
-		fmt.Fprintf(w, "%s\t%s\t%d\t%d\t%d\t%v\t%v\n", o.workload, o.f, o.ok, o.fail, o.info,
-			o.median.Round(100*time.Microsecond), o.worst.Round(time.Millisecond))
-		ok, fail, info = ok+o.ok, fail+o.fail, info+o.info
+		fmt.Fprintf(w, "%s\t%s\t%d\t%d\t%d\t%v\t%v\n", o.Workload, o.F, o.OK, o.Fail, o.Info,
+			o.Median.Round(100*time.Microsecond), o.Worst.Round(time.Millisecond))
+		ok, fail, info = ok+o.OK, fail+o.Fail, info+o.Info
 	}
 	fmt.Fprintf(w, "all\t\t%d\t%d\t%d\t\t\n", ok, fail, info)
 	w.Flush()

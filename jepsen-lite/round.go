@@ -13,6 +13,7 @@ import (
 	"trivet/jepsen-lite/history"
 	"trivet/jepsen-lite/monitor"
 	"trivet/jepsen-lite/nemesis"
+	"trivet/jepsen-lite/report"
 	"trivet/jepsen-lite/workload"
 )
 
@@ -53,7 +54,7 @@ const (
 
 // run does the round. Its error says that there was none.
 func (r *round) run(ctx context.Context, out io.Writer) error {
-	record := filepath.Join(r.dir, "history.jsonl")
+	record := filepath.Join(r.dir, report.Record)
 	file, err := os.Create(record)
 	if err != nil {
 		return err
@@ -152,7 +153,22 @@ func (r *round) run(ctx context.Context, out io.Writer) error {
 		r.verdict = max(r.verdict, result.Verdict)
 	}
 	r.print(out)
-	return nil
+	return r.write()
+}
+
+// write writes the report.
+func (r *round) write() error {
+	out := &report.Round{
+		Name: r.name, Seed: r.seed, Length: r.length, Verdict: r.verdict, Plan: r.plan, Events: r.events, Calls: r.calls,
+		Outcomes: r.outcomes(), Results: r.results, LeaderChanges: r.changes, Recoveries: r.recoveries,
+	}
+	for _, k := range r.loads {
+		out.Workloads = append(out.Workloads, k.Name)
+	}
+	if r.members != nil {
+		out.Logs = r.members.Logs()
+	}
+	return report.Write(r.dir, out)
 }
 
 // recover waits until every node has served a request that began after calm, or

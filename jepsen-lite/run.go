@@ -22,7 +22,7 @@ type options struct {
 	seed                     int64
 	workloads, faults        []string
 	nodes                    int
-	report                   string
+	reportDir                string
 	rootless                 bool
 	endpoints                []string
 	binary                   string
@@ -58,7 +58,7 @@ func (o *options) run(ctx context.Context, out io.Writer) (check.Verdict, error)
 	if err != nil {
 		return none, err
 	}
-	dir := o.report
+	dir := o.reportDir
 	if dir == "" {
 		if dir, err = os.MkdirTemp("", "jepsen-lite-"); err != nil {
 			return none, err
@@ -115,7 +115,7 @@ func (o *options) run(ctx context.Context, out io.Writer) (check.Verdict, error)
 		}
 	}
 	fmt.Fprintf(out, "\n%s\n", verdict)
-	if o.report == "" && verdict == check.Valid {
+	if o.reportDir == "" && verdict == check.Valid {
 		if members != nil {
 			members.Close() // before its folder goes
 		}

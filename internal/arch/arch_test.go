@@ -34,6 +34,7 @@ var may = map[string][]string{
 	"trivet/jepsen-lite/nemesis":  {"trivet/jepsen-lite/api", "trivet/jepsen-lite/history"},
 	"trivet/jepsen-lite/cluster":  {"trivet/jepsen-lite/api", "trivet/jepsen-lite/nemesis", "trivet/trivetpb"},
 	"trivet/jepsen-lite/monitor":  {"trivet/jepsen-lite/api", "trivet/jepsen-lite/check", "trivet/jepsen-lite/history"},
+	"trivet/jepsen-lite/report":   {"trivet/jepsen-lite/check", "trivet/jepsen-lite/history", "trivet/jepsen-lite/nemesis"},
 	"trivet/jepsen-lite/workload": {"trivet/jepsen-lite/api", "trivet/jepsen-lite/check", "trivet/jepsen-lite/history", "trivet/client"},
 	// Of tests alone.
 	"trivet/internal/testcluster": {"trivet/httpapi", "trivet/raftnode"},
