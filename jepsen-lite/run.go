@@ -37,7 +37,7 @@ const firstPort, lastPort = 19600, 20000
 
 // serveDefaults make what is rare happen often: snapshots, the end of old
 // revisions.
-var serveDefaults = []string{"--snapshot-bytes", "256KiB", "--history", "5s"}
+var serveDefaults = []string{"--snapshot-bytes", "64KiB", "--history", "5s"}
 
 // run is the whole of a run. Its error says that there was none.
 func (o *options) run(ctx context.Context, out io.Writer) (check.Verdict, error) {
@@ -115,14 +115,18 @@ func (o *options) run(ctx context.Context, out io.Writer) (check.Verdict, error)
 		}
 	}
 	fmt.Fprintf(out, "\n%s\n", verdict)
-	if o.reportDir == "" && verdict == check.Valid {
-		if members != nil {
-			members.Close() // before its folder goes
-		}
+	if members != nil {
+		members.Close() // before its folders go
+	}
+	if verdict == check.Valid && o.reportDir == "" {
 		return verdict, os.RemoveAll(dir)
 	}
+	if verdict == check.Valid && members != nil {
+		// Logs stay, and the data of a violation: it may tell more.
+		err = members.RemoveData()
+	}
 	fmt.Fprintf(out, "report in %s\n", dir)
-	return verdict, nil
+	return verdict, err
 }
 
 // open starts the cluster.

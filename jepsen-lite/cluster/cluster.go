@@ -170,6 +170,14 @@ func (c *Cluster) Close() {
 	}
 }
 
+// RemoveData removes the members' data folders. The cluster is closed.
+func (c *Cluster) RemoveData() (err error) {
+	for _, id := range c.ids {
+		err = errors.Join(err, os.RemoveAll(filepath.Join(c.cfg.Dir, id)))
+	}
+	return err
+}
+
 // Logs returns the paths of the members' logs.
 func (c *Cluster) Logs() []string {
 	var out []string

@@ -11,8 +11,8 @@ import (
 	"trivet/jepsen-lite/history"
 )
 
-// bank moves money between accounts, in two ways, by additions and by writes on
-// condition, and reads all accounts at once, in every way that there is: each is
+// bank moves money between accounts, by additions, by additions that fail half
+// way, and by writes on condition, and reads all accounts at once, in every way that there is: each is
 // one state, however old.
 type bank struct {
 	run      *Run
@@ -40,6 +40,7 @@ func (b *bank) open(ctx context.Context, w *Worker) {
 	for _, a := range b.accounts {
 		t.Then = append(t.Then, api.Op{"op": "put", "key": b.key(a), "value": strconv.Itoa(bankStart)})
 	}
+	t.Then = append(t.Then, api.Op{"op": "put", "key": b.run.Prefix + "bank-note", "value": "no number"})
 	if w.insist(ctx, func(n api.Node) api.Answer { _, a := w.Txn(ctx, n, t, false, nil); return a }) {
 		close(b.ready)
 	}
@@ -60,7 +61,7 @@ func (b *bank) Work(ctx context.Context, w *Worker) {
 		}
 	}
 	n := w.node()
-	switch w.Rand.IntN(6) {
+	switch w.Rand.IntN(7) {
 	case 0, 1:
 		b.move(ctx, w, n)
 	case 2:
@@ -70,6 +71,8 @@ func (b *bank) Work(ctx context.Context, w *Worker) {
 	case 4:
 		b.readTxn(ctx, w, n)
 	case 5:
+		b.moveInVain(ctx, w, n)
+	case 6:
 		// A node's past is a state too, and so is one that it is asked for. One
 		// that knows nothing yet has no accounts: bounded is never so stale.
 		if w.Rand.IntN(2) == 0 {
@@ -92,6 +95,18 @@ func (b *bank) move(ctx context.Context, w *Worker, n api.Node) {
 	_, a := w.Txn(ctx, n, api.Txn{Then: []api.Op{
 		{"op": "add", "key": b.key(from), "delta": -amount},
 		{"op": "add", "key": b.key(to), "delta": amount},
+	}}, false, nil)
+	w.end(p, a, nil)
+}
+
+// moveInVain is a transfer whose last operation cannot be done, so that none of
+// it may be.
+func (b *bank) moveInVain(ctx context.Context, w *Worker, n api.Node) {
+	from, to, amount := b.pick(w)
+	p := w.begin("transfer", n, check.Transfer{From: from, To: to, Amount: amount})
+	_, a := w.Txn(ctx, n, api.Txn{Then: []api.Op{
+		{"op": "add", "key": b.key(from), "delta": -amount},
+		{"op": "add", "key": b.run.Prefix + "bank-note", "delta": amount},
 	}}, false, nil)
 	w.end(p, a, nil)
 }

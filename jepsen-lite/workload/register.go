@@ -14,7 +14,7 @@ import (
 // A key has at most so many operations, and so many of unknown outcome: the
 // search for an order is exponential in the latter.
 const (
-	registerOps   = 250
+	registerOps   = 240
 	registerInfos = 10
 )
 

@@ -17,7 +17,7 @@ import (
 
 // watch has writers of a few keys and watchers of all of them. Those of the API
 // leave a node now and then, or when it falls silent, and go on at another one
-// by the revision alone; one watches through the Go client, which does so by
+// by the revision alone, at once or after a long time; one watches through the Go client, which does so by
 // itself.
 type watch struct {
 	run *Run
@@ -38,6 +38,8 @@ const (
 	// watchSilence is how long a stream may say nothing: the writers do all the
 	// time.
 	watchSilence = 3 * time.Second
+	// watchAway is how long a watcher is away now and then.
+	watchAway = 8 * time.Second
 )
 
 func newWatch(run *Run) Workload { return &watch{run: run, watchers: map[int]*watcherState{}} }
@@ -67,6 +69,10 @@ func (x *watch) Work(ctx context.Context, w *Worker) {
 			}
 			return true
 		})
+		if w.Rand.IntN(6) == 0 {
+			// Long enough that what it missed may be kept no more.
+			w.sleep(ctx, watchAway)
+		}
 	default:
 		x.watchByClient(ctx, w)
 	}
