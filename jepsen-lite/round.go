@@ -91,7 +91,11 @@ func (r *round) run(ctx context.Context, out io.Writer) error {
 	r.plan = nemesis.Plan(r.seed, r.length-min(calmTail, r.length/5), r.faults)
 	r.events = nemesis.Run(ctx, &env, rec, r.plan)
 	calm := rec.Now()
-	took, recovered := r.recover(ctx, mon, calm)
+	var took time.Duration
+	recovered := true
+	if len(r.faults) > 0 {
+		took, recovered = r.recover(ctx, mon, calm)
+	}
 	select {
 	case <-time.After(r.length - time.Since(start)):
 	case <-ctx.Done():
@@ -107,15 +111,10 @@ func (r *round) run(ctx context.Context, out io.Writer) error {
 		return ctx.Err()
 	}
 
-	// The last reads, and the nodes side by side.
-	finalCtx, cancelFinal := context.WithTimeout(ctx, finalTime)
-	for _, k := range r.loads {
-		shared.Finish(finalCtx, k.Name, loads[k.Name])
+	// The last reads, and the nodes side by side; of those that ever answered.
+	if mon.Served() {
+		r.finish(ctx, shared, loads, mon)
 	}
-	cancelFinal()
-	settleCtx, cancelSettle := context.WithTimeout(ctx, settleTime)
-	mon.Settle(settleCtx)
-	cancelSettle()
 	mon.Close()
 	if err := rec.Flush(); err != nil {
 		return err
@@ -169,6 +168,19 @@ func (r *round) write() error {
 		out.Logs = r.members.Logs()
 	}
 	return report.Write(r.dir, out)
+}
+
+// finish has all workloads do their last reads, and waits until the nodes show
+// one state.
+func (r *round) finish(ctx context.Context, shared *workload.Run, loads map[string]workload.Workload, mon *monitor.Monitor) {
+	finalCtx, cancel := context.WithTimeout(ctx, finalTime)
+	for _, k := range r.loads {
+		shared.Finish(finalCtx, k.Name, loads[k.Name])
+	}
+	cancel()
+	settleCtx, cancel := context.WithTimeout(ctx, settleTime)
+	mon.Settle(settleCtx)
+	cancel()
 }
 
 // recover waits until every node has served a request that began after calm, or

@@ -85,6 +85,10 @@ func (o *options) run(ctx context.Context, out io.Writer) (check.Verdict, error)
 		return none, err
 	}
 
+	if members == nil {
+		faults = nil
+	}
+
 	verdict := check.Valid
 	rounds := int((o.duration + o.round - 1) / o.round)
 	for i := range rounds {

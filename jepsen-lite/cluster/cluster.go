@@ -89,8 +89,7 @@ func Open(ctx context.Context, cfg Config) (_ *Cluster, err error) {
 	errs := make(chan error, len(c.ids))
 	for _, id := range c.ids {
 		p := c.members[id]
-		p.args = append(p.args, "--initial-cluster", strings.Join(initial, ","))
-		p.args = append(p.args, cfg.Args...)
+		p.args = append(append(p.args, cfg.Args...), "--initial-cluster", strings.Join(initial, ","))
 		go func() { errs <- p.start(ctx) }()
 	}
 	for range c.ids {
@@ -142,8 +141,28 @@ var _ nemesis.Processes = (*Cluster)(nil)
 // Kill, Start, Pause and Resume are those of nemesis.Processes.
 func (c *Cluster) Kill(id string) error                       { return c.members[id].kill() }
 func (c *Cluster) Start(ctx context.Context, id string) error { return c.members[id].start(ctx) }
+func (c *Cluster) Forget(id string) error                     { return c.forget(id) }
 func (c *Cluster) Pause(id string) error                      { return c.members[id].pause() }
 func (c *Cluster) Resume(id string) error                     { return c.members[id].resume() }
+
+func (c *Cluster) forget(id string) error {
+	p := c.members[id]
+	p.expectEnd()
+	if err := p.kill(); err != nil {
+		return err
+	}
+	if err := os.RemoveAll(filepath.Join(c.cfg.Dir, id)); err != nil {
+		return err
+	}
+	var others []string
+	for _, other := range c.ids {
+		if other != id {
+			others = append(others, "http://"+c.members[other].api)
+		}
+	}
+	p.joins(strings.Join(others, ","))
+	return nil
+}
 
 // Deaths returns what became of processes that ended without having been told
 // to: each is a fault of the program under test.

@@ -108,6 +108,24 @@ var launcher struct {
 	answers  chan error
 }
 
+// expectEnd says that the process may end by itself, or has: it was removed.
+func (p *process) expectEnd() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.told = true
+	if n := len(p.deaths); n > 0 && p.cmd == nil {
+		p.deaths = p.deaths[:n-1]
+	}
+}
+
+// joins has later starts join a cluster through its members' URLs, in place of
+// what is the last flag until then.
+func (p *process) joins(urls string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.args = append(p.args[:len(p.args)-2:len(p.args)-2], "--join", urls)
+}
+
 func (p *process) kill() error {
 	p.mu.Lock()
 	cmd, exited := p.cmd, p.exited

@@ -156,6 +156,13 @@ func (m *Monitor) Hashes() []check.Hash {
 	return append([]check.Hash(nil), m.hashes...)
 }
 
+// Served says whether any node ever answered a request.
+func (m *Monitor) Served() bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return len(m.served) > 0
+}
+
 // Recovered returns when every node had served a request that began after a time
 // of the record; false where one has not yet.
 func (m *Monitor) Recovered(after int64) (int64, bool) {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"strings"
 	"time"
 
 	"trivet/jepsen-lite/api"
@@ -15,6 +16,7 @@ import (
 
 var memberKinds = []Kind{
 	{Name: "transfer", Lane: "member", Leader: true, Does: "leadership is handed to another member", begin: transfer},
+	{Name: "replace", Lane: "process", Does: "a member is removed, loses all it has and joins again", begin: replace},
 	{Name: "demote", Lane: "member", Does: "a follower loses its vote, and gets it back later", begin: demote},
 }
 
@@ -37,7 +39,7 @@ func change(ctx context.Context, env *Environment, rnd *rand.Rand, method, path 
 		switch {
 		case a.Status >= 200 && a.Status < 300:
 			return nil
-		case a.Status == 405, a.Status == 404 && a.Code == "not_found":
+		case a.Status == 405, a.Status == 404 && strings.Contains(a.Why, "no such path"): // not: no such member
 			return errNotAvailable
 		}
 		select {
@@ -67,7 +69,37 @@ func demote(ctx context.Context, env *Environment, rnd *rand.Rand) (any, func(co
 		who = one(env, rnd)[0]
 	}
 	err := change(ctx, env, rnd, "POST", "/v1/cluster/members/"+who+"/demote", nil)
-	return []string{who}, func(ctx context.Context) error {
-		return change(ctx, env, rnd, "POST", "/v1/cluster/members/"+who+"/promote", nil)
+	return []string{who}, func(ctx context.Context) (err error) {
+		// Until it is done: less voters than the plan has would be fewer faults
+		// that the cluster can bear.
+		for ctx.Err() == nil {
+			if err = change(ctx, env, rnd, "POST", "/v1/cluster/members/"+who+"/promote", nil); err == nil {
+				break
+			}
+		}
+		return err
 	}, err
+}
+
+// replace removes a member and has it join again with nothing. A removal is asked
+// for until it is certainly done: a voter must not forget while it counts.
+func replace(ctx context.Context, env *Environment, rnd *rand.Rand) (any, func(context.Context) error, error) {
+	who := one(env, rnd)
+	path := "/v1/cluster/members/" + who[0]
+	err := change(ctx, env, rnd, "DELETE", path, nil)
+	if errors.Is(err, errNotAvailable) {
+		return who, nothing, err
+	}
+	return who, func(ctx context.Context) error {
+		for err != nil && ctx.Err() == nil {
+			err = change(ctx, env, rnd, "DELETE", path, nil)
+		}
+		if err != nil {
+			return err
+		}
+		if err := env.Processes.Forget(who[0]); err != nil {
+			return err
+		}
+		return env.Processes.Start(ctx, who[0])
+	}, nil
 }

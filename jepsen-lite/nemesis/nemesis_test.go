@@ -32,6 +32,7 @@ func (f *fake) set(id, state string) error {
 }
 func (f *fake) Kill(id string) error                     { return f.set(id, "killed") }
 func (f *fake) Start(_ context.Context, id string) error { return f.set(id, "up") }
+func (f *fake) Forget(id string) error                   { return f.set(id, "forgotten") }
 func (f *fake) Pause(id string) error                    { return f.set(id, "paused") }
 func (f *fake) Resume(id string) error                   { return f.set(id, "up") }
 func (f *fake) Set(r func(from, to string) Rule)         { f.rule = r }

@@ -100,4 +100,4 @@ func sleepUntil(ctx context.Context, t time.Time) bool {
 }
 
 // Kills says that the fault ends processes.
-func (e Event) Kills() bool { return strings.HasPrefix(e.Kind, "kill-") }
+func (e Event) Kills() bool { return strings.HasPrefix(e.Kind, "kill-") || e.Kind == "replace" }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/url"
 	"strconv"
+	"time"
 
 	"trivet/jepsen-lite/api"
 	"trivet/jepsen-lite/check"
@@ -21,6 +22,9 @@ type bank struct {
 }
 
 const bankWorkers, bankAccounts, bankStart = 4, 6, 100
+
+// bankStaleness is that of bounded reads.
+const bankStaleness = 100 * time.Millisecond
 
 func newBank(run *Run) Workload {
 	b := &bank{run: run, ready: make(chan struct{})}
@@ -42,6 +46,8 @@ func (b *bank) open(ctx context.Context, w *Worker) {
 	}
 	t.Then = append(t.Then, api.Op{"op": "put", "key": b.run.Prefix + "bank-note", "value": "no number"})
 	if w.insist(ctx, func(n api.Node) api.Answer { _, a := w.Txn(ctx, n, t, false, nil); return a }) {
+		// A bounded read may be of before.
+		w.sleep(ctx, 2*bankStaleness)
 		close(b.ready)
 	}
 }
@@ -76,7 +82,7 @@ func (b *bank) Work(ctx context.Context, w *Worker) {
 		// A node's past is a state too, and so is one that it is asked for. One
 		// that knows nothing yet has no accounts: bounded is never so stale.
 		if w.Rand.IntN(2) == 0 {
-			b.read(ctx, w, n, "read-bounded", url.Values{"consistency": {"bounded"}, "max_staleness": {"100ms"}})
+			b.read(ctx, w, n, "read-bounded", url.Values{"consistency": {"bounded"}, "max_staleness": {bankStaleness.String()}})
 		} else {
 			b.readOld(ctx, w, n)
 		}
