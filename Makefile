@@ -62,7 +62,7 @@ jepsen: ## attack a cluster of real processes for a minute and check what client
 
 .PHONY: jepsen-long
 jepsen-long: ## the same for DURATION, in rounds; what a violation leaves is in jepsen-report
-	$(GO) run ./jepsen-lite --duration $(DURATION) --seed $(SEED) --report jepsen-report
+	$(GO) run ./jepsen-lite --duration $(DURATION) --seed $(SEED) --wall-clocks --report jepsen-report
 
 .PHONY: mutants-jepsen
 mutants-jepsen: ## break the server on purpose, and expect jepsen-lite to show it; takes ten minutes

@@ -25,7 +25,8 @@ type options struct {
 	reportDir                string
 	rootless                 bool
 	endpoints                []string
-	binary                   string
+	binary, tags             string
+	wallClocks               bool
 	serveArgs                []string
 	pace, timeout, checkTime time.Duration
 	basePort                 int
@@ -51,6 +52,8 @@ func (o *options) run(ctx context.Context, out io.Writer) (check.Verdict, error)
 		return none, fmt.Errorf("--pace must not be below zero")
 	case o.timeout < 100*time.Millisecond || o.timeout > time.Minute:
 		return none, fmt.Errorf("--timeout must be 100ms to 1m, not %v", o.timeout)
+	case o.wallClocks && (o.binary != "" || len(o.endpoints) > 0):
+		return none, fmt.Errorf("--wall-clocks: only of a trivet that is built here")
 	case len(o.endpoints) > 0 && len(o.faults) > 0 && o.faults[0] != "none":
 		return none, fmt.Errorf("--faults: nothing is done to a cluster of --endpoints")
 	}
@@ -138,7 +141,7 @@ func (o *options) open(ctx context.Context, dir string) (*cluster.Cluster, error
 	binary := o.binary
 	if binary == "" {
 		var err error
-		if binary, err = build(ctx, dir); err != nil {
+		if binary, err = o.build(ctx, dir); err != nil {
 			return nil, err
 		}
 	}
@@ -155,7 +158,7 @@ func (o *options) open(ctx context.Context, dir string) (*cluster.Cluster, error
 		return nil, err
 	}
 	return cluster.Open(ctx, cluster.Config{
-		Binary: binary, Dir: nodes, Nodes: o.nodes, BasePort: base, Links: true,
+		Binary: binary, Dir: nodes, Nodes: o.nodes, BasePort: base, Links: true, Clocks: o.wallClocks,
 		Args: append(append([]string(nil), serveDefaults...), o.serveArgs...),
 	})
 }

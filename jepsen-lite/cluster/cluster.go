@@ -30,6 +30,8 @@ type Config struct {
 	Env []string
 	// Links puts the forwarders between the members.
 	Links bool
+	// Clocks says that the binary is of BuildWithWallClocks.
+	Clocks bool
 }
 
 // Ports is how many ports a cluster has.
@@ -89,6 +91,16 @@ func Open(ctx context.Context, cfg Config) (_ *Cluster, err error) {
 	errs := make(chan error, len(c.ids))
 	for _, id := range c.ids {
 		p := c.members[id]
+		if cfg.Clocks {
+			path, err := filepath.Abs(c.wall(id))
+			if err != nil {
+				return nil, err
+			}
+			if err := os.WriteFile(path, make([]byte, 8), 0o600); err != nil {
+				return nil, err
+			}
+			p.env = append(p.env[:len(p.env):len(p.env)], wallVariable+"="+path)
+		}
 		p.args = append(append(p.args, cfg.Args...), "--initial-cluster", strings.Join(initial, ","))
 		go func() { errs <- p.start(ctx) }()
 	}
@@ -133,9 +145,13 @@ func (c *Cluster) Environment() *nemesis.Environment {
 	if c.links != nil {
 		env.Links = c.links
 	}
+	if c.cfg.Clocks {
+		env.Clocks = c
+	}
 	return env
 }
 
+var _ nemesis.Clocks = (*Cluster)(nil)
 var _ nemesis.Processes = (*Cluster)(nil)
 
 // Kill, Start, Pause and Resume are those of nemesis.Processes.

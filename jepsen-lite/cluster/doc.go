@@ -16,5 +16,5 @@
 // costs the time of sending again, since a stream with holes is no stream. The
 // clients' way to the members is not touched.
 //
-// Reading order: cluster.go, process.go, links.go, forward.go.
+// Reading order: cluster.go, process.go, links.go, forward.go, wallclock.go.
 package cluster

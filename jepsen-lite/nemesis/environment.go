@@ -8,7 +8,7 @@ import (
 )
 
 // Environment is a cluster that faults can be done to. What it cannot do it does
-// not have: Processes, Links or Disks are nil then, and the kinds that need them
+// not have: Processes, Links, Disks or Clocks are nil then, and the kinds that need them
 // are left out of the plan. All methods may be called by several goroutines.
 type Environment struct {
 	// Nodes are all members there are, in the order of their ids.
@@ -16,6 +16,7 @@ type Environment struct {
 	Processes Processes
 	Links     Links
 	Disks     Disks
+	Clocks    Clocks
 	// Leader returns the id of the member that leads, as far as anybody heard
 	// lately; "" where nobody does.
 	Leader func() string
@@ -70,4 +71,11 @@ type Disks interface {
 	// LosePower kills the processes and takes from their disks, all at once, what
 	// was never synced. They are down then.
 	LosePower(ids []string) error
+}
+
+// Clocks are the members' wall clocks.
+type Clocks interface {
+	// Jump sets how far a member's wall clock is from the right one, at once; in
+	// whole seconds. Its monotonic clock goes on.
+	Jump(id string, by time.Duration) error
 }

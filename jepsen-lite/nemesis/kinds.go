@@ -9,7 +9,7 @@ import (
 // Kind is a kind of fault.
 type Kind struct {
 	Name string
-	// Lane is what it is done to: process, link, member or disk.
+	// Lane is what it is done to: process, link, member, clock or disk.
 	Lane string
 	// Leader says that it takes leadership from the member that has it, sooner
 	// or later: a run in which such faults change no leader has not shown much.
@@ -22,7 +22,7 @@ type Kind struct {
 }
 
 // Kinds are all kinds of faults, in the order of their lanes.
-var Kinds = slices.Concat(processKinds, linkKinds, memberKinds)
+var Kinds = slices.Concat(processKinds, linkKinds, memberKinds, clockKinds)
 
 // possible says what the environment is missing for it; "" for nothing.
 func (k Kind) possible(env *Environment) string {
@@ -33,6 +33,8 @@ func (k Kind) possible(env *Environment) string {
 		return "the links are not this run's own"
 	case k.Lane == "disk" && env.Disks == nil:
 		return "the disks are not this run's own"
+	case k.Lane == "clock" && env.Clocks == nil:
+		return "the wall clocks are not this run's own (see --wall-clocks)"
 	case k.Lane == "link" && len(env.Nodes) < 2:
 		return "there is one node"
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -35,11 +36,17 @@ func (f *fake) Start(_ context.Context, id string) error { return f.set(id, "up"
 func (f *fake) Forget(id string) error                   { return f.set(id, "forgotten") }
 func (f *fake) Pause(id string) error                    { return f.set(id, "paused") }
 func (f *fake) Resume(id string) error                   { return f.set(id, "up") }
-func (f *fake) Set(r func(from, to string) Rule)         { f.rule = r }
+func (f *fake) Jump(id string, by time.Duration) error {
+	if by == 0 {
+		return f.set(id, "up")
+	}
+	return f.set(id, "elsewhen")
+}
+func (f *fake) Set(r func(from, to string) Rule) { f.rule = r }
 
 func environment(n int) (*Environment, *fake) {
 	f := &fake{state: map[string]string{}, rule: func(string, string) Rule { return Rule{} }}
-	env := &Environment{Processes: f, Links: f, Leader: func() string { return "n2" }}
+	env := &Environment{Processes: f, Links: f, Clocks: f, Leader: func() string { return "n2" }}
 	for i := range n {
 		id := fmt.Sprint("n", i+1)
 		env.Nodes = append(env.Nodes, api.Node{ID: id})
@@ -86,7 +93,7 @@ func TestChoose(t *testing.T) {
 // Every kind does something while it is in force, and leaves nothing behind;
 // also where the run is cut short.
 func TestFaultsEnd(t *testing.T) {
-	for _, k := range append(append([]Kind(nil), processKinds...), linkKinds...) {
+	for _, k := range slices.Concat(processKinds, linkKinds, clockKinds) {
 		for _, n := range []int{3, 5} {
 			t.Run(fmt.Sprint(k.Name, "/", n), func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {

@@ -36,7 +36,7 @@ pre { white-space: pre-wrap; background: #8881; padding: .6em } .key span { padd
 <h2>All operations</h2>
 <p class="key"><span style="background:#2a78c2">ok</span> <span style="background:#d34a8c">fail: certainly not</span>
 <span style="background:#e8900c">info: nobody knows</span>. Faults: <span style="background:#c0392b">process</span>
-<span style="background:#7d5ba6">link</span> <span style="background:#2e8b57">member</span> <span style="background:#a0742a">disk</span></p>
+<span style="background:#7d5ba6">link</span> <span style="background:#2e8b57">member</span> <span style="background:#a0742a">disk</span> <span style="background:#00838f">clock</span></p>
 {{.Rates}}
 {{range .Plots}}<h3>{{.Name}}: latency</h3>{{.Latencies}}{{end}}
 <h2>Outcomes</h2>

@@ -28,8 +28,8 @@ const (
 var (
 	typeColours = map[history.Type]string{history.OK: "#2a78c2", history.Fail: "#d34a8c", history.Info: "#e8900c"}
 	types       = []history.Type{history.OK, history.Fail, history.Info}
-	laneColours = map[string]string{"process": "#c0392b", "link": "#7d5ba6", "member": "#2e8b57", "disk": "#a0742a"}
-	lanes       = []string{"process", "link", "member", "disk"}
+	laneColours = map[string]string{"process": "#c0392b", "link": "#7d5ba6", "member": "#2e8b57", "disk": "#a0742a", "clock": "#00838f"}
+	lanes       = []string{"process", "link", "member", "disk", "clock"}
 )
 
 // plot is an SVG in the making.
