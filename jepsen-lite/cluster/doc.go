@@ -10,6 +10,9 @@
 // range by byte range, so that a cut that comes in the middle of a connection
 // takes effect on it.
 //
+// A member can be made to look dead as well: its forwarder ends the connections
+// that were opened to it and listens no more, while the member lives.
+//
 // What that is not: a cut here holds bytes back, it resets nothing and refuses no
 // connection, as a network that drops packets; but a dial always succeeds, as the
 // kernel answers it, and the silence begins with the answer to the Hello. Loss

@@ -37,7 +37,7 @@ func (l *links) forward(in net.Conn, to, peer string) {
 		}
 		return
 	}
-	if !l.track(out) {
+	if !l.track(out, to) {
 		out.Close()
 		return
 	}

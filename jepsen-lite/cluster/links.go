@@ -11,51 +11,96 @@ import (
 // links is the forwarders between members, and the rules of every directed pair.
 type links struct {
 	members map[string]string // address of a forwarder → id of the member behind it
-	ln      []net.Listener
+	behind  map[string]string // the same → address of the member
 	wg      sync.WaitGroup
 
 	mu sync.Mutex
 	// rules is replaced as a whole, changed is closed with each change.
 	rules   func(from, to string) nemesis.Rule
 	changed chan struct{}
-	conns   map[net.Conn]struct{}
-	closed  bool
+	// ln are the listeners by the id of the member behind, conns the open
+	// connections with the id of the member that they were opened to.
+	ln     map[string]net.Listener
+	conns  map[net.Conn]string
+	closed bool
 }
 
 // openLinks listens on each of the addresses and forwards to the one behind it.
 func openLinks(behind, members map[string]string) (*links, error) {
 	l := &links{
 		members: members,
+		behind:  behind,
 		rules:   func(string, string) nemesis.Rule { return nemesis.Rule{} },
 		changed: make(chan struct{}),
-		conns:   map[net.Conn]struct{}{},
+		ln:      map[string]net.Listener{},
+		conns:   map[net.Conn]string{},
 	}
-	for public, peer := range behind {
-		ln, err := net.Listen("tcp", public)
-		if err != nil {
+	for public := range behind {
+		if err := l.listen(public); err != nil {
 			l.close()
 			return nil, err
 		}
-		l.ln = append(l.ln, ln)
-		to := members[public]
-		l.wg.Go(func() {
-			for {
-				c, err := ln.Accept()
-				if errors.Is(err, net.ErrClosed) {
-					return
-				}
-				if err != nil {
-					continue // of one connection, or out of files: the dialler notices
-				}
-				if !l.track(c) {
-					c.Close()
-					return
-				}
-				l.wg.Go(func() { l.forward(c, to, peer) })
-			}
-		})
 	}
 	return l, nil
+}
+
+// listen accepts connections to the member behind an address.
+func (l *links) listen(public string) error {
+	ln, err := net.Listen("tcp", public)
+	if err != nil {
+		return err
+	}
+	to, peer := l.members[public], l.behind[public]
+	l.mu.Lock()
+	l.ln[to] = ln
+	l.mu.Unlock()
+	l.wg.Go(func() {
+		for {
+			c, err := ln.Accept()
+			if errors.Is(err, net.ErrClosed) {
+				return
+			}
+			if err != nil {
+				continue // of one connection, or out of files: the dialler notices
+			}
+			if !l.track(c, to) {
+				c.Close()
+				continue
+			}
+			l.wg.Go(func() { l.forward(c, to, peer) })
+		}
+	})
+	return nil
+}
+
+// Refuse is that of nemesis.Links.
+func (l *links) Refuse(to string, refuse bool) error {
+	l.mu.Lock()
+	ln := l.ln[to]
+	l.mu.Unlock()
+	switch {
+	case refuse == (ln == nil):
+		return nil
+	case !refuse:
+		for public, id := range l.members {
+			if id == to {
+				return l.listen(public)
+			}
+		}
+	}
+	ln.Close()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	delete(l.ln, to)
+	for c, id := range l.conns {
+		if id == to {
+			if tcp, ok := c.(*net.TCPConn); ok {
+				_ = tcp.SetLinger(0) // as the kernel does for a process that is gone
+			}
+			c.Close()
+		}
+	}
+	return nil
 }
 
 // Set is that of nemesis.Links.
@@ -75,13 +120,15 @@ func (l *links) rule(from, to string) (nemesis.Rule, <-chan struct{}) {
 	return l.rules(from, to), l.changed
 }
 
-func (l *links) track(c net.Conn) bool {
+// track notes a connection that was opened to a member; false where there are to
+// be none.
+func (l *links) track(c net.Conn, to string) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.closed {
+	if l.closed || l.ln[to] == nil {
 		return false
 	}
-	l.conns[c] = struct{}{}
+	l.conns[c] = to
 	return true
 }
 
@@ -104,9 +151,9 @@ func (l *links) close() {
 	for c := range l.conns {
 		c.Close()
 	}
-	l.mu.Unlock()
 	for _, ln := range l.ln {
 		ln.Close()
 	}
+	l.mu.Unlock()
 	l.wg.Wait()
 }

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"io"
 	"net"
+	"syscall"
 	"testing"
 	"time"
 
@@ -147,10 +148,33 @@ func TestCloseWithACut(t *testing.T) {
 	require.Error(t, err)
 }
 
+// A member that is to look dead: what was opened to it ends, and is refused, until
+// it no longer is to.
+func TestRefuse(t *testing.T) {
+	l, m, dial := forwarder(t)
+	a := dial()
+	b := m.accept()
+	public := l.ln["n2"].Addr().String()
+	require.NoError(t, l.Refuse("n2", true))
+	require.NoError(t, l.Refuse("n2", true))
+	for _, c := range []net.Conn{a, b} {
+		_, err := c.Read(make([]byte, 1))
+		require.Error(t, err)
+	}
+	_, err := net.Dial("tcp", public)
+	require.ErrorIs(t, err, syscall.ECONNREFUSED)
+	require.NoError(t, l.Refuse("n2", false))
+	require.NoError(t, l.Refuse("n2", false))
+	a = dial()
+	b = m.accept()
+	send(t, a, "again")
+	receive(t, b, "again")
+}
+
 // Strangers are no member's.
 func TestStreamWithoutAHello(t *testing.T) {
 	l, _, _ := forwarder(t)
-	c, err := net.Dial("tcp", l.ln[0].Addr().String())
+	c, err := net.Dial("tcp", l.ln["n2"].Addr().String())
 	require.NoError(t, err)
 	send(t, c, "G\x00\x02ET") // a length, and what is no Hello
 	_, err = c.Read(make([]byte, 1))

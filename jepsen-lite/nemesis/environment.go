@@ -59,6 +59,10 @@ type Rule struct {
 type Links interface {
 	// Set gives every directed pair of members its rule.
 	Set(rule func(from, to string) Rule)
+	// Refuse makes a member look dead to all others while it lives: connections
+	// that they opened to it end, and new ones are refused. What it opened to
+	// them goes on. Calling it with false ends that.
+	Refuse(to string, refuse bool) error
 }
 
 // Disks are what the members' data folders are on.

@@ -2,6 +2,7 @@ package nemesis
 
 import (
 	"context"
+	"errors"
 	"math/rand/v2"
 	"slices"
 	"time"
@@ -23,6 +24,7 @@ var linkKinds = []Kind{
 		l := leaderOr(env, rnd)
 		return map[string]any{"deaf": l}, func(_, to string) bool { return to != l[0] }
 	})},
+	{Name: "looks-dead", Lane: "link", Leader: true, Does: "connections to the leader end and are refused, as if its process had died; half of the time what it still sends is lost, and what it was answered comes late", begin: looksDead},
 	{Name: "delay", Lane: "link", Does: "everything between some pairs takes up to a third of a second longer", begin: shape(func(rnd *rand.Rand) Rule {
 		d := time.Duration(10+rnd.IntN(150)) * time.Millisecond
 		return Rule{Delay: d, Jitter: d}
@@ -102,4 +104,35 @@ func shape(make func(*rand.Rand) Rule) func(context.Context, *Environment, *rand
 		env.Links.Set(func(from, to string) Rule { return rules[from+" to "+to] })
 		return rules, heal(env), nil
 	}
+}
+
+// looksDead has the others take a leader for dead that is not, and knows nothing
+// of it for as long as can be.
+func looksDead(ctx context.Context, env *Environment, rnd *rand.Rand) (any, func(context.Context) error, error) {
+	l := leaderOr(env, rnd)[0]
+	if rnd.IntN(2) == 0 {
+		// Short enough that a leader remains one with it, and long enough for a
+		// majority to agree and to elect meanwhile.
+		late := Rule{Delay: 150 * time.Millisecond}
+		env.Links.Set(func(_, to string) Rule {
+			if to == l {
+				return late
+			}
+			return Rule{}
+		})
+		sleepUntil(ctx, time.Now().Add(500*time.Millisecond))
+		env.Links.Set(func(from, to string) Rule {
+			switch {
+			case from == l:
+				return Rule{Cut: true}
+			case to == l:
+				return late
+			}
+			return Rule{}
+		})
+	}
+	err := env.Links.Refuse(l, true)
+	return []string{l}, func(ctx context.Context) error {
+		return errors.Join(env.Links.Refuse(l, false), heal(env)(ctx))
+	}, err
 }

@@ -42,6 +42,12 @@ func (f *fake) Jump(id string, by time.Duration) error {
 	}
 	return f.set(id, "elsewhen")
 }
+func (f *fake) Refuse(id string, refuse bool) error {
+	if refuse {
+		return f.set(id, "refuses")
+	}
+	return f.set(id, "up")
+}
 func (f *fake) Set(r func(from, to string) Rule) { f.rule = r }
 
 func environment(n int) (*Environment, *fake) {
@@ -118,7 +124,7 @@ func TestFaultsEnd(t *testing.T) {
 					done := make(chan []Event)
 					step := Step{Lane: k.Lane, Kind: k.Name, At: time.Second, For: time.Minute, Seed: 7}
 					go func() { done <- Run(ctx, env, rec, []Step{step}) }()
-					time.Sleep(time.Second + time.Millisecond)
+					time.Sleep(2 * time.Second)
 					synctest.Wait()
 					require.True(t, harmed())
 					time.Sleep(time.Second)
