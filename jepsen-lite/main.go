@@ -70,7 +70,7 @@ so little happened that the run shows nothing), 3 it could not be run.`,
 	f.StringSliceVar(&o.faults, "faults", nil, "some of them by name, or by lane: process, link, member, clock; or none (default: all that can be done here)")
 	f.IntVar(&o.nodes, "nodes", 3, "members, 1 to 9")
 	f.StringVar(&o.reportDir, "report", "", "folder for the report; without it a run that is valid leaves nothing")
-	f.BoolVar(&o.rootless, "rootless", false, "loopback, forwarders and signals, even where root could do more")
+	f.BoolVar(&o.rootless, "rootless", false, "loopback, forwarders and signals; as long as there is no other mode, this is so anyway")
 	f.StringSliceVar(&o.endpoints, "endpoints", nil, "URLs of a running cluster's nodes: no faults are done")
 	f.BoolVar(&o.wallClocks, "wall-clocks", false, "build trivet such that the wall clock of each process can jump, and have them do so (the first time that takes minutes)")
 	f.StringVar(&o.tags, "tags", "", "build tags of the trivet that is built")

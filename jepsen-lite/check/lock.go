@@ -7,8 +7,9 @@ import (
 	"trivet/jepsen-lite/history"
 )
 
-// Lock is an operation on a lock: acquire, keep, release, or guarded, which is a
-// write under the lock's guard.
+// Lock is an operation on a lock: acquire, keep, release, guarded, which is a
+// write under the lock's guard, or held, which is OK where a client that keeps the
+// lock by itself says that it has it.
 type Lock struct {
 	Name     string `json:"name"`
 	Token    uint64 `json:"token,omitempty"`
@@ -59,6 +60,8 @@ func Locks(calls []history.Call, ttl time.Duration) *Result {
 			case h == nil:
 			case c.F == "keep" && c.Type == history.OK:
 				h.to = max(h.to, c.Invoked+int64(ttl))
+			case c.F == "held" && c.Type == history.OK:
+				h.to = max(h.to, c.Invoked)
 			case c.F == "release":
 				h.to = min(h.to, c.Invoked) // the last thing that a holder does
 			case c.F == "guarded" && c.Type == history.OK:

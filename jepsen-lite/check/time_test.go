@@ -29,6 +29,8 @@ func TestLocks(t *testing.T) {
 		{"after the ttl", Valid, []history.Call{acquire(0, 1, 1), acquire(50, 101, 2)}},
 		{"before the ttl is over", Violated, []history.Call{acquire(0, 1, 1), acquire(50, 60, 2)}},
 		{"kept, and lost before its time", Violated, []history.Call{acquire(0, 1, 1), do("keep", 50, 55, ok, 1), acquire(110, 120, 2)}},
+		{"a client that believes it still has it", Violated, []history.Call{acquire(0, 1, 1), do("held", 250, 251, ok, 1), acquire(199, 201, 2)}},
+		{"a client that knows that it has lost it", Valid, []history.Call{acquire(0, 1, 1), do("held", 250, 251, fail, 1), acquire(199, 201, 2)}},
 		{"kept in vain", Valid, []history.Call{acquire(0, 1, 1), do("keep", 50, 55, info, 1), acquire(110, 120, 2)}},
 		{"released by a call of unknown outcome", Valid, []history.Call{acquire(0, 1, 1), do("release", 5, 90, info, 1), acquire(6, 8, 2)}},
 		{"had after a long wait", Valid, []history.Call{acquire(0, 150, 1), acquire(1, 160, 2)}},

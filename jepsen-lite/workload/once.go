@@ -182,34 +182,28 @@ func (o *once) repeat(ctx context.Context, w *Worker, kind string, add onceAdd) 
 // addByClient adds as a user's service would.
 func (o *once) addByClient(ctx context.Context, w *Worker, s *onceState) {
 	if s.client == nil {
-		var endpoints []string
-		for _, n := range o.run.Nodes {
-			endpoints = append(endpoints, n.URL)
-		}
-		c, err := client.Open(ctx, client.Config{Endpoints: endpoints, Timeout: 5 * time.Second})
+		c, err := o.run.open(ctx, w)
 		if err != nil {
-			return // ctx has ended: the endpoints are good
+			return // ctx has ended
 		}
 		s.client = c
-		context.AfterFunc(w.ended, func() { c.Close() })
 	}
 	add, _ := o.identify(ctx, w, s, "client")
 	in := check.Count{Key: o.key("client"), Identity: add.identity}
 	p := w.begin("add", api.Node{ID: "client"}, in)
-	a := api.Answer{Type: history.Fail}
+	var a api.Answer
 	for {
 		sum, err := s.client.Add(ctx, in.Key, 1, client.WithIdempotencyKey(add.identity))
 		if err == nil {
 			out := in
 			out.Value = sum
-			a.Type, a.Why = history.OK, ""
-			w.end(p, a, out)
+			w.end(p, clientAnswer(nil), out)
 			s.remember(add)
 			return
 		}
-		a.Why = err.Error()
-		if errors.Is(err, client.ErrUnknown) {
-			a.Type = history.Info
+		// What one try leaves open, no later one settles but by an answer.
+		if failed := clientAnswer(err); a.Type != history.Info {
+			a = failed
 		}
 		if ctx.Err() != nil || errors.Is(err, client.ErrBadRequest) {
 			w.end(p, a, nil)

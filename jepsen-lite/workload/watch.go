@@ -204,10 +204,6 @@ func (x *watch) watch(ctx context.Context, w *Worker, n api.Node, s *watcherStat
 
 // watchByClient watches as a user's service would, until the run is over.
 func (x *watch) watchByClient(ctx context.Context, w *Worker) {
-	var endpoints []string
-	for _, n := range x.run.Nodes {
-		endpoints = append(endpoints, n.URL)
-	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	go func() {
@@ -217,11 +213,14 @@ func (x *watch) watchByClient(ctx context.Context, w *Worker) {
 		case <-ctx.Done():
 		}
 	}()
-	c, err := client.Open(ctx, client.Config{Endpoints: endpoints})
-	if err != nil {
-		return // ctx has ended
+	c, _ := w.state.(*client.Client)
+	if c == nil {
+		var err error
+		if c, err = x.run.open(ctx, w); err != nil {
+			return // ctx has ended
+		}
+		w.state = c
 	}
-	defer c.Close()
 	s := x.state(w.Number)
 	var options []client.WatchOption
 	if s.next != 0 {
