@@ -23,6 +23,7 @@ type fake struct {
 	state map[string]string
 	rule  func(from, to string) Rule
 	err   error
+	slow  time.Duration // of every start
 }
 
 func (f *fake) set(id, state string) error {
@@ -31,11 +32,14 @@ func (f *fake) set(id, state string) error {
 	f.state[id] = state
 	return f.err
 }
-func (f *fake) Kill(id string) error                     { return f.set(id, "killed") }
-func (f *fake) Start(_ context.Context, id string) error { return f.set(id, "up") }
-func (f *fake) Forget(id string) error                   { return f.set(id, "forgotten") }
-func (f *fake) Pause(id string) error                    { return f.set(id, "paused") }
-func (f *fake) Resume(id string) error                   { return f.set(id, "up") }
+func (f *fake) Kill(id string) error { return f.set(id, "killed") }
+func (f *fake) Start(_ context.Context, id string) error {
+	time.Sleep(f.slow)
+	return f.set(id, "up")
+}
+func (f *fake) Forget(id string) error { return f.set(id, "forgotten") }
+func (f *fake) Pause(id string) error  { return f.set(id, "paused") }
+func (f *fake) Resume(id string) error { return f.set(id, "up") }
 func (f *fake) Jump(id string, by time.Duration) error {
 	if by == 0 {
 		return f.set(id, "up")
@@ -184,3 +188,21 @@ func TestRing(t *testing.T) {
 }
 
 func newRand(seed uint64) *rand.Rand { return rand.New(rand.NewPCG(seed, 0)) }
+
+// What takes longer than planned moves the rest on, and what has no room any more
+// is left out.
+func TestFaultThatTakesLong(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		env, f := environment(3)
+		f.slow = 2 * time.Second
+		var steps []Step
+		for i := range time.Duration(5) {
+			steps = append(steps, Step{Lane: "process", Kind: "kill-one", At: (1 + 4*i) * time.Second, For: time.Second})
+		}
+		events := Run(context.Background(), env, history.NewRecorder(nil, time.Now()), steps)
+		require.Len(t, events, 3)
+		for i, e := range events[1:] {
+			require.EqualValues(t, 3*time.Second, e.Began-events[i].Ended)
+		}
+	})
+}

@@ -32,7 +32,9 @@ type Event struct {
 func Run(ctx context.Context, env *Environment, rec *history.Recorder, steps []Step) []Event {
 	start := time.Now()
 	lanes := map[string][]Step{}
+	var end time.Duration // of the plan, with room for a moment's lateness
 	for _, s := range steps {
+		end = max(end, s.At+s.For+time.Second)
 		lanes[s.Lane] = append(lanes[s.Lane], s)
 	}
 	var mu sync.Mutex
@@ -40,13 +42,15 @@ func Run(ctx context.Context, env *Environment, rec *history.Recorder, steps []S
 	var wg sync.WaitGroup
 	for _, lane := range lanes {
 		wg.Go(func() {
+			// A fault that took longer than planned moves those behind it on, so
+			// that there is peace between them; those at the end have no room then.
+			var late time.Duration
 			for _, s := range lane {
-				// A fault that took longer than planned moves the next one on,
-				// and does not swallow the time of peace between them.
-				if !sleepUntil(ctx, start.Add(s.At)) {
+				if s.At+s.For+late > end || !sleepUntil(ctx, start.Add(s.At+late)) {
 					return
 				}
 				e := do(ctx, env, rec, s)
+				late = max(late, time.Since(start)-s.At-s.For)
 				mu.Lock()
 				events = append(events, e)
 				mu.Unlock()
