@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -37,9 +38,9 @@ func TestOutcomes(t *testing.T) {
 		{"the same, of a read", true, func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }, history.Fail, "broken"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			asked := 0
+			var asked atomic.Int32
 			s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-				asked++
+				asked.Add(1)
 				c.serve(w, r)
 			}))
 			defer s.Close()
@@ -48,7 +49,7 @@ func TestOutcomes(t *testing.T) {
 			a := k.Do(context.Background(), Node{URL: s.URL}, Request{Method: "PUT", Path: "/v1/kv/a", Body: []byte("x"), Read: c.read})
 			require.Equal(t, c.want, a.Type, a.Why)
 			require.Equal(t, c.code, a.Code)
-			require.Equal(t, 1, asked, "nothing is sent twice")
+			require.EqualValues(t, 1, asked.Load(), "nothing is sent twice")
 		})
 	}
 }
