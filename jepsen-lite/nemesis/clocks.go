@@ -8,15 +8,20 @@ import (
 )
 
 var clockKinds = []Kind{
-	{Name: "clock-jump", Lane: "clock", Does: "the wall clock of one member jumps by up to an hour, and back later", begin: jump(one)},
+	{Name: "clock-jump", Lane: "clock", Does: "the wall clock of one member jumps by seconds to an hour, and back later", begin: jump(one)},
 	{Name: "clocks-apart", Lane: "clock", Does: "all wall clocks jump, each elsewhere", begin: jump(all)},
 	{Name: "clock-strobe", Lane: "clock", Does: "the wall clock of one member jumps to and fro, twenty times a second", begin: strobe},
 }
 
-// shift is up to an hour, ahead or behind, mostly less.
+// shift is three seconds to an hour, ahead or behind.
 func shift(rnd *rand.Rand) time.Duration {
-	most := []time.Duration{5 * time.Second, time.Minute, time.Hour}[rnd.IntN(3)]
-	return (time.Duration(rnd.Int64N(int64(2*most))) - most).Truncate(time.Second)
+	const least = 3 * time.Second
+	most := []time.Duration{10 * time.Second, time.Minute, time.Hour}[rnd.IntN(3)]
+	d := (least + time.Duration(rnd.Int64N(int64(most-least)))).Truncate(time.Second)
+	if rnd.IntN(2) == 0 {
+		return -d
+	}
+	return d
 }
 
 func jump(pick picker) func(context.Context, *Environment, *rand.Rand) (any, func(context.Context) error, error) {
