@@ -123,7 +123,7 @@ func (r *round) run(ctx context.Context, out io.Writer) error {
 	// The verdict.
 	r.changes = mon.Changes()
 	r.calls = map[string][]history.Call{}
-	limits := workload.Limits{Checker: r.checkTime, Restarts: restarts(r.events), Calm: calm + int64(took)}
+	limits := workload.Limits{Checker: r.checkTime, Restarts: restarts(r.events)}
 	for _, k := range r.loads {
 		r.calls[k.Name] = rec.Take(k.Name)
 		for _, result := range loads[k.Name].Check(r.calls[k.Name], limits) {

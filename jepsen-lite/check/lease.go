@@ -1,6 +1,7 @@
 package check
 
 import (
+	"slices"
 	"strings"
 	"time"
 
@@ -15,19 +16,24 @@ type Lease struct {
 	Present bool   `json:"present"`
 }
 
-// LeaseLate is how much longer than its ttl a lease may last where nothing is
-// wrong with the cluster.
+// LeaseLate is how much longer than its ttl a lease may last while the cluster
+// serves. Each change of leader may cost a part of a second.
 const LeaseLate = 5 * time.Second
 
+// servingGap is the longest time between two answers in which the cluster is
+// taken to have served.
+const servingGap = int64(250 * time.Millisecond)
+
 // Leases checks that no lease ends before its ttl is over, that what has ended
-// stays so, and that in a cluster without faults it ends soon after: calm is the
-// time from which on there were none.
+// stays so, and that it ends soon after, by the time in which the cluster served:
+// the clock of leases stands still without a leader. It is taken to have served
+// between two linearizable answers that are close to each other.
 //
 // What renews a lease takes effect between its invocation and its return, so the
 // ttl runs from the invocation at the earliest and, for the bound above, from the
 // return at the latest. All of that is one clock's; the cluster's need not agree
 // with it on the time, only on how long a second is.
-func Leases(calls []history.Call, ttl time.Duration, calm int64) *Result {
+func Leases(calls []history.Call, ttl time.Duration) *Result {
 	r := NewResult("lease: never early, bounded late")
 	type state struct {
 		attached bool
@@ -37,6 +43,7 @@ func Leases(calls []history.Call, ttl time.Duration, calm int64) *Result {
 		revoked  bool  // or may have been
 		gone     *history.Call
 	}
+	served := servingTime(calls)
 	keys := map[string]*state{}
 	ended := 0
 	var lateness, earliest time.Duration
@@ -63,8 +70,8 @@ func Leases(calls []history.Call, ttl time.Duration, calm int64) *Result {
 			case !s.attached:
 			case present && s.gone != nil:
 				r.violated("key %s was there at %s on %s, and had gone by %s", key, at(c.Invoked), c.Node, at(s.gone.Returned))
-			case present && !s.open && c.Invoked > max(s.latest, calm)+int64(ttl+LeaseLate):
-				r.violated("key %s was there at %s on %s; its lease of %v had last been renewed by %s, and the last fault was over at %s", key, at(c.Invoked), c.Node, ttl, at(s.latest), at(calm))
+			case present && !s.open && served(c.Invoked)-served(s.latest) > ttl+LeaseLate:
+				r.violated("key %s was there at %s on %s; its lease of %v had last been renewed by %s, and the cluster had served for %v since", key, at(c.Invoked), c.Node, ttl, at(s.latest), served(c.Invoked)-served(s.latest))
 			case !present && s.gone == nil:
 				s.gone = c
 				if s.revoked {
@@ -101,4 +108,33 @@ func Leases(calls []history.Call, ttl time.Duration, calm int64) *Result {
 		r.figure("latest", lateness.Round(time.Millisecond))
 	}
 	return r
+}
+
+// servingTime returns for how long, of the time until t, the cluster certainly
+// served.
+func servingTime(calls []history.Call) func(t int64) time.Duration {
+	var answers []int64
+	for _, c := range calls {
+		if c.Type == history.OK {
+			answers = append(answers, c.Returned)
+		}
+	}
+	slices.Sort(answers)
+	sums := make([]time.Duration, len(answers)) // until the answer
+	for i := 1; i < len(answers); i++ {
+		sums[i] = sums[i-1]
+		if gap := answers[i] - answers[i-1]; gap <= servingGap {
+			sums[i] += time.Duration(gap)
+		}
+	}
+	return func(t int64) time.Duration {
+		i, found := slices.BinarySearch(answers, t)
+		if !found {
+			i--
+		}
+		if i < 0 {
+			return 0
+		}
+		return sums[i]
+	}
 }

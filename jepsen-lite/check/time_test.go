@@ -65,31 +65,39 @@ func TestLeases(t *testing.T) {
 		return c
 	}
 	late := LeaseLate.Milliseconds()
+	// serving is answers to others, all the time.
+	serving := func(from, to int64) (out []history.Call) {
+		for t := from; t <= to; t += 100 {
+			c := read(t, t, true)
+			c.In = Lease{Key: "other"}
+			out = append(out, c)
+		}
+		return out
+	}
 	for _, c := range []struct {
 		name  string
 		want  Verdict
-		calm  int64
 		calls []history.Call
 	}{
-		{"ends", Valid, 0, []history.Call{do("grant", 0, 5, ok), do("attach", 6, 7, ok), read(50, 51, true), read(110, 111, false)}},
-		{"ends early", Violated, 0, []history.Call{do("grant", 0, 5, ok), do("attach", 6, 7, ok), read(98, 99, false)}},
-		{"could have ended by then", Valid, 0, []history.Call{do("grant", 0, 5, ok), do("attach", 6, 7, ok), read(98, 101, false)}},
-		{"never attached", Valid, 0, []history.Call{do("grant", 0, 5, ok), do("attach", 6, 7, fail), read(20, 21, false)}},
-		{"kept, and ends early", Violated, 0, []history.Call{do("grant", 0, 5, ok), do("attach", 6, 7, ok), do("keep", 90, 95, ok), read(150, 151, false)}},
-		{"kept in vain", Valid, 0, []history.Call{do("grant", 0, 5, ok), do("attach", 6, 7, ok), do("keep", 90, 95, info), read(150, 151, false)}},
-		{"cannot be kept, too early", Violated, 0, []history.Call{do("grant", 0, 5, ok), do("attach", 6, 7, ok), notFound(50, 60)}},
-		{"cannot be kept, too late", Valid, 0, []history.Call{do("grant", 0, 5, ok), do("attach", 6, 7, ok), notFound(90, 101)}},
-		{"comes back", Violated, 0, []history.Call{do("grant", 0, 5, ok), do("attach", 6, 7, ok), read(110, 111, false), read(112, 113, true)}},
-		{"renewed after its end", Violated, 0, []history.Call{do("grant", 0, 5, ok), do("attach", 6, 7, ok), read(110, 111, false), do("keep", 112, 113, ok)}},
-		{"revoked", Valid, 0, []history.Call{do("grant", 0, 5, ok), do("attach", 6, 7, ok), do("revoke", 10, 11, ok), read(20, 21, false)}},
-		{"revoked, and there", Violated, 0, []history.Call{do("grant", 0, 5, ok), do("attach", 6, 7, ok), do("revoke", 10, 11, ok), read(20, 21, true)}},
-		{"perhaps revoked", Valid, 0, []history.Call{do("grant", 0, 5, ok), do("attach", 6, 7, ok), do("revoke", 10, 11, info), read(20, 21, true), read(22, 23, false)}},
-		{"does not end", Violated, 0, []history.Call{do("grant", 0, 5, ok), do("attach", 6, 7, ok), read(late+106, late+107, true)}},
-		{"does not end while there are faults", Valid, late, []history.Call{do("grant", 0, 5, ok), do("attach", 6, 7, ok), read(late+106, late+107, true)}},
-		{"does not end, but a keep may come yet", Valid, 0, []history.Call{do("grant", 0, 5, ok), do("attach", 6, 7, ok), do("keep", 8, 9, info), read(late+106, late+107, true)}},
+		{"ends", Valid, []history.Call{do("grant", 0, 5, ok), do("attach", 6, 7, ok), read(50, 51, true), read(110, 111, false)}},
+		{"ends early", Violated, []history.Call{do("grant", 0, 5, ok), do("attach", 6, 7, ok), read(98, 99, false)}},
+		{"could have ended by then", Valid, []history.Call{do("grant", 0, 5, ok), do("attach", 6, 7, ok), read(98, 101, false)}},
+		{"never attached", Valid, []history.Call{do("grant", 0, 5, ok), do("attach", 6, 7, fail), read(20, 21, false)}},
+		{"kept, and ends early", Violated, []history.Call{do("grant", 0, 5, ok), do("attach", 6, 7, ok), do("keep", 90, 95, ok), read(150, 151, false)}},
+		{"kept in vain", Valid, []history.Call{do("grant", 0, 5, ok), do("attach", 6, 7, ok), do("keep", 90, 95, info), read(150, 151, false)}},
+		{"cannot be kept, too early", Violated, []history.Call{do("grant", 0, 5, ok), do("attach", 6, 7, ok), notFound(50, 60)}},
+		{"cannot be kept, too late", Valid, []history.Call{do("grant", 0, 5, ok), do("attach", 6, 7, ok), notFound(90, 101)}},
+		{"comes back", Violated, []history.Call{do("grant", 0, 5, ok), do("attach", 6, 7, ok), read(110, 111, false), read(112, 113, true)}},
+		{"renewed after its end", Violated, []history.Call{do("grant", 0, 5, ok), do("attach", 6, 7, ok), read(110, 111, false), do("keep", 112, 113, ok)}},
+		{"revoked", Valid, []history.Call{do("grant", 0, 5, ok), do("attach", 6, 7, ok), do("revoke", 10, 11, ok), read(20, 21, false)}},
+		{"revoked, and there", Violated, []history.Call{do("grant", 0, 5, ok), do("attach", 6, 7, ok), do("revoke", 10, 11, ok), read(20, 21, true)}},
+		{"perhaps revoked", Valid, []history.Call{do("grant", 0, 5, ok), do("attach", 6, 7, ok), do("revoke", 10, 11, info), read(20, 21, true), read(22, 23, false)}},
+		{"does not end", Violated, append(serving(0, late+200), do("grant", 0, 5, ok), do("attach", 6, 7, ok), read(late+206, late+207, true))},
+		{"does not end while nobody is served", Valid, append(serving(0, late), do("grant", 0, 5, ok), do("attach", 6, 7, ok), read(9*late, 9*late+1, true))},
+		{"does not end, but a keep may come yet", Valid, append(serving(0, late+200), do("grant", 0, 5, ok), do("attach", 6, 7, ok), do("keep", 8, 9, info), read(late+206, late+207, true))},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			r := Leases(c.calls, ttl, ms(c.calm))
+			r := Leases(c.calls, ttl)
 			require.Equal(t, c.want, r.Verdict, r.Findings)
 		})
 	}

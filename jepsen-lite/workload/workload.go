@@ -33,8 +33,6 @@ type Limits struct {
 	// Restarts are, by node, pairs of times between which it was killed and
 	// started: what a node promises for itself alone starts anew there.
 	Restarts map[string][]int64
-	// Calm is a time of the record, after the last fault and the recovery from it.
-	Calm int64
 }
 
 // Run is what the workloads of a run share.
@@ -72,7 +70,7 @@ var Kinds = []Kind{
 	{"once", "additions with an identity, sent again until answered, and then again", "the sum is the number of additions; a repeat has the first answer", newOnce},
 	{"watch", "writes, and watchers that move from node to node", "every revision, once, in order, whole, never before it is written or readable", newWatch},
 	{"lock", "locks that are taken, kept, outlived and released, and writes under their guard", "one holder at a time; tokens grow, and fence by revision and in real time", newLock},
-	{"lease", "keys with leases that are kept for a while", "never gone before the ttl is over; gone soon after, in a cluster without faults", newLease},
+	{"lease", "keys with leases that are kept for a while", "never gone before the ttl is over; gone soon after, by the time that the cluster serves", newLease},
 	{"fresh", "session, bounded and stale reads on all nodes", "as fresh as each was promised, and as the answer says", newFresh},
 }
 
