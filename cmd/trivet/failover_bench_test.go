@@ -72,6 +72,8 @@ type benchCluster struct {
 	ports int
 	nodes [3]*process
 	args  []string // more flags of serve
+	// program is what is started from now on; empty: this one.
+	program string
 }
 
 func startBenchCluster(b testing.TB) *benchCluster {
@@ -128,9 +130,14 @@ func (c *benchCluster) start(i int) {
 		peers = append(peers, fmt.Sprintf("n%d=127.0.0.1:%d", k+1, c.ports+10+k))
 	}
 	id := fmt.Sprintf("n%d", i+1)
-	c.nodes[i] = startProcess(c.b, c.dir, os.Environ(), append([]string{"serve", "--id", id, "--data", c.data(i),
+	args := append([]string{"serve", "--id", id, "--data", c.data(i),
 		"--api", fmt.Sprintf("127.0.0.1:%d", c.ports+i), "--peer", fmt.Sprintf("127.0.0.1:%d", c.ports+10+i),
-		"--initial-cluster", strings.Join(peers, ","), "--log-level", cmp.Or(os.Getenv("TRIVET_LOG_LEVEL"), "warn")}, c.args...)...)
+		"--initial-cluster", strings.Join(peers, ","), "--log-level", cmp.Or(os.Getenv("TRIVET_LOG_LEVEL"), "warn")}, c.args...)
+	if c.program == "" {
+		c.nodes[i] = startProcess(c.b, c.dir, os.Environ(), args...)
+	} else {
+		c.nodes[i] = startProgram(c.b, c.program, c.dir, os.Environ(), args...)
+	}
 }
 
 // await waits until a node serves and has caught up.
