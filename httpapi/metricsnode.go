@@ -138,6 +138,7 @@ func newNodeCollector(s *Server) *nodeCollector {
 		gauge(name, help, func(f *nodeFigures) float64 { return float64(value(&f.state)) })
 	}
 	state("trivet_revision", "The revision of the state.", func(s *store.Stats) uint64 { return s.Revision })
+	state("trivet_state_level", "The level of the state machine that all members were found to know.", func(s *store.Stats) uint64 { return s.Settings.Level })
 	state("trivet_compact_revision", "The oldest revision that can be read.", func(s *store.Stats) uint64 { return s.CompactRevision })
 	state("trivet_history_revisions", "Old revisions that are kept.", func(s *store.Stats) uint64 { return s.HistoryRevisions })
 	state("trivet_history_bytes", "Bytes of the old versions that are kept.", func(s *store.Stats) uint64 { return s.HistoryBytes })

@@ -40,6 +40,10 @@
 // has the cluster know this member as it is, met.go which data folder is whose,
 // formation.go how a new cluster begins, recover.go how an old one ends.
 //
+// # Versions
+//
+// level.go raises what the state machine may do, once all members know it.
+//
 // # Reading order
 //
 // node.go (what a Node is made of, its start and its end), propose.go,
@@ -48,6 +52,6 @@
 // peerrpc.go (members talk), transport.go (what raft is not allowed to do
 // directly), logstore.go, stablestore.go and snapshots.go (what raft writes),
 // liveness.go and deadleader.go (a leader whose process is dead), handover.go
-// (one that is to go), datadir.go and storage.go (the data folder), entrymeta.go (what travels
+// (one that is to go), datadir.go, storage.go and wal.go (the data folder), entrymeta.go (what travels
 // beside each entry).
 package raftnode

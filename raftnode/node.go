@@ -27,7 +27,7 @@ import (
 // Goroutines, all ended by Close: raft's own; the transport's pump; the peer
 // port's accept loop with one for each connection; the proposer's dispatcher;
 // one that follows leadership; one that tells raft of commits; one that takes
-// snapshots; one that keeps the replicated clock; one that compares its state with
+// snapshots; one that keeps the replicated clock; one that raises the level; one that compares its state with
 // the leader's; one that keeps the liveness streams, and one for each of those; one
 // that replaces a dead leader; and short ones for forwards, confirmations and other
 // questions (spawn).
@@ -116,7 +116,7 @@ func Open(cfg Config) (_ *Node, err error) {
 		cfg:         cfg,
 		log:         cfg.Logger.With("node", cfg.ID),
 		started:     time.Now(),
-		store:       store.New(),
+		store:       store.NewOfLevel(max(store.Level, cfg.knownLevel)),
 		counters:    newCounters(),
 		compare:     comparison{peers: map[string]peerReport{}},
 		snapshots:   newSnapshotter(cfg.SnapshotBytes),
@@ -183,6 +183,7 @@ func Open(cfg Config) (_ *Node, err error) {
 		n.tellCommits,
 		n.takeSnapshots,
 		n.keepTime,
+		n.keepLevel,
 		n.compareStates,
 		n.form,
 		n.settle,
