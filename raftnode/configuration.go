@@ -95,6 +95,18 @@ func (c *configurations) claim() uint64 {
 	return c.has
 }
 
+// certain is the newest configuration here that is committed for certain, by its
+// entry: the newest applied, or the newest stored but one. raft makes none before
+// the one before it is committed.
+func (c *configurations) certain() uint64 {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if k := len(c.stored) - 2; k >= 0 {
+		return c.stored[k].index
+	}
+	return max(c.index, 1) // the initial one is given, not made
+}
+
 func serverOf(conf raft.Configuration, id string) (raft.Server, bool) {
 	for _, s := range conf.Servers {
 		if string(s.ID) == id {

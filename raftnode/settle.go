@@ -36,6 +36,16 @@ var ErrRemoved = errors.New("was removed from the cluster")
 // know with another data folder.
 var errRefusedFolder = errors.New("the others refuse this data folder")
 
+// errLaterFolder is the end of a call to a folder that was let in after the
+// configuration by which this node knows its id. That configuration means the
+// folder before it, of which this one knows nothing: its votes and its
+// acknowledgements must not be counted there. A member that was away could else
+// be elected by one that has forgotten who was, or commit with it what the others
+// never hear of. It is called again once the configuration that has it is known
+// to be committed here; meanwhile it may call, and be answered: what it counts, it
+// counts by its own.
+var errLaterFolder = errors.New("its data folder was let in later than this member has heard of")
+
 var _ members = (*Node)(nil)
 
 func (n *Node) introduce(h *trivetpb.Hello) {
@@ -89,6 +99,9 @@ func (n *Node) answered(id string, r *trivetpb.HelloReply) error {
 	case r.Refused == "":
 		if err := n.meet(id, r.Incarnation, r.JoinedAt); err != nil {
 			return err
+		}
+		if certain := n.confs.certain(); r.JoinedAt > certain && hasServer(n.configuration(), id) {
+			return fmt.Errorf("%w: at entry %d, and this member knows who the members were at entry %d", errLaterFolder, r.JoinedAt, certain)
 		}
 		n.formation.met(id, r)
 	}
