@@ -547,3 +547,28 @@ func TestSimAnotherFolderIsNoVoterOfAnOlderConfiguration(t *testing.T) {
 		require.Equal(t, "v", v)
 	})
 }
+
+// A voter's folder that the leader has never seen is no reason to let another one
+// in under its id: the wiped one may have acknowledged and voted.
+func TestSimWipedVoterThatTheLeaderHasNotMet(t *testing.T) {
+	runSimWith(t, 3, 1, nil, func(s *sim) {
+		leader := s.leader()
+		away := s.followers()[0].ID()
+		s.crash(away)
+		s.join("n4", leader, false)
+		s.awaitRole("n4", "voter")
+		s.wipe("n4")
+		s.makeLead(s.start(away))
+		s.converge()
+		ctx, cancel := within(10 * time.Second)
+		defer cancel()
+		for _, replica := range []bool{false, true} {
+			_, err := s.leader().AddMember(ctx, NewMember{
+				ID: "n4", Peer: s.members["n4"].at, Replica: replica, Incarnation: s.members["n4"].disk.incarnation,
+			})
+			require.Error(t, err)
+			require.Equal(t, trivetpb.Code_MEMBER_CONFLICT, problemOf(t, err).Code)
+			require.ErrorContains(t, err, "came back with another data folder")
+		}
+	})
+}
