@@ -157,8 +157,12 @@ func (n *Node) compared(with string, mine hashAt, theirs uint64) {
 
 // judge finds out whether this node is the one that is wrong.
 func (n *Node) judge(mine hashAt) {
+	// By id. What a member has said stays: under load it knows nothing of the index
+	// any more a few seconds later.
+	said := map[string]uint64{}
 	for attempt := 1; n.ctx.Err() == nil; attempt++ {
-		count := n.countHashes(mine)
+		n.askForHashes(mine, said)
+		count := n.countHashes(said)
 		switch verdict, why := count.verdict(mine.hash, attempt >= judgeAttempts); verdict {
 		case isRight:
 			n.log.Warn("this member's state is that of the others; it goes on", "index", mine.index, "why", why)
@@ -219,45 +223,48 @@ func (c *hashCount) verdict(mine uint64, late bool) (verdict, string) {
 	return isRight, "nobody could be asked; it is looked at again" // the next comparison
 }
 
-// countHashes asks all voters, and the leader.
-func (n *Node) countHashes(mine hashAt) *hashCount {
+// askForHashes asks all voters, and the leader, that have not said yet.
+func (n *Node) askForHashes(mine hashAt, said map[string]uint64) {
 	ctx, cancel := context.WithTimeout(n.ctx, 2*compareEvery)
 	defer cancel()
+	said[n.cfg.ID] = mine.hash
 	leader := n.leaderID()
-	c := &hashCount{members: map[uint64]int{}, leads: leader == n.cfg.ID}
 	var mu sync.Mutex
 	var wg sync.WaitGroup
-	take := func(id string, hash uint64, voter bool) {
+	for _, s := range n.configuration().Servers {
+		id := string(s.ID)
 		mu.Lock()
-		defer mu.Unlock()
-		if voter {
+		_, ok := said[id]
+		mu.Unlock()
+		if ok || (s.Suffrage != raft.Voter && id != leader) {
+			continue
+		}
+		wg.Go(func() {
+			reply, err := n.peers.call(ctx, id, &trivetpb.PeerRequest{Request: &trivetpb.PeerRequest_Hash{
+				Hash: &trivetpb.HashRequest{Index: mine.index},
+			}})
+			if err == nil && reply.GetHash().GetKnown() {
+				mu.Lock()
+				defer mu.Unlock()
+				said[id] = reply.GetHash().Hash
+			}
+		})
+	}
+	wg.Wait()
+}
+
+// countHashes counts what the voters, and the leader, have said.
+func (n *Node) countHashes(said map[string]uint64) *hashCount {
+	leader := n.leaderID()
+	c := &hashCount{members: map[uint64]int{}, leads: leader == n.cfg.ID}
+	c.leader, c.known = said[leader]
+	for _, id := range voters(n.configuration()) {
+		c.voters++
+		if hash, ok := said[id]; ok {
 			c.members[hash]++
 			c.answers++
 		}
-		if id == leader {
-			c.leader, c.known = hash, true
-		}
 	}
-	for _, s := range n.configuration().Servers {
-		id, voter := string(s.ID), s.Suffrage == raft.Voter
-		if voter {
-			c.voters++
-		}
-		switch {
-		case id == n.cfg.ID:
-			take(id, mine.hash, voter)
-		case voter || id == leader:
-			wg.Go(func() {
-				reply, err := n.peers.call(ctx, id, &trivetpb.PeerRequest{Request: &trivetpb.PeerRequest_Hash{
-					Hash: &trivetpb.HashRequest{Index: mine.index},
-				}})
-				if err == nil && reply.GetHash().GetKnown() {
-					take(id, reply.GetHash().Hash, voter)
-				}
-			})
-		}
-	}
-	wg.Wait()
 	return c
 }
 

@@ -167,6 +167,27 @@ func TestSimWithoutAMajorityTheLeaderIsBelieved(t *testing.T) {
 	}
 }
 
+// What a voter has said counts though it has forgotten it by the time that the
+// others are done without: under load that is soon.
+func TestSimWhatWasSaidOfAForgottenIndexCounts(t *testing.T) {
+	corrupting(t, 3, func(s *sim, corrupt func(...string)) {
+		leader := s.leader()
+		bad := s.followers()[0]
+		s.crash(others(s.up(), leader, bad)[0].ID())
+		corrupt(bad.ID())
+		for bad.Stats().HashMismatches == 0 {
+			time.Sleep(10 * time.Millisecond) // virtual
+		}
+		time.Sleep(compareEvery / 2) // virtual: it has asked once
+		ring := &leader.compare.ring
+		ring.mu.Lock()
+		clear(ring.slots[:])
+		ring.mu.Unlock()
+		s.out(bad)
+		require.NoError(t, leader.Err())
+	})
+}
+
 // Five members, two of them wrong in different ways, one of these the leader.
 func TestSimTwoOfFiveWhoseStatesDifferStop(t *testing.T) {
 	corrupting(t, 5, func(s *sim, corrupt func(...string)) {
