@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"strconv"
 	"sync"
 )
 
@@ -91,7 +92,7 @@ func (w *localWriter) WriteHeader(status int) {
 	}
 	w.written = true
 	resp := &http.Response{
-		Status: http.StatusText(status), StatusCode: status,
+		Status: strconv.Itoa(status) + " " + http.StatusText(status), StatusCode: status,
 		Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
 		Header: w.header.Clone(), Body: w.body, ContentLength: -1, Request: w.request,
 	}

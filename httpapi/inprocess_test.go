@@ -111,6 +111,7 @@ func TestRequestsInTheProcessThatEndBadly(t *testing.T) {
 	resp, err := s.Transport().RoundTrip(r)
 	require.NoError(t, err)
 	require.Equal(t, 400, resp.StatusCode)
+	require.Equal(t, "400 Bad Request", resp.Status)
 	require.NoError(t, resp.Body.Close())
 
 	// An answer that nobody reads ends with its context.
