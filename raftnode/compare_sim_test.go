@@ -114,6 +114,21 @@ func TestSimAFollowerWhoseStateDiffersStops(t *testing.T) {
 	})
 }
 
+// No read gets between the finding and the failure.
+func TestSimNoReadOfAStateThatDiffers(t *testing.T) {
+	runSim(t, 1, nil, func(s *sim) {
+		n := s.leader()
+		n.counters.diverged.Store(true) // the first half of diverge
+		ctx, cancel := within(time.Second)
+		defer cancel()
+		for _, c := range []Consistency{Linearizable, Bounded, Session, Stale} {
+			_, err := n.AwaitRead(ctx, ReadOptions{Consistency: c, MaxStaleness: time.Hour})
+			require.Error(t, err)
+			require.Equal(t, trivetpb.Code_DRAINING, problemOf(t, err).Code)
+		}
+	})
+}
+
 func TestSimALeaderWhoseStateDiffersStops(t *testing.T) {
 	corrupting(t, 3, func(s *sim, corrupt func(...string)) {
 		bad := s.leader()

@@ -110,7 +110,11 @@ func (n *Node) AwaitRead(ctx context.Context, o ReadOptions) (Proof, error) {
 
 func (n *Node) awaitRead(ctx context.Context, o ReadOptions) (Proof, error) {
 	if n.counters.diverged.Load() {
-		return Proof{}, n.stopped()
+		if err := n.stopped(); err != nil {
+			return Proof{}, err
+		}
+		// It is about to fail for that (diverge).
+		return Proof{}, &trivetpb.Problem{Code: trivetpb.Code_DRAINING, Detail: "the state of this member is not that of the others"}
 	}
 	if o.Consistency == Linearizable {
 		asked, err := n.confirmRead(ctx)
