@@ -15,8 +15,11 @@ import (
 
 // Members compare their states. The state is a function of the log, so members
 // that have applied the same entries have the same state hash, or one of them is
-// broken: by a flipped bit in memory, by a snapshot that lies in spite of its
-// checksum, or by a defect of this program. That one must not go on answering.
+// broken: by a bit that flips while an entry is applied, by a snapshot that lies in
+// spite of its checksum, or by a defect of this program. That one must not go on
+// answering. (The hash is kept as items change, so a bit that flips in an item at
+// rest does not show here; it does when a snapshot of that state is restored, whose
+// hash is counted anew.)
 //
 // Each member remembers the hash at each of the last indexes that it applied
 // (hashRing). Every compareEvery, each member that does not lead tells the leader
@@ -40,6 +43,10 @@ import (
 // takes itself out (diverge): it fails like one whose disk does, so that another
 // leader is elected where it led, and answers no read any more. A stale read may
 // be old, but it has to be true.
+//
+// Started again it makes its state anew, from its newest snapshot and the log. Where
+// that snapshot was taken of what is wrong, it finds out again and stops again: then
+// its folder is to be emptied, and the member removed and added anew.
 //
 // Until then, a second or so and a few more where voters do not answer, it has
 // answered with what it had. To rule that out, every read would have to be
