@@ -62,6 +62,7 @@ func newNodeCollector(s *Server) *nodeCollector {
 	})
 	counter("trivet_raft_leader_changes_total", "Changes of leader that the node has seen.", func(f *nodeFigures) uint64 { return f.LeaderChanges })
 	counter("trivet_raft_elections_started_total", "Times that the node stood for election.", func(f *nodeFigures) uint64 { return f.Elections })
+	counter("trivet_raft_leaders_replaced_total", "Times that the node stood for election because a majority had agreed that the leader is dead or silent.", func(f *nodeFigures) uint64 { return f.Replacements })
 	counter("trivet_raft_elections_won_total", "Elections that the node won.", func(f *nodeFigures) uint64 { return f.Wins })
 	peer := func(name, help string, value func(raftnode.PeerStats) float64) {
 		row(prometheus.GaugeValue, name, help, func(f *nodeFigures, emit func(float64, ...string)) {
