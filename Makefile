@@ -6,10 +6,12 @@ STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 BUF        := github.com/bufbuild/buf/cmd/buf@v1.75.0
 FUZZTIME   ?= 10s
 SEEDS      ?= 1000+200
+SEED       ?= 1
+DURATION   ?= 8h
 
 .PHONY: help
 help: ## list the targets
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  %-12s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  %-15s %s\n", $$1, $$2}'
 
 .PHONY: build
 build: ## build bin/trivet and bin/serviceb
@@ -50,9 +52,26 @@ sim: ## simulate clusters under random faults in virtual time (SEEDS=FIRST+COUNT
 calm: ## an hour of virtual time on a slow network, under load, without an election
 	TRIVET_SIM_CALM=1h $(GO) test -count=1 -timeout 10m -v -run 'TestSimSlowNetwork' ./raftnode
 
+.PHONY: rolling
+rolling: ## restart all members one by one under load, ROUNDS times; BINARY_OLD=… BINARY_NEW=… upgrade them
+	ROUNDS=$(or $(ROUNDS),5) BINARY_OLD=$(abspath $(BINARY_OLD)) BINARY_NEW=$(abspath $(BINARY_NEW)) \
+		$(GO) test -count=1 -timeout 30m -v -run 'TestRollingRestart' ./cmd/trivet
+
 .PHONY: mutants
 mutants: ## break the program on purpose, each time in one way, and expect the tests to notice
 	scripts/mutants
+
+.PHONY: jepsen
+jepsen: ## attack a cluster of real processes for a minute and check what clients saw (SEED=1)
+	$(GO) run ./jepsen-lite --duration 60s --seed $(SEED)
+
+.PHONY: jepsen-long
+jepsen-long: ## the same for DURATION, in rounds; what a violation leaves is in jepsen-report
+	$(GO) run ./jepsen-lite --duration $(DURATION) --seed $(SEED) --wall-clocks --report jepsen-report
+
+.PHONY: mutants-jepsen
+mutants-jepsen: ## break the server on purpose, and expect jepsen-lite to show it; takes ten minutes
+	scripts/mutants-jepsen
 
 .PHONY: fuzz
 fuzz: ## run every fuzz target for FUZZTIME

@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 
 	"trivet/trivetpb"
 )
@@ -105,6 +106,20 @@ func (c *conn) Write(p []byte) (int, error) {
 		return 0, err
 	}
 	return len(p), nil
+}
+
+// direct returns the connection for writes that do not wait, nil where there is
+// something between it and the network.
+func (c *conn) direct() syscall.RawConn {
+	sc, ok := c.Conn.(syscall.Conn)
+	if !ok {
+		return nil
+	}
+	raw, err := sc.SyscallConn()
+	if err != nil {
+		return nil
+	}
+	return raw
 }
 
 // cork holds back what is written from now on. net/http passes on a chunk of more

@@ -64,8 +64,10 @@ type Server struct {
 	// snapshots and restores count those on their way out and in.
 	snapshots gauge
 	restores  gauge
-	scrapes   gauge
-	metrics   *metrics
+	// progress has the watches say how far they have come.
+	progress *progress
+	scrapes  gauge
+	metrics  *metrics
 	// connSlots has room for every connection that may be open, those included
 	// that are only told that there are too many; conns counts them.
 	connSlots chan struct{}
@@ -100,6 +102,7 @@ func New(node Node, cfg Config) (*Server, error) {
 		lockWaits:   gauge{most: int64(cfg.MaxLockWaits)},
 		snapshots:   gauge{most: maxSnapshots},
 		restores:    gauge{most: 1},
+		progress:    newProgress(cfg.ProgressInterval),
 		scrapes:     gauge{most: maxScrapes},
 		stopping:    make(chan struct{}),
 	}

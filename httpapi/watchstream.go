@@ -3,8 +3,9 @@ package httpapi
 import (
 	"context"
 	"errors"
-	"math/rand/v2"
 	"net/http"
+	"sync"
+	"syscall"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -16,17 +17,17 @@ import (
 
 // watchStream writes the frames of one watch. It runs in the goroutine that
 // net/http has for the request, and while nothing happens holds no more than its
-// watcher and a timer: its buffer goes back to the pool.
+// watcher: its buffer goes back to the pool, and what has to be said now and then
+// is said for it (watchprogress.go).
 //
 // A caller that does not take bytes within WriteTimeout is cut off, by the
 // deadline of the connection. Nobody else waits for it: its watcher does not
 // keep what it has not asked for.
 type watchStream struct {
-	c     *call
-	w     *store.Watcher
-	form  watchForm
-	buf   *buffer // nil while there is nothing to write
-	timer *time.Timer
+	c    *call
+	w    *store.Watcher
+	form watchForm
+	buf  *buffer // nil while there is nothing to write
 	// synced says that the synced frame was written. It is once all is through
 	// that was committed when the watch was opened, which syncAt or an earlier
 	// revision was the last of; syncAt is 0 until it came from confirmed.
@@ -38,20 +39,36 @@ type watchStream struct {
 	conn      *conn              // nil where the request came over none
 	out       prometheus.Counter // of the bytes written
 	// wrote is when something was written last, deadline the write deadline that
-	// was set last.
+	// was set last; zero: not known.
 	wrote, deadline time.Time
 	err             error // the first failure to write
+
+	// mu guards what follows. While asleep is set, it guards w, deadline and the
+	// sending half of the connection too, on which all was sent that was written:
+	// progressDue may use them. They are the handler's own else.
+	mu     sync.Mutex
+	asleep bool
+	// due says that progress is to be written, rest is what the connection did
+	// not take of a frame that was. nudge, which has room for one, wakes the
+	// handler to see to them.
+	due   bool
+	rest  []byte
+	nudge chan struct{}
+	// direct is the connection, for what is written to it past net/http; nil
+	// where there is no such way. unbounded says that it has no write deadline.
+	direct    syscall.RawConn
+	unbounded bool
 }
 
 func newWatchStream(c *call, w *store.Watcher, form watchForm) *watchStream {
-	// The first progress comes at a time by chance, so that watches which were
-	// opened at once do not all wake at once.
-	first := rand.N(c.srv.cfg.ProgressInterval)
 	ws := &watchStream{
-		c: c, w: w, form: form, timer: time.NewTimer(first), conn: connOf(c.r), syncAt: w.Opened(),
+		c: c, w: w, form: form, nudge: make(chan struct{}, 1), conn: connOf(c.r), syncAt: w.Opened(),
 		out: c.srv.metrics.http.routes[c.resource].out,
 	}
 	ws.flusher, _ = c.w.(interface{ FlushError() error })
+	if ws.conn != nil {
+		ws.direct = ws.conn.direct()
+	}
 	return ws
 }
 
@@ -92,10 +109,11 @@ const confirmAgain = 100 * time.Millisecond
 // run writes frames until there is a reason to stop. The last frame says it,
 // unless it is the caller who went away.
 func (ws *watchStream) run(items *store.View, keys *trivetpb.KeyRange) {
-	defer ws.timer.Stop()
 	p := ws.writeItems(items, keys)
 	if p == nil && ws.err == nil {
+		leave := ws.c.srv.progress.join(ws)
 		p = ws.writeChanges()
+		leave()
 	}
 	if p != nil {
 		ws.begin()
@@ -144,17 +162,12 @@ func (ws *watchStream) writeItems(items *store.View, keys *trivetpb.KeyRange) *t
 
 // writeChanges writes what changes, and between that how far it has come.
 func (ws *watchStream) writeChanges() *trivetpb.Problem {
-	gone := ws.c.r.Context().Done()
-	stopping := ws.c.srv.stopping
-	node := ws.c.srv.node.Done()
-	progress := false // is due
 	for {
 		drained, p := ws.gather()
 		if p != nil {
 			return p
 		}
-		if progress {
-			progress = false
+		if ws.takeDue() {
 			ws.begin()
 			ws.buf.b = ws.form.appendRevision(ws.buf.b, "progress", ws.w.Through())
 		}
@@ -165,24 +178,35 @@ func (ws *watchStream) writeChanges() *trivetpb.Problem {
 		if drained {
 			ready = ws.w.Ready()
 		}
-		select {
-		case <-stopping:
-			return &trivetpb.Problem{Code: trivetpb.Code_DRAINING}
-		case <-node:
-			// It would stay open at the last revision, and the caller take that for
-			// the present.
-			return ws.c.srv.nodeGone()
-		case <-gone:
-			return nil
-		case ws.syncAt = <-ws.confirmed:
-			ws.confirmed = nil
-		case <-ws.timer.C:
-			ws.timer.Reset(ws.c.srv.cfg.ProgressInterval)
-			progress = true
-		case <-ready:
-			ws.pause()
+		if ended, p := ws.wait(ready); ended || ws.err != nil {
+			return p
 		}
 	}
+}
+
+// wait waits for something to do, or for the end and its reason, which is nil
+// where the caller went away.
+func (ws *watchStream) wait(ready <-chan struct{}) (ended bool, p *trivetpb.Problem) {
+	ws.sleep()
+	select {
+	case <-ws.c.srv.stopping:
+		ended, p = true, &trivetpb.Problem{Code: trivetpb.Code_DRAINING}
+	case <-ws.c.srv.node.Done():
+		// It would stay open at the last revision, and the caller take that for
+		// the present.
+		ended, p = true, ws.c.srv.nodeGone()
+	case <-ws.c.r.Context().Done():
+		ended = true
+	case ws.syncAt = <-ws.confirmed:
+		ws.confirmed = nil
+	case <-ws.nudge:
+	case <-ready:
+		ws.wake()
+		ws.pause()
+		return false, nil
+	}
+	ws.wake()
+	return ended, p
 }
 
 // Where many watch the same, waking them all for each entry takes more of the
@@ -330,7 +354,7 @@ func (ws *watchStream) extendDeadline() {
 	timeout := ws.c.srv.cfg.WriteTimeout
 	ws.wrote = time.Now()
 	if ws.deadline.Sub(ws.wrote) < timeout-timeout/8 {
-		ws.deadline = ws.wrote.Add(timeout)
+		ws.deadline, ws.unbounded = ws.wrote.Add(timeout), false
 		ws.c.setWriteDeadline(ws.deadline)
 	}
 }

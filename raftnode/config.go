@@ -92,6 +92,11 @@ type Config struct {
 	onApplied func(index, hash uint64)
 	onLeading func(term uint64)
 	onEntry   func(index uint64, entry *trivetpb.Entry)
+	// inFlight is most entries, and most forwards, that are under way at one
+	// time: see maxInFlight.
+	inFlight int
+	// knownLevel, where it is above store.Level, makes this a later version.
+	knownLevel uint64
 }
 
 // JoinRequest is what a member that joins says of itself.
@@ -164,9 +169,19 @@ const (
 )
 
 // maxInFlight bounds the entries that are proposed and not yet applied, and
-// the forwards that are not yet answered. Two keep the disk and the network
-// busy at once; four ride over hiccups; more would only make groups smaller.
-const maxInFlight = 4
+// the forwards that are not yet answered. Two keep the leader's disk busy with
+// one entry while the followers' are with the one before. More make groups
+// smaller, and what an entry costs (a sync on each member, a request to each
+// follower, and all that wake for it) is most of what a write does. One alone
+// makes few callers wait for each other.
+//
+// Between data centres an entry is under way for much longer than its sync takes,
+// and one that misses a request to the followers waits for the next to come back:
+// there it is worth something to be on the leader's disk by then.
+const (
+	maxInFlight    = 2
+	maxInFlightFar = 4
+)
 
 var idPattern = regexp.MustCompile(`^[A-Za-z0-9._-]{1,64}$`)
 
@@ -254,6 +269,12 @@ func (c Config) withDefaults() (Config, error) {
 	}
 	if c.Timing == (Timing{}) {
 		c.Timing = TimingLAN
+	}
+	if c.inFlight == 0 {
+		c.inFlight = maxInFlight
+		if c.Timing.Heartbeat >= time.Second {
+			c.inFlight = maxInFlightFar
+		}
 	}
 	switch t := c.Timing; {
 	case t.Heartbeat < 10*time.Millisecond, t.Election < t.Heartbeat, t.Lease < 5*time.Millisecond,

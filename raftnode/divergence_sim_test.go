@@ -49,7 +49,7 @@ func (s *sim) makeLead(n *Node) {
 func (s *sim) lose(leader *Node) {
 	s.t.Helper()
 	s.isolate(leader.ID())
-	for range maxInFlight {
+	for range maxInFlightFar {
 		require.True(s.t, simPut(leader, "lost", "x", 5*time.Millisecond).GetUnknown())
 	}
 }
@@ -94,7 +94,7 @@ func TestSimNoCommitBeyondTheMessage(t *testing.T) {
 // it was sent, it does not send to others when it comes to lead.
 func TestSimNoStaleEntriesBelowASnapshot(t *testing.T) {
 	// The snapshot ends before the stale entries do, with them, and after them.
-	for more := range maxInFlight + 3 {
+	for more := range maxInFlightFar + 3 {
 		t.Run(fmt.Sprint("more=", more), func(t *testing.T) { testNoStaleEntries(t, more) })
 	}
 }
@@ -248,7 +248,7 @@ func TestSimNoServiceOfATermThatIsOver(t *testing.T) {
 		time.Sleep(3 * time.Second) // virtual
 		s.leader()
 		for _, n := range s.up() {
-			for range maxInFlight + 2 {
+			for range maxInFlightFar + 2 {
 				simPut(n, "x", "y", 500*time.Millisecond)
 			}
 			require.Nil(t, simPut(n, "k", "v", 10*time.Second))

@@ -409,7 +409,7 @@ func TestSimSnapshotInTheMiddleOfALog(t *testing.T) {
 		require.Nil(t, simPut(old, "k", "v", time.Second))
 		s.converge()
 		s.isolate(old.ID())
-		for range maxInFlight { // entries that nobody else will ever have
+		for range maxInFlightFar { // entries that nobody else will ever have
 			require.True(t, simPut(old, "lost", "x", 5*time.Millisecond).GetUnknown())
 		}
 		last := old.raft.LastIndex()

@@ -120,6 +120,7 @@ type proposer struct {
 	boot     uint64 // this start of the node, drawn at random: entryMeta.proposer
 	seed     uint64 // drawn at random: Marker.seed
 	maxBytes int64
+	inFlight int // most entries, and most forwards: see maxInFlight
 	// apply gives raft an entry; it returns when raft has taken it or is gone.
 	apply func(raft.Log)
 	// forward sends a group to a member and calls forwarded in the end.
@@ -347,7 +348,7 @@ func (q *proposer) dispatchAll() time.Duration {
 			return 0
 		}
 		if lead := q.lead; lead != nil {
-			if len(q.entries) >= maxInFlight || q.paused == lead.term {
+			if len(q.entries) >= q.inFlight || q.paused == lead.term {
 				q.mu.Unlock()
 				return 0
 			}
@@ -372,7 +373,7 @@ func (q *proposer) dispatchAll() time.Duration {
 			q.mu.Unlock()
 			return hold
 		}
-		if q.forwards >= maxInFlight {
+		if q.forwards >= q.inFlight {
 			q.mu.Unlock()
 			return 0
 		}

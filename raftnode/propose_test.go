@@ -25,7 +25,7 @@ func newDesk() *desk {
 	d := &desk{}
 	d.proposer = &proposer{
 		counters: newCounters(),
-		boot:     7, maxBytes: 1 << 20, self: "n1",
+		boot:     7, maxBytes: 1 << 20, inFlight: maxInFlightFar, self: "n1",
 		apply:   func(l raft.Log) { d.entries = append(d.entries, l) },
 		forward: func(to string, g *group) { d.sent, d.sentTo = append(d.sent, g), append(d.sentTo, to) },
 		leader:  func() string { return d.leaderIs },
@@ -166,11 +166,11 @@ func TestNoMoreThanSomeEntriesAreUnderWay(t *testing.T) {
 		d.dispatchAll()
 		d.bytes = 0
 	}
-	require.Len(t, d.entries, maxInFlight)
+	require.Len(t, d.entries, maxInFlightFar)
 	d.bytes = 1 << 30
 	d.commit(t, 0, 10, 1)
 	d.dispatchAll()
-	require.Len(t, d.entries, maxInFlight+1)
+	require.Len(t, d.entries, maxInFlightFar+1)
 }
 
 func TestQueueIsBoundedByBytes(t *testing.T) {
@@ -505,14 +505,14 @@ func TestAHangingLeaderDoesNotHoldUpTheNext(t *testing.T) {
 	d := newDesk()
 	d.leaderIs = "n2"
 	d.maxBytes = 1 << 30
-	for range maxInFlight + 2 {
+	for range maxInFlightFar + 2 {
 		d.submit(commandsOf(1, maxGroupBytes), false)
 	}
 	d.dispatchAll()
-	require.Len(t, d.sent, maxInFlight)
+	require.Len(t, d.sent, maxInFlightFar)
 	d.leaderIs = "n3"
 	d.dispatchAll()
-	require.Len(t, d.sent, maxInFlight+2)
+	require.Len(t, d.sent, maxInFlightFar+2)
 	// What the first one still answers does not free the second one's slots.
 	d.forwarded(d.sent[0], okResults(1), nil, nil)
 	require.Equal(t, 2, d.forwards)

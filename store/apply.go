@@ -3,6 +3,7 @@ package store
 import (
 	"fmt"
 
+	"trivet/internal/mutant"
 	"trivet/trivetpb"
 )
 
@@ -19,7 +20,14 @@ func (a *applier) apply(index uint64, entry *trivetpb.Entry) []*trivetpb.Result 
 	for i, c := range entry.Commands {
 		results[i] = &slab[i]
 		a.left = len(entry.Commands) - i
-		a.command(c, results[i])
+		if !mutant.On("map-order") {
+			a.command(c, results[i])
+		}
+	}
+	if mutant.On("map-order") {
+		for _, i := range mutant.MapOrder(len(entry.Commands)) {
+			a.command(entry.Commands[i], results[i])
+		}
 	}
 	a.rehash()
 	if !a.replaced {
@@ -78,6 +86,9 @@ type addAnswer struct {
 // order is part of the state machine: what was applied before under the same
 // identity is answered as then, whatever has become of guards and limits.
 func (a *applier) command(c *trivetpb.Command, result *trivetpb.Result) {
+	if mutant.On("dedup-off") {
+		c.IdempotencyKey, c.Fingerprint, c.Session, c.Seq, c.Ack = nil, nil, 0, 0, 0
+	}
 	first, problem := a.recall(c)
 	if first != nil {
 		replay(result, first)

@@ -5,6 +5,7 @@ import (
 
 	"github.com/tidwall/btree"
 
+	"trivet/internal/mutant"
 	"trivet/trivetpb"
 )
 
@@ -61,7 +62,9 @@ func (a *applier) lockAcquire(c *trivetpb.LockAcquire, result *trivetpb.Result) 
 		if p := a.roomForLease(); p != nil {
 			return p
 		}
-		a.nextToken++
+		if !mutant.On("token-same") || a.nextToken == 0 {
+			a.nextToken++
+		}
 		l = a.hold(name, lock{}, a.nextToken, c.Owner, c.TtlMs)
 		a.answerHolder(result, l)
 		return nil

@@ -108,6 +108,12 @@ func (in *restReader) addLease(m *trivetpb.SnapshotLease) string {
 	}
 	in.lastLease = m.Id
 	in.rest.addLease(m.Id, lease{ttlMS: m.TtlMs, deadlineMS: m.DeadlineMs, lock: keyString(m.Lock), own: m.Own})
+	if mutant.On("snapshot-no-leases") {
+		l, _ := in.rest.leases.get(m.Id)
+		in.rest.dues.remove(&l.run.due)
+		l.run.due.deadlineMS = never
+		in.rest.dues.push(&l.run.due)
+	}
 	return ""
 }
 

@@ -5,6 +5,7 @@ import (
 	"cmp"
 	"fmt"
 
+	"trivet/internal/mutant"
 	"trivet/trivetpb"
 )
 
@@ -17,6 +18,10 @@ func (a *applier) txn(op *trivetpb.TxnOp, result *trivetpb.Result) *trivetpb.Pro
 	for i, o := range ops {
 		if p := a.op(o, results[i]); p != nil {
 			return inBranch(p, succeeded, i)
+		}
+		if mutant.On("txn-in-parts") {
+			a.commitChanges()
+			a.before = a.totals
 		}
 	}
 	return nil

@@ -1,6 +1,9 @@
 package store
 
-import "trivet/trivetpb"
+import (
+	"trivet/internal/mutant"
+	"trivet/trivetpb"
+)
 
 // Watcher is a position among the changes of a range of keys. It is given each
 // revision that touches the range once, in order, none left out, or a problem
@@ -53,6 +56,9 @@ func (s *Store) Watch(keys *trivetpb.KeyRange, from uint64) (*Watcher, error) {
 		return nil, futureWatch(from, st)
 	case from <= st.compactRevision:
 		return nil, compactedWatch(from, st)
+	}
+	if mutant.On("watch-repeats") && from > st.compactRevision+1 {
+		from--
 	}
 	w := &Watcher{store: s, group: s.watches.join(keys, st.revision), seen: from - 1, through: from - 1, opened: st.revision}
 	if from > st.revision {
@@ -111,10 +117,27 @@ func (w *Watcher) Next() (*Frame, error) {
 			w.at = f.after
 		default:
 			w.at = f.after
+			if mutant.On("watch-drops") && (f.Revision+w.opened)%1000 == 0 {
+				continue
+			}
 			w.through = f.Revision
 			return f, nil
 		}
 	}
+}
+
+// Idle says whether all there is has been given, so that Next would return nil.
+// Through is then the store's revision of now. It takes no lock.
+func (w *Watcher) Idle() bool {
+	if w.at == nil || len(w.backlog) > 0 {
+		return false
+	}
+	revision := w.store.revision.Load() // before the frame, as in Next
+	if w.at.frame.Load() != nil {
+		return false
+	}
+	w.through = max(w.through, revision)
+	return true
 }
 
 // Ready returns a channel that is closed once Next has something to say. It is

@@ -144,7 +144,12 @@ func openAt(t *testing.T, urls ...string) *client.Client {
 	return c
 }
 
+// put writes through one node, with a client that is gone again when it returns:
+// its node may be, by the end of the test.
 func put(ctx context.Context, t *testing.T, url, key, value string) error {
-	_, err := openAt(t, url).Put(ctx, key, []byte(value))
+	c, err := client.Open(t.Context(), client.Config{Endpoints: []string{url}, DisableDiscovery: true, DisableSessions: true})
+	require.NoError(t, err)
+	defer c.Close()
+	_, err = c.Put(ctx, key, []byte(value))
 	return err
 }

@@ -20,7 +20,6 @@ import (
 func TestEveryLineIsOfTheLog(t *testing.T) {
 	dir, port := t.TempDir(), freePorts(t)
 	peer := func(i int) string { return "127.0.0.1:" + strconv.Itoa(port+10+i) }
-	// n3 never starts, so that there is something to complain of.
 	cluster := fmt.Sprintf("n1=%s,n2=%s,n3=%s", peer(0), peer(1), peer(2))
 	start := func(i int, store string) *process {
 		p := startProcess(t, dir, os.Environ(), "serve", "--id", fmt.Sprint("n", i+1), "--data", fmt.Sprint("d", i+1),
@@ -33,10 +32,14 @@ func TestEveryLineIsOfTheLog(t *testing.T) {
 		require.NoError(t, p.await(`"msg":"listening"`))
 		return p
 	}
-	n1, n2 := start(0, "wal"), start(1, "boltdb")
+	n1, n2, n3 := start(0, "wal"), start(1, "boltdb"), start(2, "wal")
 	ctx, cancel := context.WithTimeout(t.Context(), 2*deadline)
 	defer cancel()
 	url := "http://127.0.0.1:" + strconv.Itoa(port)
+	require.NoError(t, put(ctx, t, url, "k", "v"))
+	// n3 is gone from here on, so that there is something to complain of.
+	n3.signal(syscall.SIGKILL)
+	n3.ended()
 	for i := range 50 {
 		require.NoError(t, put(ctx, t, url, fmt.Sprint("k", i), strings.Repeat("v", 2000)))
 	}

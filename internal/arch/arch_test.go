@@ -24,6 +24,18 @@ var may = map[string][]string{
 	"trivet/client":            {"trivet/trivetpb"},
 	"trivet/cmd/trivet":        {"trivet/httpapi", "trivet/raftnode", "trivet/store", "trivet/client", "trivet/trivetpb"},
 	"trivet/examples/serviceb": {"trivet/client"},
+	// It sees the cluster as a user's service does: the API, the client, and of
+	// the schema the Hello by which members' connections are told apart.
+	"trivet/jepsen-lite": {"trivet/jepsen-lite/api", "trivet/jepsen-lite/check", "trivet/jepsen-lite/cluster", "trivet/jepsen-lite/history",
+		"trivet/jepsen-lite/monitor", "trivet/jepsen-lite/nemesis", "trivet/jepsen-lite/report", "trivet/jepsen-lite/workload"},
+	"trivet/jepsen-lite/history":  {},
+	"trivet/jepsen-lite/api":      {"trivet/jepsen-lite/history"},
+	"trivet/jepsen-lite/check":    {"trivet/jepsen-lite/history"},
+	"trivet/jepsen-lite/nemesis":  {"trivet/jepsen-lite/api", "trivet/jepsen-lite/history"},
+	"trivet/jepsen-lite/cluster":  {"trivet/jepsen-lite/api", "trivet/jepsen-lite/nemesis", "trivet/trivetpb"},
+	"trivet/jepsen-lite/monitor":  {"trivet/jepsen-lite/api", "trivet/jepsen-lite/check", "trivet/jepsen-lite/history"},
+	"trivet/jepsen-lite/report":   {"trivet/jepsen-lite/check", "trivet/jepsen-lite/history", "trivet/jepsen-lite/nemesis"},
+	"trivet/jepsen-lite/workload": {"trivet/jepsen-lite/api", "trivet/jepsen-lite/check", "trivet/jepsen-lite/history", "trivet/client"},
 	// Of tests alone, those of services too.
 	"trivet/trivettest": {"trivet/httpapi", "trivet/raftnode", "trivet/client"},
 }

@@ -5,3 +5,6 @@ package mutant
 // On is false in every build that is not made to be broken; the compiler
 // removes what it guards.
 func On(string) bool { return false }
+
+// MapOrder is never called in such a build.
+func MapOrder(int) []int { return nil }

@@ -1,0 +1,225 @@
+package cluster
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+
+	"trivet/jepsen-lite/api"
+	"trivet/jepsen-lite/nemesis"
+)
+
+// Config is how a cluster is started.
+type Config struct {
+	// Binary is trivet's.
+	Binary string
+	// Dir gets data, one folder a member, and logs; it exists.
+	Dir string
+	// Nodes is how many members there are, 1 to 9.
+	Nodes int
+	// BasePort is the first of a block of 30 ports on loopback.
+	BasePort int
+	// Args go to every `trivet serve`, behind the cluster's own.
+	Args []string
+	// Env is added to every member's environment.
+	Env []string
+	// Links puts the forwarders between the members.
+	Links bool
+	// Clocks says that the binary is of BuildWithWallClocks.
+	Clocks bool
+}
+
+// Ports is how many ports a cluster has.
+const Ports = 30
+
+// Cluster is running members. Its methods may be called by several goroutines.
+type Cluster struct {
+	cfg     Config
+	members map[string]*process
+	ids     []string
+	links   *links // nil where there are none
+	lock    net.Listener
+}
+
+// Open starts the members and returns when all of them take requests.
+func Open(ctx context.Context, cfg Config) (_ *Cluster, err error) {
+	if cfg.Nodes < 1 || cfg.Nodes > 9 {
+		return nil, fmt.Errorf("a cluster has 1 to 9 nodes, not %d", cfg.Nodes)
+	}
+	c := &Cluster{cfg: cfg, members: map[string]*process{}}
+	defer func() {
+		if err != nil {
+			c.Close()
+		}
+	}()
+	// The first port of the block is held, so that another run takes another.
+	if c.lock, err = net.Listen("tcp", loopback(cfg.BasePort)); err != nil {
+		return nil, err
+	}
+	var initial []string
+	behind := map[string]string{}
+	for i := range cfg.Nodes {
+		id := fmt.Sprintf("n%d", i+1)
+		c.ids = append(c.ids, id)
+		peer, public := loopback(cfg.BasePort+11+i), loopback(cfg.BasePort+11+i)
+		if cfg.Links {
+			public = loopback(cfg.BasePort + 21 + i)
+			behind[public] = peer
+		}
+		initial = append(initial, id+"="+public)
+		c.members[id] = &process{
+			id: id, api: loopback(cfg.BasePort + 1 + i), log: filepath.Join(cfg.Dir, id+".log"),
+			binary: cfg.Binary, env: cfg.Env,
+			args: []string{"serve", "--id", id, "--data", filepath.Join(cfg.Dir, id),
+				"--api", loopback(cfg.BasePort + 1 + i), "--peer", peer, "--advertise-peer", public},
+		}
+	}
+	if cfg.Links {
+		byAddress := map[string]string{}
+		for i, id := range c.ids {
+			byAddress[loopback(cfg.BasePort+21+i)] = id
+		}
+		if c.links, err = openLinks(behind, byAddress); err != nil {
+			return nil, err
+		}
+	}
+	errs := make(chan error, len(c.ids))
+	for _, id := range c.ids {
+		p := c.members[id]
+		if cfg.Clocks {
+			path, err := filepath.Abs(c.wall(id))
+			if err != nil {
+				return nil, err
+			}
+			if err := os.WriteFile(path, make([]byte, 8), 0o600); err != nil {
+				return nil, err
+			}
+			p.env = append(p.env[:len(p.env):len(p.env)], wallVariable+"="+path)
+		}
+		p.args = append(append(p.args, cfg.Args...), "--initial-cluster", strings.Join(initial, ","))
+		go func() { errs <- p.start(ctx) }()
+	}
+	for range c.ids {
+		err = errors.Join(err, <-errs)
+	}
+	return c, err
+}
+
+func loopback(port int) string { return fmt.Sprintf("127.0.0.1:%d", port) }
+
+// FreeBlock returns the first block of ports, from first on and below end, that
+// nobody uses.
+func FreeBlock(first, end int) (int, error) {
+	for base := first; base+Ports <= end; base += Ports {
+		free := true
+		for p := base; p < base+Ports && free; p++ {
+			l, err := net.Listen("tcp", loopback(p))
+			if free = err == nil; free {
+				l.Close()
+			}
+		}
+		if free {
+			return base, nil
+		}
+	}
+	return 0, fmt.Errorf("no %d free ports in a row from %d to %d", Ports, first, end)
+}
+
+// Nodes returns the members.
+func (c *Cluster) Nodes() []api.Node {
+	var nodes []api.Node
+	for _, id := range c.ids {
+		nodes = append(nodes, api.Node{ID: id, URL: "http://" + c.members[id].api})
+	}
+	return nodes
+}
+
+// Environment is what the nemesis gets; Leader is not set.
+func (c *Cluster) Environment() *nemesis.Environment {
+	env := &nemesis.Environment{Nodes: c.Nodes(), Processes: c}
+	if c.links != nil {
+		env.Links = c.links
+	}
+	if c.cfg.Clocks {
+		env.Clocks = c
+	}
+	return env
+}
+
+var _ nemesis.Clocks = (*Cluster)(nil)
+var _ nemesis.Processes = (*Cluster)(nil)
+
+// Kill, Start, Pause and Resume are those of nemesis.Processes.
+func (c *Cluster) Kill(id string) error                       { return c.members[id].kill() }
+func (c *Cluster) Start(ctx context.Context, id string) error { return c.members[id].start(ctx) }
+func (c *Cluster) Forget(id string) error                     { return c.forget(id) }
+func (c *Cluster) Pause(id string) error                      { return c.members[id].pause() }
+func (c *Cluster) Resume(id string) error                     { return c.members[id].resume() }
+
+func (c *Cluster) forget(id string) error {
+	p := c.members[id]
+	p.expectEnd()
+	if err := p.kill(); err != nil {
+		return err
+	}
+	if err := os.RemoveAll(filepath.Join(c.cfg.Dir, id)); err != nil {
+		return err
+	}
+	var others []string
+	for _, other := range c.ids {
+		if other != id {
+			others = append(others, "http://"+c.members[other].api)
+		}
+	}
+	p.joins(strings.Join(others, ","))
+	return nil
+}
+
+// Deaths returns what became of processes that ended without having been told
+// to: each is a fault of the program under test.
+func (c *Cluster) Deaths() []string {
+	var all []string
+	for _, id := range c.ids {
+		all = append(all, c.members[id].diedAlone()...)
+	}
+	return all
+}
+
+// Close kills all processes.
+func (c *Cluster) Close() {
+	var wg sync.WaitGroup
+	for _, p := range c.members {
+		wg.Go(func() { _ = p.kill() }) // there is nobody to tell, and nothing to do
+	}
+	wg.Wait()
+	if c.links != nil {
+		c.links.close()
+	}
+	if c.lock != nil {
+		c.lock.Close()
+	}
+}
+
+// RemoveData removes the members' data folders. The cluster is closed.
+func (c *Cluster) RemoveData() (err error) {
+	for _, id := range c.ids {
+		err = errors.Join(err, os.RemoveAll(filepath.Join(c.cfg.Dir, id)))
+	}
+	return err
+}
+
+// Logs returns the paths of the members' logs.
+func (c *Cluster) Logs() []string {
+	var out []string
+	for _, id := range c.ids {
+		if _, err := os.Stat(c.members[id].log); err == nil {
+			out = append(out, c.members[id].log)
+		}
+	}
+	return out
+}
