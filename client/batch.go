@@ -348,6 +348,7 @@ func (b *batch) finish(list []*call) {
 		b.session.conclude(list)
 	}
 	for _, a := range list {
+		b.l.c.caches.ended(a)
 		if !a.end() {
 			if t := a.ticket.Load(); t != nil {
 				t.tell(a)

@@ -7,13 +7,13 @@ import (
 	"testing"
 
 	"trivet/client"
-	"trivet/internal/testcluster"
+	"trivet/trivettest"
 )
 
 // The members are in the process too, so that a profile shows the whole of what a
 // call costs.
 func benchmark(b *testing.B, do func(c *client.Client, key string, value []byte) error) {
-	cluster := testcluster.Start(b, 3)
+	cluster := trivettest.Start(b)
 	const keys = 10_000
 	for _, callers := range []int{1, 64, 256} {
 		b.Run(fmt.Sprint(callers), func(b *testing.B) {

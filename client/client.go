@@ -27,6 +27,7 @@ type Client struct {
 	calls    sync.Pool // of *call
 	sessions sessions
 	janitor  janitor
+	caches   caches
 	parked   chan *lane
 	parking  atomic.Int32
 	// recycled is when idle connections were last closed, in nanoseconds since

@@ -10,7 +10,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"trivet/client"
-	"trivet/internal/testcluster"
+	"trivet/trivettest"
 )
 
 func TestLeases(t *testing.T) {
@@ -231,7 +231,7 @@ func whoGivesUpLeaves(t *testing.T, options ...client.LockOption) {
 // Several count what nobody may count at once, while the leader dies: nobody is
 // in there with another, and whoever waits keeps waiting.
 func TestLocksOutliveALeader(t *testing.T) {
-	cluster := testcluster.Start(t, 3)
+	cluster := trivettest.Start(t)
 	ctx := within(t)
 	first := open(t, client.Config{Endpoints: cluster.Endpoints()})
 	held, err := first.Lock(ctx, "critical", client.WithTTL(5*time.Second))
@@ -273,7 +273,7 @@ func TestLocksOutliveALeader(t *testing.T) {
 		require.NoError(t, err)
 		waits = info.Waiting
 	}
-	require.NoError(t, cluster.Kill(cluster.Leader()))
+	cluster.Kill(cluster.Leader())
 	require.NoError(t, held.Unlock(ctx))
 	wg.Wait()
 	require.IsIncreasing(t, tokens)

@@ -81,13 +81,16 @@
 // all answers, and the node waits until it has that. Only AnyState does without.
 // AtRevision reads the past.
 //
+// A Cache answers reads of a range from memory, and promises what MaxStaleness does, or
+// asks.
+//
 // # What lasts
 //
 // Leases (LeaseGrant, KeepAlive) and locks (Lock) are kept alive by goroutines of
 // the Client, until they are given back, are lost, or the Client is closed. Their
 // holder learns of a loss without the cluster, by the monotonic clock of its own
-// machine: a ttl after the last renewal that succeeded was sent, which is never
-// after the cluster could have given the lock to another. What no clock can tell,
+// machine: a ttl after the last renewal that succeeded was sent, less a margin, which
+// is before the cluster could have given the lock to another. What no clock can tell,
 // because the process stood still, a guard on the write does (Lock.Guard).
 //
 // A Watch and a snapshot last as long as their context; see there what becomes of
@@ -96,11 +99,12 @@
 // # Reading order
 //
 // config.go and client.go (a Client's life), kv.go, list.go, txn.go, update.go,
-// lease.go, lockinfo.go, snapshot.go and cluster.go (the calls), options.go,
+// lease.go, lockinfo.go, snapshot.go and cluster.go (the calls), typed.go (values of a Go type), options.go,
 // freshness.go, keyrange.go, compare.go and op.go (what goes into them), promise.go
 // (guards, idempotency keys and bounds), errors.go (what comes out of the failed
 // ones). What lasts: keepalive.go (a lease, and the clock of both), lock.go and
-// acquire.go (a lock, and the way to it), watch.go and watchrun.go.
+// acquire.go (a lock, and the way to it), election.go, watch.go and watchrun.go; cache.go,
+// cachesync.go (how it knows what it has) and cacheindex.go.
 //
 // Below them the way of a call: call.go (who may end it, and how), lane.go (where it
 // waits), batch.go (the request that it shares), encode.go and results.go (both in

@@ -92,6 +92,10 @@ var (
 	// ErrNotFresh: MinRevision did not arrive for as long as the call had.
 	ErrNotFresh = errors.New("trivet: not fresh")
 
+	// ErrDocument: a value is no JSON document of the type that a View has, or the value
+	// to be written has no JSON.
+	ErrDocument = errors.New("trivet: not a document of the type")
+
 	// ErrClosed: the Client was closed before or during the call.
 	ErrClosed = errors.New("trivet: the client is closed")
 )
@@ -109,6 +113,8 @@ const (
 	// codeLeaseLost, codeLockLost: what was to be kept alive may have ended.
 	codeLeaseLost = "lease_lost"
 	codeLockLost  = "lock_lost"
+	// codeDocument: a value and a type that do not go together.
+	codeDocument = "not_a_document"
 	// codeLocal: the caller's own reader or writer failed.
 	codeLocal = "local_failure"
 	// codeClosed: the client was closed.
@@ -158,6 +164,7 @@ var sentinels = map[string][]error{
 	codeLeaseLost:   {ErrLeaseLost},
 	codeLockLost:    {ErrLockLost},
 	codeClosed:      {ErrClosed},
+	codeDocument:    {ErrDocument},
 }
 
 // Error is why a call failed: every method but Open and Close returns its errors
@@ -166,7 +173,8 @@ var sentinels = map[string][]error{
 type Error struct {
 	// Code is the code of the problem as the HTTP API names it, or one of the
 	// client's own: unavailable (no answer), bad_response (an answer that no
-	// node gives), wrong_cluster (an answer of a node of another one), lease_lost, lock_lost, local_failure (of the caller's own
+	// node gives), wrong_cluster (an answer of a node of another one), lease_lost, lock_lost,
+	// not_a_document (of a View), local_failure (of the caller's own
 	// reader or writer), canceled, closed, timeout.
 	Code string
 	// Status is the HTTP status of the answer; 0 where there was none.

@@ -13,7 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"trivet/client"
-	"trivet/internal/testcluster"
+	"trivet/trivettest"
 )
 
 // The leader dies in the middle of a load, and no call fails: each is repeated until
@@ -21,7 +21,7 @@ import (
 // once was. Callers with little patience leave, and Resolve tells them to a man what
 // became of theirs.
 func TestLeaderDiesUnderLoad(t *testing.T) {
-	cluster := testcluster.Start(t, 3)
+	cluster := trivettest.Start(t)
 	c, ctx := open(t, client.Config{Endpoints: cluster.Endpoints(), Timeout: 30 * time.Second}), within(t)
 	_, err := c.Add(ctx, "counter", 0)
 	require.NoError(t, err)
@@ -84,7 +84,7 @@ func TestLeaderDiesUnderLoad(t *testing.T) {
 	case <-ctx.Done():
 		t.Fatal("no load")
 	}
-	require.NoError(t, cluster.Kill(leader))
+	cluster.Kill(leader)
 	dead.Store(true)
 	wg.Wait()
 	require.NoError(t, ctx.Err())
@@ -112,7 +112,7 @@ func TestLeaderDiesUnderLoad(t *testing.T) {
 
 // Reads go on over a death without any failing.
 func TestReadsOutliveAnyMember(t *testing.T) {
-	cluster := testcluster.Start(t, 3)
+	cluster := trivettest.Start(t)
 	c, ctx := open(t, client.Config{Endpoints: cluster.Endpoints()}), within(t)
 	_, err := c.Put(ctx, "k", []byte("v"))
 	require.NoError(t, err)
@@ -136,7 +136,7 @@ func TestReadsOutliveAnyMember(t *testing.T) {
 			}
 		})
 	}
-	require.NoError(t, cluster.Kill(cluster.Leader()))
+	cluster.Kill(cluster.Leader())
 	select {
 	case <-enough:
 	case <-stop.Done():
@@ -147,7 +147,7 @@ func TestReadsOutliveAnyMember(t *testing.T) {
 
 // With the majority gone a write says what it knows, and a stale read still works.
 func TestWithoutAMajority(t *testing.T) {
-	cluster := testcluster.Start(t, 3)
+	cluster := trivettest.Start(t)
 	c, ctx := open(t, client.Config{Endpoints: cluster.Endpoints()}), within(t)
 	_, err := c.Put(ctx, "k", []byte("v"))
 	require.NoError(t, err)
@@ -157,7 +157,7 @@ func TestWithoutAMajority(t *testing.T) {
 	require.NoError(t, err)
 	for i := range 3 {
 		if i != last {
-			require.NoError(t, cluster.Kill(i))
+			cluster.Kill(i)
 		}
 	}
 	short, cancel := context.WithTimeout(ctx, 700*time.Millisecond)

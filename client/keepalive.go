@@ -43,9 +43,9 @@ func (l *KeptLease) Lease() Lease { return l.lease }
 // Done is closed when the lease is no longer kept alive: it has ended, or may
 // have, or the context of KeepAlive has, or the Client is closed. Err says which.
 //
-// That the lease may have ended is concluded without the cluster: ttl after the
-// last renewal that succeeded was sent, by this machine's monotonic clock, and
-// the cluster cannot have ended it before. Where the machine or the process
+// That the lease may have ended is concluded without the cluster: a tenth of the ttl,
+// or a second, before the ttl is over that began when the last renewal that succeeded
+// was sent, by this machine's monotonic clock; the cluster cannot have ended it before. Where the machine or the process
 // stands still for a while, so does this; only a guard (WithGuard) helps there.
 func (l *KeptLease) Done() <-chan struct{} { return l.k.life.Done() }
 
@@ -73,7 +73,7 @@ type keeper struct {
 
 	mu sync.Mutex
 	// expires is when it may be gone: ttl after the last renewal that succeeded
-	// was sent.
+	// was sent, less a margin.
 	expires time.Time
 }
 
@@ -81,11 +81,16 @@ type keeper struct {
 // to ask others before the ttl is over.
 func renewPatience(ttl time.Duration) time.Duration { return min(readPatience, ttl/6) }
 
+// margin is how long before the end of a ttl the thing is taken for gone. Whoever
+// holds it has that long to notice, and the clock of this machine may run that much
+// slower than the cluster's: by a tenth, where a bad one errs by a ten-thousandth.
+func margin(ttl time.Duration) time.Duration { return min(ttl/10, time.Second) }
+
 // start begins to keep it alive, until ctx ends. It was renewed at sent.
 func (k *keeper) start(c *Client, ctx context.Context, sent time.Time) error {
 	k.life, k.end = context.WithCancelCause(ctx)
 	k.stopped = make(chan struct{})
-	k.expires = sent.Add(k.ttl)
+	k.expires = sent.Add(k.ttl - margin(k.ttl))
 	k.lapse = time.AfterFunc(time.Until(k.expires), func() { _ = k.err() })
 	err := c.background(func() {
 		defer close(k.stopped)
@@ -132,7 +137,7 @@ func (k *keeper) renewOnce() {
 	switch {
 	case err == nil:
 		k.mu.Lock()
-		k.expires = sent.Add(k.ttl)
+		k.expires = sent.Add(k.ttl - margin(k.ttl))
 		k.lapse.Reset(time.Until(k.expires))
 		k.mu.Unlock()
 	case errors.Is(err, ErrLeaseNotFound), errors.Is(err, ErrGuardFailed):

@@ -63,7 +63,7 @@ func TestALeaseMayBeLostOneTTLAfterItsLastRenewalWasSent(t *testing.T) {
 				kept, err := c.KeepAlive(t.Context(), 7)
 				require.NoError(t, err)
 				<-kept.Done()
-				require.Equal(t, 10*time.Second, time.Since(last))
+				require.Equal(t, 9*time.Second, time.Since(last), "a margin before the ttl is over")
 				require.Greater(t, renewals.Load(), int32(2))
 				requireError(t, kept.Err(), client.NotApplied, client.ErrLeaseLost)
 				require.NotErrorIs(t, kept.Err(), client.ErrLeaseNotFound)

@@ -43,9 +43,10 @@ func (l *Lock) Guard() GuardOption { return WithGuard(l.name, l.held.Token) }
 // which, as Err does. It has the values of the context that was given to Lock,
 // and nothing of its end.
 //
-// That the lock may be lost is concluded without the cluster: ttl after the last
-// renewal that succeeded was sent, by this machine's monotonic clock, and the
-// cluster cannot have given it to another before. Where the machine or the
+// That the lock may be lost is concluded without the cluster: a tenth of the ttl, or a
+// second, before the ttl is over that began when the last renewal that succeeded was
+// sent, by this machine's monotonic clock. The cluster cannot have given it to another
+// before, and the work has that margin to stop in. Where the machine or the
 // process stands still for a while, so does this; for that there is Guard.
 func (l *Lock) Context() context.Context { return l.k.life }
 

@@ -13,14 +13,14 @@ import (
 	"go.uber.org/goleak"
 
 	"trivet/client"
-	"trivet/internal/testcluster"
+	"trivet/trivettest"
 )
 
 // shared is one cluster for all tests and examples that do it no harm; each
 // starts with it empty (emptied).
-var shared = sync.OnceValues(func() (*testcluster.Cluster, error) {
+var shared = sync.OnceValues(func() (*trivettest.Cluster, error) {
 	sharedStarted = true
-	return testcluster.Open(3)
+	return trivettest.Open()
 })
 
 var sharedStarted bool

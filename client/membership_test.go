@@ -6,11 +6,11 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"trivet/client"
-	"trivet/internal/testcluster"
+	"trivet/trivettest"
 )
 
 func TestMembership(t *testing.T) {
-	cluster := testcluster.Start(t, 3)
+	cluster := trivettest.Start(t)
 	c, ctx := open(t, client.Config{Endpoints: cluster.Endpoints()}), within(t)
 	for _, want := range []bool{true, false} {
 		added, err := c.AddMember(ctx, "r1", "127.0.0.1:1", "replica")

@@ -29,7 +29,7 @@ type (
 	DeleteOption interface{ toDelete(*params) }
 	// WriteOption is WithGuard or WithIdempotencyKey.
 	WriteOption interface{ toWrite(*params) }
-	// WatchOption is FromRevision, Initial, WithProgress or WithPrev.
+	// WatchOption is FromRevision, Initial, WithProgress, WithResync or WithPrev.
 	WatchOption interface{ toWatch(*params) }
 	// LockOption is WithTTL, WithWait, WithOwner or LeaveWithConnection.
 	LockOption interface{ toLock(*params) }
@@ -213,6 +213,15 @@ func WithProgress() FollowOption {
 	return FollowOption{func(p *params) { p.progress = true }}
 }
 
+// WithResync has a Watch go on where the history that it needs is gone, in place of
+// ending with ErrCompacted: it tells FrameReset, then the items that are there now
+// (FrameItems) and FrameSynced, as Initial does, and then every change since. What
+// became of the keys in between is to be concluded from the items: those that are not
+// among them are gone.
+func WithResync() FollowOption {
+	return FollowOption{func(p *params) { p.resync = true }}
+}
+
 // WithLease attaches the key to a lease (LeaseGrant): it is deleted when the
 // lease ends. A later write of the key without the option detaches it. The error
 // is ErrLeaseNotFound where there is no such lease.
@@ -293,7 +302,10 @@ type params struct {
 	lease            uint64
 	ttl              time.Duration
 
+	maxAge time.Duration
+
 	hasFrom, initial, progress bool
+	resync                     bool
 	from                       uint64
 
 	hasWait, leaves bool

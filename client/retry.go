@@ -91,6 +91,9 @@ func (c *Client) run(ctx context.Context, r *request) error {
 				c.note(n, e)
 			}
 			if e == nil {
+				if r.write && !r.harmless {
+					c.caches.wrote("", c.Revision())
+				}
 				return nil
 			}
 			if d := time.Since(began); d > 2*patience || (r.parked && d >= patience) {

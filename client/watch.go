@@ -28,12 +28,14 @@ const (
 	FrameChange FrameKind = iota + 1
 	// FrameItems: some of the items that were there when the watch began (Initial).
 	FrameItems
-	// FrameSynced comes once: what was there at the beginning, be it items or the
-	// revisions since FromRevision, has been told, and what comes now is new. It
-	// comes too where there was nothing: from then on no change is missed.
+	// FrameSynced comes once, and again after a FrameReset: what was there at the
+	// beginning, be it items or the revisions since FromRevision, has been told, and
+	// what comes now is new. It comes too where there was nothing: from then on no
+	// change is missed.
 	FrameSynced
-	// FrameReset comes in the middle of the initial items alone, where their node
-	// was lost: those told so far are void, and come anew, from a later revision.
+	// FrameReset says that the items come anew, from a later revision, and that those
+	// told so far are void. It comes in the middle of the initial items, where their
+	// node was lost and, with WithResync, where the history was.
 	FrameReset
 	// FrameProgress comes every ten seconds or so with WithProgress: there was no
 	// other change up to the revision.
@@ -87,13 +89,14 @@ func (t EventType) String() string {
 // The error comes as a last pair: ErrCompacted where the next revision is no
 // longer retained, because the watch, or the caller in its loop, was away for
 // longer than history is, or the cluster was restored from a snapshot; then there
-// is nothing but to begin with Initial again. ErrTooLarge where a frame is larger
+// is nothing but to begin with Initial again, which WithResync does. ErrTooLarge where a frame is larger
 // than Config.MaxResponseBytes. Else the context's, ErrClosed, or that of a
 // request that is wrong. That no node answers is no error: it is tried again
 // until ctx ends.
 //
 // The sequence may be gone through again, which watches anew. One goroutine at a
-// time goes through it; changes wait in the cluster while it is at work on one.
+// time goes through it; changes wait in the cluster while it is at work on one, so
+// that a watch holds a frame, and 32 KiB of what follows, whatever happens.
 func (c *Client) Watch(ctx context.Context, keys KeyRange, opts ...WatchOption) iter.Seq2[WatchFrame, error] {
 	var p params
 	for _, o := range opts {

@@ -12,7 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"trivet/client"
-	"trivet/internal/testcluster"
+	"trivet/trivettest"
 )
 
 func TestWatch(t *testing.T) {
@@ -97,7 +97,7 @@ func TestWatch(t *testing.T) {
 // Watches see every write of a load in order, while each member but the last two
 // is killed under them.
 func TestWatchesOutliveMembers(t *testing.T) {
-	cluster := testcluster.Start(t, 3)
+	cluster := trivettest.Start(t)
 	ctx := within(t)
 	writer := open(t, client.Config{Endpoints: cluster.Endpoints()})
 	_, err := writer.Put(ctx, "n", []byte("0"))
@@ -143,7 +143,7 @@ func TestWatchesOutliveMembers(t *testing.T) {
 	watching.Wait()
 	for i := range writes {
 		if i == writes/2 {
-			require.NoError(t, cluster.Kill(cluster.Leader()))
+			cluster.Kill(cluster.Leader())
 		}
 		_, err := writer.Put(ctx, "n", strconv.AppendInt(nil, int64(i+1), 10), client.WithIdempotencyKey(fmt.Sprint("n-", i)))
 		require.NoError(t, err)
@@ -167,4 +167,46 @@ func TestARestoreEndsWatches(t *testing.T) {
 	}
 	requireError(t, last, client.NotApplied, client.ErrCompacted)
 	require.NotErrorIs(t, last, context.DeadlineExceeded)
+}
+
+// With WithResync a watch gets over a restore: it tells what there is then, and goes
+// on.
+func TestAWatchResyncsAfterARestore(t *testing.T) {
+	c, ctx := open(t, client.Config{Endpoints: endpoints(t)}), within(t)
+	_, err := c.Put(ctx, "restored", []byte("v"))
+	require.NoError(t, err)
+	var file bytes.Buffer
+	require.NoError(t, c.SnapshotSave(ctx, &file, nil))
+	_, err = c.DeleteRange(ctx, client.All())
+	require.NoError(t, err)
+	var kinds []client.FrameKind
+	var last uint64
+	for f, err := range c.Watch(ctx, client.All(), client.WithResync()) {
+		require.NoError(t, err)
+		kinds = append(kinds, f.Kind)
+		if f.Kind != client.FrameReset {
+			require.GreaterOrEqual(t, f.Revision, last)
+			last = f.Revision
+		}
+		switch f.Kind {
+		case client.FrameSynced:
+			if len(kinds) == 1 {
+				_, err := c.SnapshotRestore(ctx, bytes.NewReader(file.Bytes()), nil)
+				require.NoError(t, err)
+				continue
+			}
+			_, err := c.Put(ctx, "after", nil)
+			require.NoError(t, err)
+		case client.FrameItems:
+			require.Len(t, f.Items, 1)
+			require.Equal(t, "restored", f.Items[0].Key)
+		}
+		if f.Kind == client.FrameChange {
+			require.Equal(t, "after", f.Events[0].Item.Key)
+			break
+		}
+	}
+	require.Equal(t, []client.FrameKind{
+		client.FrameSynced, client.FrameReset, client.FrameItems, client.FrameSynced, client.FrameChange,
+	}, kinds)
 }

@@ -72,6 +72,18 @@ func (w *watch) run(ctx context.Context, visit func(WatchFrame) bool) error {
 				w.c.note(n, e)
 			}
 			past.add(r, e)
+			if w.resync && errors.Is(e, ErrCompacted) && ctx.Err() == nil {
+				// From here on it is as one that began with Initial, in the middle of its
+				// items.
+				w.initial, w.told, w.begun, w.next = true, false, false, 0
+				if !visit(WatchFrame{Kind: FrameReset}) {
+					return nil
+				}
+				// A snapshot that is restored again and again, or items that are compacted
+				// before they are through, is no reason to ask without a pause.
+				otherNodes = true
+				break nodes
+			}
 			if r.verdict(e) == final {
 				return r.failure(ctx, e, &past)
 			}

@@ -87,7 +87,7 @@ func (s *Server) resources() []*resource {
 		}},
 		{path: "/v1/watch", watch: true, methods: map[string]method{
 			http.MethodGet: {s.watch, []string{"key", "key64", "prefix", "prefix64", "start", "start64", "end", "end64",
-				"from_revision", "initial", "prev"}},
+				"from_revision", "initial", "prev", "follow"}},
 		}},
 		{path: "/v1/cluster", methods: map[string]method{
 			http.MethodGet: {s.cluster, nil},

@@ -15,7 +15,9 @@ type watchQuery struct {
 	from uint64
 	// initial asks for the present items before the changes.
 	initial bool
-	form    watchForm
+	// once ends the answer with the synced frame.
+	once bool
+	form watchForm
 	// confirmed is set once this node has all that was committed anywhere before
 	// it was asked.
 	confirmed bool
@@ -35,6 +37,13 @@ func parseWatch(c *call) (wq watchQuery, p *trivetpb.Problem) {
 	}
 	if wq.initial && wq.from != 0 {
 		return wq, badRequest("from_revision does not go with initial, whose changes follow the items")
+	}
+	if q.has("follow") {
+		follow, p := q.bool("follow")
+		if p != nil {
+			return wq, p
+		}
+		wq.once = !follow
 	}
 	prev, p := q.bool("prev")
 	if p != nil {
@@ -102,6 +111,7 @@ func (s *Server) watch(c *call) *trivetpb.Problem {
 	}
 	if c.r.Method != http.MethodHead {
 		ws := newWatchStream(c, w, wq.form)
+		ws.once = wq.once
 		if !wq.confirmed {
 			defer ws.confirm()()
 			// There may be nothing to say for some time but that it has begun.

@@ -33,6 +33,7 @@ type watchStream struct {
 	// revision was the last of; syncAt is 0 until it came from confirmed.
 	synced    bool
 	syncAt    uint64
+	once      bool // it ends there
 	confirmed <-chan uint64
 	flusher   interface{ FlushError() error }
 	conn      *conn              // nil where the request came over none
@@ -170,7 +171,7 @@ func (ws *watchStream) writeChanges() *trivetpb.Problem {
 			ws.begin()
 			ws.buf.b = ws.form.appendRevision(ws.buf.b, "progress", ws.w.Through())
 		}
-		if ws.send(); ws.err != nil {
+		if ws.send(); ws.err != nil || ws.ends() {
 			return nil
 		}
 		var ready <-chan struct{} = always
@@ -256,6 +257,9 @@ func (ws *watchStream) gather() (drained bool, p *trivetpb.Problem) {
 			return true, nil
 		case f.Revision > ws.syncAt:
 			ws.sync(max(given, ws.syncAt))
+			if ws.ends() {
+				return true, nil
+			}
 		}
 		frames++
 		ws.begin()
@@ -280,6 +284,9 @@ func (ws *watchStream) sync(revision uint64) {
 		ws.buf.b = ws.form.appendRevision(ws.buf.b, "synced", revision)
 	}
 }
+
+// ends says that nothing comes any more, of a watch that does not follow.
+func (ws *watchStream) ends() bool { return ws.once && ws.synced }
 
 // begin makes sure of a buffer.
 func (ws *watchStream) begin() {

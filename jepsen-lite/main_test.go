@@ -10,7 +10,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"trivet/internal/testcluster"
+	"trivet/trivettest"
 )
 
 func runMain(args ...string) (status int, stdout, stderr string) {
@@ -22,7 +22,7 @@ func runMain(args ...string) (status int, stdout, stderr string) {
 // The way of a user with a cluster of his own: every workload, no faults, a
 // report. Real processes and faults are what `make jepsen` is for.
 func TestEndpoints(t *testing.T) {
-	c := testcluster.Start(t, 3)
+	c := trivettest.Start(t)
 	dir := t.TempDir()
 	status, stdout, stderr := runMain("--endpoints", strings.Join(c.Endpoints(), ","), "--duration", "3s", "--report", dir)
 	require.Equal(t, exitValid, status, "%s%s", stdout, stderr)

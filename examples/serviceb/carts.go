@@ -15,10 +15,12 @@ import (
 //
 //	carts/<cart>      a Cart, as JSON
 //	orders/<number>   an Order, as JSON
+//	limits/<item>     how much of an item a cart may hold, a number
 //	next-order        the number of the last order, a counter
 const (
 	cartPrefix  = "carts/"
 	orderPrefix = "orders/"
+	limitPrefix = "limits/"
 	orderNumber = "next-order"
 )
 
@@ -38,13 +40,15 @@ const maxQuantity = 1000
 
 // service answers requests. It has nothing that another instance would miss.
 type service struct {
-	store *client.Client
+	store  *client.Client
+	carts  client.View[Cart]
+	limits *limits
 	// stopping is closed when the instance should get no more requests.
 	stopping <-chan struct{}
 }
 
 func newService(store *client.Client, stopping <-chan struct{}) http.Handler {
-	s := &service{store, stopping}
+	s := &service{store, client.JSON[Cart](store, cartPrefix), newLimits(store), stopping}
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /carts/{cart}", s.getCart)
 	mux.HandleFunc("PUT /carts/{cart}/items/{item}", s.setQuantity)
@@ -52,6 +56,7 @@ func newService(store *client.Client, stopping <-chan struct{}) http.Handler {
 	mux.HandleFunc("DELETE /carts/{cart}/items/{item}", s.deleteItem)
 	mux.HandleFunc("POST /carts/{cart}/checkout", s.checkout)
 	mux.HandleFunc("GET /orders/{number}", s.getOrder)
+	mux.HandleFunc("PUT /limits/{item}", s.setLimit)
 	mux.HandleFunc("GET /healthz", s.healthz)
 	return mux
 }
@@ -88,55 +93,49 @@ func (s *service) deleteItem(w http.ResponseWriter, r *http.Request) {
 // change changes the quantity of the item that the request names, and replies
 // with the cart as it is then.
 //
-// Two instances may do this to one cart at the same time. Each reads the cart,
-// changes it, and writes it back on the condition that it is still at the
-// revision that was read. Of two such writes one succeeds; the other starts
-// again from what the first one left. So no change is lost, and each is made
-// exactly once.
+// Two instances may do this to one cart at the same time. Update reads the cart,
+// has it changed, and writes it back on the condition that it is still at the
+// revision that was read; of two such writes one succeeds, and the other starts again
+// from what the first one left. So no change is lost. And none is made twice: the
+// client repeats a write whose answer was lost under the identity that it had.
 func (s *service) change(w http.ResponseWriter, r *http.Request, to func(had int) int) {
-	name, item := r.PathValue("cart"), r.PathValue("item")
-	for {
-		cart, revision, err := s.load(r.Context(), name)
-		if err != nil {
-			reply(w, nil, err)
-			return
+	item := r.PathValue("item")
+	most, err := s.limits.of(r.Context(), item)
+	if err != nil {
+		reply(w, nil, err)
+		return
+	}
+	cart, err := s.carts.Update(r.Context(), r.PathValue("cart"), func(cart *Cart, _ bool) error {
+		if cart.Items == nil {
+			cart.Items = map[string]int{}
 		}
 		switch n := to(cart.Items[item]); {
-		case n < 0 || n > maxQuantity:
-			fail(w, http.StatusUnprocessableEntity, fmt.Sprintf("the quantity would be %d, and may be 0 to %d", n, maxQuantity))
-			return
+		case n < 0 || (n > most && n > cart.Items[item]):
+			return quantityError(fmt.Sprintf("the quantity would be %d, and may be 0 to %d", n, most))
 		case n == 0:
 			delete(cart.Items, item)
 		default:
 			cart.Items[item] = n
 		}
-		value, err := json.Marshal(cart)
-		if err != nil {
-			reply(w, nil, err)
-			return
-		}
-		_, err = s.store.Put(r.Context(), cartPrefix+name, value, client.IfRevision(revision))
-		if errors.Is(err, client.ErrConflict) {
-			continue // another request was first
-		}
-		reply(w, cart, err)
-		return
-	}
+		return nil
+	})
+	reply(w, cart, err)
 }
+
+// quantityError is a change that a cart does not allow.
+type quantityError string
+
+func (e quantityError) Error() string { return string(e) }
 
 // load returns a cart and its revision. One that nobody has put anything into is
 // empty, at revision 0. The read is linearizable: it sees what any instance has
 // acknowledged to its caller.
 func (s *service) load(ctx context.Context, name string) (Cart, uint64, error) {
-	cart := Cart{Items: map[string]int{}}
-	item, err := s.store.Get(ctx, cartPrefix+name)
+	doc, err := s.carts.Get(ctx, name)
 	if errors.Is(err, client.ErrNotFound) {
-		return cart, 0, nil
+		return Cart{Items: map[string]int{}}, 0, nil
 	}
-	if err != nil {
-		return cart, 0, err
-	}
-	return cart, item.ModRevision, json.Unmarshal(item.Value, &cart)
+	return doc.Value, doc.Item.ModRevision, err
 }
 
 // checkout turns the cart into an order: in one transaction the order is there
@@ -204,7 +203,10 @@ func (s *service) healthz(w http.ResponseWriter, _ *http.Request) {
 
 // reply writes v, or what err means to the caller of this service.
 func reply(w http.ResponseWriter, v any, err error) {
+	var refused quantityError
 	switch {
+	case errors.As(err, &refused):
+		fail(w, http.StatusUnprocessableEntity, refused.Error())
 	case err == nil:
 		w.Header().Set("Content-Type", "application/json")
 		json.NewEncoder(w).Encode(v)

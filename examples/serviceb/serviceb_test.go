@@ -16,7 +16,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
 
-	"trivet/internal/testcluster"
+	"trivet/trivettest"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -90,7 +90,7 @@ func (in *instance) cart(name string) map[string]int {
 // Two instances change one cart at the same time, and nothing is lost: each
 // addition is there once, and so is each item that only one of them put in.
 func TestConcurrentChangesThroughTwoInstances(t *testing.T) {
-	cluster := testcluster.Start(t, 3)
+	cluster := trivettest.Start(t)
 	instances := []*instance{start(t, cluster.Endpoints()), start(t, cluster.Endpoints())}
 	const workers, each = 6, 15
 	var wg sync.WaitGroup
@@ -139,7 +139,7 @@ func TestConcurrentChangesThroughTwoInstances(t *testing.T) {
 
 // What one instance has acknowledged, the other shows.
 func TestEachInstanceSeesWhatTheOtherWrote(t *testing.T) {
-	cluster := testcluster.Start(t, 3)
+	cluster := trivettest.Start(t)
 	a, b := start(t, cluster.Endpoints()), start(t, cluster.Endpoints())
 	for i := range 50 {
 		a, b = b, a
@@ -161,12 +161,12 @@ func TestEachInstanceSeesWhatTheOtherWrote(t *testing.T) {
 // The service outlives the leader: at most some requests say that they may have
 // been done.
 func TestTheLeaderDies(t *testing.T) {
-	cluster := testcluster.Start(t, 3)
+	cluster := trivettest.Start(t)
 	in := start(t, cluster.Endpoints())
 	acked, unknown := 0, 0
 	for i := range 60 {
 		if i == 20 {
-			require.NoError(t, cluster.Kill(cluster.Leader()))
+			cluster.Kill(cluster.Leader())
 		}
 		switch status := in.do("POST", "/carts/c/items/x?add=1", nil); status {
 		case 200:
@@ -183,7 +183,7 @@ func TestTheLeaderDies(t *testing.T) {
 }
 
 func TestRequestsThatAreRefused(t *testing.T) {
-	cluster := testcluster.Start(t, 1)
+	cluster := trivettest.Start(t, trivettest.Nodes(1))
 	in := start(t, cluster.Endpoints())
 	for _, tt := range []struct {
 		method, path string
@@ -192,6 +192,8 @@ func TestRequestsThatAreRefused(t *testing.T) {
 		{"PUT", "/carts/c/items/x?quantity=-1", 422},
 		{"PUT", "/carts/c/items/x?quantity=1001", 422},
 		{"PUT", "/carts/c/items/x", 400},
+		{"PUT", "/limits/x?most=-1", 400},
+		{"PUT", "/limits/x", 400},
 		{"PUT", "/carts/c/items/x?quantity=many", 400},
 		{"POST", "/carts/c/items/x?add=-1", 422},
 		{"POST", "/carts/c/items/x?add=9223372036854775807", 400},
@@ -205,9 +207,30 @@ func TestRequestsThatAreRefused(t *testing.T) {
 	}
 }
 
+// A limit that one instance sets holds there at once, and in the other within the age
+// that its cache may have; what a cart has beyond it may only become less.
+func TestLimits(t *testing.T) {
+	cluster := trivettest.Start(t)
+	a, b := start(t, cluster.Endpoints()), start(t, cluster.Endpoints())
+	require.Equal(t, 200, a.do("PUT", "/carts/c/items/x?quantity=9", nil))
+	require.Equal(t, 200, b.do("PUT", "/carts/d/items/x?quantity=9", nil))
+	require.Equal(t, 200, a.do("PUT", "/limits/x?most=5", nil))
+	set := time.Now()
+	require.Equal(t, 422, a.do("PUT", "/carts/c/items/x?quantity=10", nil))
+	require.Equal(t, 200, a.do("PUT", "/carts/c/items/x?quantity=8", nil))
+	for {
+		began := time.Now()
+		if b.do("POST", "/carts/d/items/x?add=1", nil) == 422 {
+			break
+		}
+		require.LessOrEqual(t, began.Sub(set), limitsAge)
+	}
+	require.Equal(t, 200, b.do("PUT", "/carts/d/items/y?quantity=1000", nil))
+}
+
 // A stop lets requests finish, and reports success.
 func TestStop(t *testing.T) {
-	cluster := testcluster.Start(t, 1)
+	cluster := trivettest.Start(t, trivettest.Nodes(1))
 	in := start(t, cluster.Endpoints())
 	require.Equal(t, 200, in.do("PUT", "/carts/c/items/x?quantity=1", nil))
 	in.stop()

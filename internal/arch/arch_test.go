@@ -36,8 +36,8 @@ var may = map[string][]string{
 	"trivet/jepsen-lite/monitor":  {"trivet/jepsen-lite/api", "trivet/jepsen-lite/check", "trivet/jepsen-lite/history"},
 	"trivet/jepsen-lite/report":   {"trivet/jepsen-lite/check", "trivet/jepsen-lite/history", "trivet/jepsen-lite/nemesis"},
 	"trivet/jepsen-lite/workload": {"trivet/jepsen-lite/api", "trivet/jepsen-lite/check", "trivet/jepsen-lite/history", "trivet/client"},
-	// Of tests alone.
-	"trivet/internal/testcluster": {"trivet/httpapi", "trivet/raftnode"},
+	// Of tests alone, those of services too.
+	"trivet/trivettest": {"trivet/httpapi", "trivet/raftnode", "trivet/client"},
 }
 
 // never lists what a package may not import, however good the reason.
