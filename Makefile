@@ -52,6 +52,11 @@ sim: ## simulate clusters under random faults in virtual time (SEEDS=FIRST+COUNT
 calm: ## an hour of virtual time on a slow network, under load, without an election
 	TRIVET_SIM_CALM=1h $(GO) test -count=1 -timeout 10m -v -run 'TestSimSlowNetwork' ./raftnode
 
+.PHONY: rolling
+rolling: ## restart all members one by one under load, ROUNDS times; BINARY_OLD=… BINARY_NEW=… upgrade them
+	ROUNDS=$(or $(ROUNDS),5) BINARY_OLD=$(abspath $(BINARY_OLD)) BINARY_NEW=$(abspath $(BINARY_NEW)) \
+		$(GO) test -count=1 -timeout 30m -v -run 'TestRollingRestart' ./cmd/trivet
+
 .PHONY: mutants
 mutants: ## break the program on purpose, each time in one way, and expect the tests to notice
 	scripts/mutants

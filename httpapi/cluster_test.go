@@ -41,8 +41,9 @@ func startCluster(t testing.TB, n int) []member {
 func startClusterWith(t testing.TB, n int, cfg Config) []member {
 	t.Helper()
 	dir := t.TempDir()
-	quiet := slog.New(slog.DiscardHandler)
-	cfg.Logger = quiet
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
 	var peers []raftnode.Peer
 	var lns []net.Listener
 	for i := range n {
@@ -57,7 +58,7 @@ func startClusterWith(t testing.TB, n int, cfg Config) []member {
 		require.NoError(t, err)
 		node, err := raftnode.Open(raftnode.Config{
 			ID: peers[i].ID, DataDir: filepath.Join(dir, peers[i].ID), PeerListener: lns[i],
-			AdvertiseAPI: "http://" + api.Addr().String(), InitialCluster: peers, Logger: quiet,
+			AdvertiseAPI: "http://" + api.Addr().String(), InitialCluster: peers, Logger: cfg.Logger,
 		})
 		require.NoError(t, err)
 		server, err := New(node, cfg)

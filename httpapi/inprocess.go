@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"strconv"
 	"sync"
 )
 
@@ -40,11 +41,14 @@ func (t inProcess) RoundTrip(req *http.Request) (*http.Response, error) {
 	w.body = &localBody{PipeReader: pr, cancel: cancel}
 	// Whoever gave up reads no more of the body, and nothing may wait for it.
 	stop := context.AfterFunc(req.Context(), func() { pw.CloseWithError(req.Context().Err()) })
+	// Nor does the handler wait for a body that comes no more.
+	endBody := context.AfterFunc(ctx, func() { body.Close() })
 	go func() {
 		defer t.s.local.leave()
 		defer cancel()
 		defer stop()
 		defer body.Close()
+		defer endBody()
 		defer func() {
 			// net/http would cut the connection: the reader must not take a part
 			// for the whole.
@@ -91,7 +95,7 @@ func (w *localWriter) WriteHeader(status int) {
 	}
 	w.written = true
 	resp := &http.Response{
-		Status: http.StatusText(status), StatusCode: status,
+		Status: strconv.Itoa(status) + " " + http.StatusText(status), StatusCode: status,
 		Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
 		Header: w.header.Clone(), Body: w.body, ContentLength: -1, Request: w.request,
 	}

@@ -111,7 +111,26 @@ func TestRequestsInTheProcessThatEndBadly(t *testing.T) {
 	resp, err := s.Transport().RoundTrip(r)
 	require.NoError(t, err)
 	require.Equal(t, 400, resp.StatusCode)
+	require.Equal(t, "400 Bad Request", resp.Status)
 	require.NoError(t, resp.Body.Close())
+
+	// A body that never comes ends with the context too.
+	s, err = New(newSoloNode(), Config{})
+	require.NoError(t, err)
+	never, _ := io.Pipe()
+	ctx, cancel = context.WithCancel(t.Context())
+	r = localRequest(ctx, "PUT", "http://x/v1/kv/k")
+	r.Body, r.ContentLength = never, 8
+	go func() {
+		_, err := s.Transport().RoundTrip(r)
+		done <- err
+	}()
+	require.Eventually(t, func() bool { return s.underWay.held.Load() == 1 }, time.Minute, time.Millisecond)
+	cancel()
+	require.ErrorIs(t, <-done, context.Canceled)
+	over, end = context.WithTimeout(t.Context(), 10*time.Second)
+	defer end()
+	require.NoError(t, s.Shutdown(over))
 
 	// An answer that nobody reads ends with its context.
 	node = newSoloNode()

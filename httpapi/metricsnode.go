@@ -62,6 +62,7 @@ func newNodeCollector(s *Server) *nodeCollector {
 	})
 	counter("trivet_raft_leader_changes_total", "Changes of leader that the node has seen.", func(f *nodeFigures) uint64 { return f.LeaderChanges })
 	counter("trivet_raft_elections_started_total", "Times that the node stood for election.", func(f *nodeFigures) uint64 { return f.Elections })
+	counter("trivet_raft_leaders_replaced_total", "Times that the node stood for election because a majority had agreed that the leader is dead or silent.", func(f *nodeFigures) uint64 { return f.Replacements })
 	counter("trivet_raft_elections_won_total", "Elections that the node won.", func(f *nodeFigures) uint64 { return f.Wins })
 	peer := func(name, help string, value func(raftnode.PeerStats) float64) {
 		row(prometheus.GaugeValue, name, help, func(f *nodeFigures, emit func(float64, ...string)) {
@@ -138,6 +139,7 @@ func newNodeCollector(s *Server) *nodeCollector {
 		gauge(name, help, func(f *nodeFigures) float64 { return float64(value(&f.state)) })
 	}
 	state("trivet_revision", "The revision of the state.", func(s *store.Stats) uint64 { return s.Revision })
+	state("trivet_state_level", "The level of the state machine that all members were found to know.", func(s *store.Stats) uint64 { return s.Settings.Level })
 	state("trivet_compact_revision", "The oldest revision that can be read.", func(s *store.Stats) uint64 { return s.CompactRevision })
 	state("trivet_history_revisions", "Old revisions that are kept.", func(s *store.Stats) uint64 { return s.HistoryRevisions })
 	state("trivet_history_bytes", "Bytes of the old versions that are kept.", func(s *store.Stats) uint64 { return s.HistoryBytes })

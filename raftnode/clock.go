@@ -74,8 +74,12 @@ func (n *Node) wakeClock() {
 
 // tick proposes an entry that ends what is due, and waits until it is applied
 // or given up; false where the node does not lead that term any more.
-func (n *Node) tick(lead *leadership) bool {
-	entry, done := n.proposer.tick(lead)
+func (n *Node) tick(lead *leadership) bool { return n.proposeIn(lead, expireCommand) }
+
+// proposeIn proposes an encoded command of the leader's own, in that term or not
+// at all. It returns as tick does.
+func (n *Node) proposeIn(lead *leadership, command []byte) bool {
+	entry, done := n.proposer.leaders(lead, command)
 	if done == nil {
 		return false
 	}
@@ -96,17 +100,17 @@ var expireCommand = func() []byte {
 	return b
 }()
 
-// tick returns the entry, and what is closed when it is applied or given up; nil
-// where the term is over, or is being handed over.
-func (q *proposer) tick(lead *leadership) (raft.Log, <-chan struct{}) {
+// leaders returns the entry of a command of the leader's own, and what is closed when
+// it is applied or given up; nil where the term is over, or is being handed over.
+func (q *proposer) leaders(lead *leadership, command []byte) (raft.Log, <-chan struct{}) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	if q.lead != lead || q.ended || q.paused == lead.term {
 		return raft.Log{}, nil
 	}
 	done := make(chan struct{})
-	p := &proposal{commands: []pending{{data: expireCommand}}}
-	g := &group{tick: done, segments: []segment{{p, 0, 1}}, count: 1, bytes: len(expireCommand)}
+	p := &proposal{commands: []pending{{data: command}}}
+	g := &group{tick: done, segments: []segment{{p, 0, 1}}, count: 1, bytes: len(command)}
 	l := q.entry(g, lead)
 	g.segments = nil // nobody waits for its result
 	return l, done

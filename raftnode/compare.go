@@ -15,8 +15,11 @@ import (
 
 // Members compare their states. The state is a function of the log, so members
 // that have applied the same entries have the same state hash, or one of them is
-// broken: by a flipped bit in memory, by a snapshot that lies in spite of its
-// checksum, or by a defect of this program. That one must not go on answering.
+// broken: by a bit that flips while an entry is applied, by a snapshot that lies in
+// spite of its checksum, or by a defect of this program. That one must not go on
+// answering. (The hash is kept as items change, so a bit that flips in an item at
+// rest does not show here; it does when a snapshot of that state is restored, whose
+// hash is counted anew.)
 //
 // Each member remembers the hash at each of the last indexes that it applied
 // (hashRing). Every compareEvery, each member that does not lead tells the leader
@@ -40,6 +43,10 @@ import (
 // takes itself out (diverge): it fails like one whose disk does, so that another
 // leader is elected where it led, and answers no read any more. A stale read may
 // be old, but it has to be true.
+//
+// Started again it makes its state anew, from its newest snapshot and the log. Where
+// that snapshot was taken of what is wrong, it finds out again and stops again: then
+// its folder is to be emptied, and the member removed and added anew.
 //
 // Until then, a second or so and a few more where voters do not answer, it has
 // answered with what it had. To rule that out, every read would have to be
@@ -157,8 +164,12 @@ func (n *Node) compared(with string, mine hashAt, theirs uint64) {
 
 // judge finds out whether this node is the one that is wrong.
 func (n *Node) judge(mine hashAt) {
+	// By id. What a member has said stays: under load it knows nothing of the index
+	// any more a few seconds later.
+	said := map[string]uint64{}
 	for attempt := 1; n.ctx.Err() == nil; attempt++ {
-		count := n.countHashes(mine)
+		n.askForHashes(mine, said)
+		count := n.countHashes(said)
 		switch verdict, why := count.verdict(mine.hash, attempt >= judgeAttempts); verdict {
 		case isRight:
 			n.log.Warn("this member's state is that of the others; it goes on", "index", mine.index, "why", why)
@@ -219,45 +230,48 @@ func (c *hashCount) verdict(mine uint64, late bool) (verdict, string) {
 	return isRight, "nobody could be asked; it is looked at again" // the next comparison
 }
 
-// countHashes asks all voters, and the leader.
-func (n *Node) countHashes(mine hashAt) *hashCount {
+// askForHashes asks all voters, and the leader, that have not said yet.
+func (n *Node) askForHashes(mine hashAt, said map[string]uint64) {
 	ctx, cancel := context.WithTimeout(n.ctx, 2*compareEvery)
 	defer cancel()
+	said[n.cfg.ID] = mine.hash
 	leader := n.leaderID()
-	c := &hashCount{members: map[uint64]int{}, leads: leader == n.cfg.ID}
 	var mu sync.Mutex
 	var wg sync.WaitGroup
-	take := func(id string, hash uint64, voter bool) {
+	for _, s := range n.configuration().Servers {
+		id := string(s.ID)
 		mu.Lock()
-		defer mu.Unlock()
-		if voter {
+		_, ok := said[id]
+		mu.Unlock()
+		if ok || (s.Suffrage != raft.Voter && id != leader) {
+			continue
+		}
+		wg.Go(func() {
+			reply, err := n.peers.call(ctx, id, &trivetpb.PeerRequest{Request: &trivetpb.PeerRequest_Hash{
+				Hash: &trivetpb.HashRequest{Index: mine.index},
+			}})
+			if err == nil && reply.GetHash().GetKnown() {
+				mu.Lock()
+				defer mu.Unlock()
+				said[id] = reply.GetHash().Hash
+			}
+		})
+	}
+	wg.Wait()
+}
+
+// countHashes counts what the voters, and the leader, have said.
+func (n *Node) countHashes(said map[string]uint64) *hashCount {
+	leader := n.leaderID()
+	c := &hashCount{members: map[uint64]int{}, leads: leader == n.cfg.ID}
+	c.leader, c.known = said[leader]
+	for _, id := range voters(n.configuration()) {
+		c.voters++
+		if hash, ok := said[id]; ok {
 			c.members[hash]++
 			c.answers++
 		}
-		if id == leader {
-			c.leader, c.known = hash, true
-		}
 	}
-	for _, s := range n.configuration().Servers {
-		id, voter := string(s.ID), s.Suffrage == raft.Voter
-		if voter {
-			c.voters++
-		}
-		switch {
-		case id == n.cfg.ID:
-			take(id, mine.hash, voter)
-		case voter || id == leader:
-			wg.Go(func() {
-				reply, err := n.peers.call(ctx, id, &trivetpb.PeerRequest{Request: &trivetpb.PeerRequest_Hash{
-					Hash: &trivetpb.HashRequest{Index: mine.index},
-				}})
-				if err == nil && reply.GetHash().GetKnown() {
-					take(id, reply.GetHash().Hash, voter)
-				}
-			})
-		}
-	}
-	wg.Wait()
 	return c
 }
 

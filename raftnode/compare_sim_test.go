@@ -114,6 +114,21 @@ func TestSimAFollowerWhoseStateDiffersStops(t *testing.T) {
 	})
 }
 
+// No read gets between the finding and the failure.
+func TestSimNoReadOfAStateThatDiffers(t *testing.T) {
+	runSim(t, 1, nil, func(s *sim) {
+		n := s.leader()
+		n.counters.diverged.Store(true) // the first half of diverge
+		ctx, cancel := within(time.Second)
+		defer cancel()
+		for _, c := range []Consistency{Linearizable, Bounded, Session, Stale} {
+			_, err := n.AwaitRead(ctx, ReadOptions{Consistency: c, MaxStaleness: time.Hour})
+			require.Error(t, err)
+			require.Equal(t, trivetpb.Code_DRAINING, problemOf(t, err).Code)
+		}
+	})
+}
+
 func TestSimALeaderWhoseStateDiffersStops(t *testing.T) {
 	corrupting(t, 3, func(s *sim, corrupt func(...string)) {
 		bad := s.leader()
@@ -165,6 +180,27 @@ func TestSimWithoutAMajorityTheLeaderIsBelieved(t *testing.T) {
 			require.Error(t, err)
 		})
 	}
+}
+
+// What a voter has said counts though it has forgotten it by the time that the
+// others are done without: under load that is soon.
+func TestSimWhatWasSaidOfAForgottenIndexCounts(t *testing.T) {
+	corrupting(t, 3, func(s *sim, corrupt func(...string)) {
+		leader := s.leader()
+		bad := s.followers()[0]
+		s.crash(others(s.up(), leader, bad)[0].ID())
+		corrupt(bad.ID())
+		for bad.Stats().HashMismatches == 0 {
+			time.Sleep(10 * time.Millisecond) // virtual
+		}
+		time.Sleep(compareEvery / 2) // virtual: it has asked once
+		ring := &leader.compare.ring
+		ring.mu.Lock()
+		clear(ring.slots[:])
+		ring.mu.Unlock()
+		s.out(bad)
+		require.NoError(t, leader.Err())
+	})
 }
 
 // Five members, two of them wrong in different ways, one of these the leader.

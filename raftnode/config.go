@@ -95,6 +95,8 @@ type Config struct {
 	// inFlight is most entries, and most forwards, that are under way at one
 	// time: see maxInFlight.
 	inFlight int
+	// knownLevel, where it is above store.Level, makes this a later version.
+	knownLevel uint64
 }
 
 // JoinRequest is what a member that joins says of itself.

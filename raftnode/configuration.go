@@ -1,10 +1,13 @@
 package raftnode
 
 import (
+	"fmt"
 	"slices"
 	"sync"
 
 	"github.com/hashicorp/raft"
+
+	"trivet/internal/mutant"
 )
 
 // configurations is what this member knows of who the members are, with the log
@@ -93,6 +96,54 @@ func (c *configurations) claim() uint64 {
 		}
 	}
 	return c.has
+}
+
+// certain is the newest configuration here that is committed for certain, by its
+// entry: the newest applied, or the newest stored but one. raft makes none before
+// the one before it is committed.
+func (c *configurations) certain() uint64 {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if k := len(c.stored) - 2; k >= 0 {
+		return c.stored[k].index
+	}
+	return max(c.index, 1) // the initial one is given, not made
+}
+
+// committedConfiguration takes a configuration that was applied, or that a
+// snapshot holds. Called by the state machine, in the order of the log.
+func (n *Node) committedConfiguration(index uint64, conf raft.Configuration) {
+	before, _, _ := n.confs.now()
+	if !n.confs.commit(index, conf) {
+		return
+	}
+	if err := n.met.removed(index, before, conf); err != nil {
+		n.log.Warn("that a member was removed cannot be written down", "error", err)
+	}
+	self, there := serverOf(conf, n.cfg.ID)
+	// What came before this folder was let in is of an earlier one with this id.
+	there = there && index >= n.storage.joinedAt
+	if n.storage.waits && there {
+		if err := n.storage.arrived(); err != nil {
+			n.fail(fmt.Errorf("the first entry has arrived, and that cannot be written down: %w", err))
+			return
+		}
+		n.storage.waits = false
+	}
+	if n.storage.becomesVoter.Load() && there && self.Suffrage == raft.Voter {
+		if err := n.storage.settled(); err != nil {
+			n.log.Warn("that this member votes cannot be written down", "error", err)
+		}
+		n.storage.becomesVoter.Store(false)
+	}
+	if !n.running() {
+		return // at the start: nobody is connected yet
+	}
+	latest := n.configuration()
+	if !mutant.On("keep-connections") {
+		n.port.cutOff(index, func(id string) bool { return hasServer(conf, id) || hasServer(latest, id) })
+	}
+	n.changed()
 }
 
 func serverOf(conf raft.Configuration, id string) (raft.Server, bool) {

@@ -42,10 +42,12 @@ import (
 //     changes nothing where it was let in before.
 //  2. The cluster lets it in (Config.Join): an entry of its log says so.
 //  3. Empty stores, and member.json with "state":"joined" and the cluster. The
-//     member now waits for the leader to find it. It does not vote, so that a
-//     log that is empty can have lost nothing.
+//     member now waits for the leader to find it. It is no voter of any
+//     configuration that counts it (admission.go), so that a log that is empty
+//     can have lost nothing.
 //  4. member.json with "state":"ready", when the first configuration that has
-//     the member is applied. It votes after that only (membership.go).
+//     the member is applied. It is made a voter after that only, once it has
+//     caught up (memberchange.go).
 
 // identity is the content of member.json.
 type identity struct {

@@ -259,6 +259,7 @@ func (n *Node) standForDead(leader string, term uint64, round int) {
 			Term:      term,
 		}, nil)
 	}
+	n.counters.replacements.Add(1)
 	n.standNow(leader)
 }
 

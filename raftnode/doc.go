@@ -36,18 +36,24 @@
 // # Who the members are
 //
 // membership.go takes a change to the leader, memberchange.go makes it,
-// configuration.go knows which one is committed; settle.go says who is let in and
-// has the cluster know this member as it is, met.go which data folder is whose,
-// formation.go how a new cluster begins, recover.go how an old one ends.
+// configuration.go knows which one is committed; admission.go says who may talk to
+// this member, met.go which data folder is whose; settle.go has the cluster know
+// this member as it is; formation.go tells how a new cluster begins, recover.go how an
+// old one ends.
+//
+// # Versions
+//
+// level.go raises what the state machine may do, once all members know it.
 //
 // # Reading order
 //
 // node.go (what a Node is made of, its start and its end), propose.go,
 // outcome.go, identity.go, leader.go, clock.go, forward.go, apply.go,
-// readindex.go; below them peerport.go and
+// readindex.go, commits.go; below them peerport.go and
 // peerrpc.go (members talk), transport.go (what raft is not allowed to do
 // directly), logstore.go, stablestore.go and snapshots.go (what raft writes),
 // liveness.go and deadleader.go (a leader whose process is dead), handover.go
-// (one that is to go), datadir.go and storage.go (the data folder), entrymeta.go (what travels
-// beside each entry).
+// (one that is to go), compare.go (whether the states are the same), datadir.go,
+// storage.go and wal.go (the data folder), entrymeta.go (what travels beside each
+// entry), stats.go (what is counted).
 package raftnode

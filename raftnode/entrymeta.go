@@ -40,7 +40,7 @@ var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
 var (
 	errNoMeta      = errors.New("carries no checksum")
-	errMetaVersion = errors.New("is of a format that this version does not know")
+	errMetaVersion = errors.New("is of a format that this version does not know: a newer one wrote it")
 	errChecksum    = errors.New("does not match its checksum")
 )
 
@@ -63,7 +63,7 @@ func decodeEntryMeta(l *raft.Log) (entryMeta, error) {
 	case len(b) == 0:
 		return entryMeta{}, errNoMeta
 	case b[0] != entryMetaVersion:
-		return entryMeta{}, fmt.Errorf("%w (%d)", errMetaVersion, b[0])
+		return entryMeta{}, fmt.Errorf("%w (format %d; this version knows %d)", errMetaVersion, b[0], entryMetaVersion)
 	case len(b) != entryMetaLen:
 		return entryMeta{}, errChecksum
 	}

@@ -32,6 +32,7 @@ func TestSimKilledLeaderIsReplacedAtOnce(t *testing.T) {
 					next := s.leaderAfter(term)
 					require.Less(t, time.Since(killed), atOnce)
 					require.Equal(t, term+1, next.leads(), "the first to stand won")
+					require.NotZero(t, next.Stats().Replacements)
 					require.Nil(t, simPut(next, "k", "v", time.Second))
 					s.start(old.ID())
 				}

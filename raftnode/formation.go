@@ -104,7 +104,17 @@ func (n *Node) bootstrap(rc *raft.Config) error {
 	if metas, err := n.snaps.List(); err != nil || len(metas) > 0 {
 		return err
 	}
-	if err := raft.BootstrapCluster(rc, n.logs, n.stable, n.snaps, n.transport, n.initialConfiguration()); err != nil {
+	conf := n.initialConfiguration()
+	var err error
+	if n.stable.term == 1 {
+		// It was ended in the middle of this: raft writes the term before the entry,
+		// and takes a folder with a term for one that has begun. Nobody stands for
+		// election in term 1, so there is no vote in it.
+		err = n.logs.StoreLog(&raft.Log{Index: 1, Term: 1, Type: raft.LogConfiguration, Data: raft.EncodeConfiguration(conf)})
+	} else {
+		err = raft.BootstrapCluster(rc, n.logs, n.stable, n.snaps, n.transport, conf)
+	}
+	if err != nil {
 		return fmt.Errorf("making the data folder: %w", err)
 	}
 	return nil

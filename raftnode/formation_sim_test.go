@@ -109,3 +109,27 @@ func TestSimWipedBeforeTheBeginning(t *testing.T) {
 		s.converge()
 	})
 }
+
+// The term and the first entry of a new cluster are two writes; a crash may come
+// between.
+func TestSimCrashInTheMiddleOfTheBeginning(t *testing.T) {
+	runSim(t, 3, nil, func(s *sim) {
+		for _, id := range s.ids {
+			s.wipe(id)
+		}
+		disk := s.members["n3"].disk
+		disk.boot, disk.formed, disk.met = true, true, map[string]metFolder{}
+		for _, id := range []string{"n1", "n2"} {
+			disk.met[id] = metFolder{s.members[id].disk.incarnation, 1}
+		}
+		stable, err := newGuardedStable(disk, "simulated stable store", nil)
+		require.NoError(t, err)
+		require.NoError(t, stable.claim("n3", true))
+		require.NoError(t, stable.SetUint64(keyTerm, 1))
+		for _, id := range s.ids {
+			s.start(id)
+		}
+		s.leader()
+		s.converge()
+	})
+}

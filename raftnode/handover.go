@@ -249,7 +249,8 @@ collect:
 	return ids, gone
 }
 
-// promote asks a voter to stand for election, and returns nil once it does.
+// promote asks a voter to stand for election, and returns nil once it does, or may
+// do so: where its answer is lost.
 func (n *Node) promote(ctx context.Context, term uint64, id string) error {
 	wait := n.cfg.Timing.Election
 	ctx, cancel := context.WithTimeout(ctx, wait+wait/2)
@@ -260,8 +261,10 @@ func (n *Node) promote(ctx context.Context, term uint64, id string) error {
 		}},
 	})
 	switch {
-	case err != nil:
+	case errors.Is(err, errNotSent):
 		return err
+	case err != nil:
+		n.log.Debug("whether a voter stands for election is not known", "voter", id, "error", err)
 	case reply.GetPromote().GetRefused() != "":
 		return fmt.Errorf("member %s: %s", id, reply.GetPromote().GetRefused())
 	}

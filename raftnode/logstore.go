@@ -256,7 +256,11 @@ func (g *guardedLog) StoreLogs(logs []*raft.Log) error {
 		}
 		m, err := decodeEntryMeta(l)
 		if err != nil {
-			return fmt.Errorf("raftnode: entry %d of term %d, not stored: %w", l.Index, l.Term, err)
+			err = fmt.Errorf("raftnode: entry %d of term %d, not stored: %w", l.Index, l.Term, err)
+			if errors.Is(err, errMetaVersion) {
+				g.poison(err) // it would be refused again and again
+			}
+			return err
 		}
 		if m.term != l.Term && !mutant.On("no-fence") {
 			return fmt.Errorf("%w: entry %d, term %d, proposed in %d", errFenced, l.Index, l.Term, m.term)

@@ -2,7 +2,6 @@ package raftnode
 
 import (
 	"errors"
-	"fmt"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -192,9 +191,4 @@ func TestSizeIndexKeepsEntriesByBytes(t *testing.T) {
 	require.EqualValues(t, 999, s.newest(1<<40))
 	s.remove(1, 900)
 	require.LessOrEqual(t, s.newest(1<<40), uint64(100))
-}
-
-func TestEntryMetaIsGolden(t *testing.T) {
-	m := entryMeta{term: 1, proposer: 0x0203040506070809, seq: 10}
-	require.Equal(t, "011dd949f900000000000000010203040506070809000000000000000a", fmt.Sprintf("%x", m.encode([]byte("data"))))
 }

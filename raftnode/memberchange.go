@@ -150,7 +150,9 @@ func (n *Node) decide(req *trivetpb.MembershipRequest, conf raft.Configuration) 
 		switch {
 		case there && string(s.Address) != req.Peer:
 			return nil, conflict("member %s is at %s; to be at %s it only has to be started there with its data folder", req.Id, s.Address, req.Peer)
-		case there && req.Incarnation != "" && met != "" && met != req.Incarnation:
+		case there && req.Incarnation != "" && met != req.Incarnation && (met != "" || votes):
+			// One that this node has not met may have been promised to another folder
+			// that never ran; but not where it votes: that takes a folder that did.
 			return nil, conflict("member %s %v: remove it and add it again", req.Id, errOtherFolder)
 		case there && votes && !req.Voter:
 			return nil, conflict("member %s is a voter: demote it, or remove it first", req.Id)

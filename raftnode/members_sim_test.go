@@ -511,3 +511,64 @@ func TestSimWaitingChangesAreBounded(t *testing.T) {
 		require.Equal(t, maxChanging, count[trivetpb.Code_MEMBER_CONFLICT])
 	})
 }
+
+// A folder that came in the place of another one does not stand for that one in
+// the eyes of a member that was away meanwhile: in the configuration that this
+// one knows, a majority would be two members of which one has forgotten what the
+// other's id once acknowledged.
+func TestSimAnotherFolderIsNoVoterOfAnOlderConfiguration(t *testing.T) {
+	runSimWith(t, 3, 1, nil, func(s *sim) {
+		away := s.leader()
+		require.Nil(t, simPut(away, "k", "v", time.Second))
+		s.converge()
+		term := away.proposer.leading().term
+		s.isolate(away.ID())
+		leader := s.leaderAfter(term)
+		wiped := without(without(s.first, away.ID()), leader.ID())[0]
+		ctx, cancel := within(30 * time.Second)
+		defer cancel()
+		s.join("n4", leader, true)
+		_, err := leader.PromoteMember(ctx, "n4")
+		require.NoError(t, err)
+		_, err = leader.RemoveMember(ctx, wiped)
+		require.NoError(t, err)
+		s.wipe(wiped)
+		require.NoError(t, s.letIn(ctx, wiped, leader, true))
+		// Before the new folder has an entry, it is with the one that was away.
+		s.isolate(away.ID(), wiped)
+		s.start(wiped)
+		time.Sleep(10 * time.Second) // virtual
+		require.Nil(t, away.proposer.leading(), "%s is elected by a folder that is no voter", away.ID())
+		require.NotNil(t, simPut(away, "k", "w", time.Second))
+		s.heal()
+		s.converge()
+		v, err := simGet(away, "k", 5*time.Second)
+		require.NoError(t, err)
+		require.Equal(t, "v", v)
+	})
+}
+
+// A voter's folder that the leader has never seen is no reason to let another one
+// in under its id: the wiped one may have acknowledged and voted.
+func TestSimWipedVoterThatTheLeaderHasNotMet(t *testing.T) {
+	runSimWith(t, 3, 1, nil, func(s *sim) {
+		leader := s.leader()
+		away := s.followers()[0].ID()
+		s.crash(away)
+		s.join("n4", leader, false)
+		s.awaitRole("n4", "voter")
+		s.wipe("n4")
+		s.makeLead(s.start(away))
+		s.converge()
+		ctx, cancel := within(10 * time.Second)
+		defer cancel()
+		for _, replica := range []bool{false, true} {
+			_, err := s.leader().AddMember(ctx, NewMember{
+				ID: "n4", Peer: s.members["n4"].at, Replica: replica, Incarnation: s.members["n4"].disk.incarnation,
+			})
+			require.Error(t, err)
+			require.Equal(t, trivetpb.Code_MEMBER_CONFLICT, problemOf(t, err).Code)
+			require.ErrorContains(t, err, "came back with another data folder")
+		}
+	})
+}

@@ -180,7 +180,7 @@ func withOutcome(p *trivetpb.Problem, maybe bool) *trivetpb.Problem {
 
 // askForChange makes one attempt: here, at the leader, or through any member
 // that knows the leader where this one does not. One that has moved may be
-// unknown to all but those that it calls (settle.go).
+// unknown to all but those that it calls (admission.go).
 func (n *Node) askForChange(ctx context.Context, req *trivetpb.MembershipRequest) *trivetpb.MembershipReply {
 	leader := n.leaderID()
 	if leader == n.cfg.ID {

@@ -27,10 +27,11 @@ import (
 // Goroutines, all ended by Close: raft's own; the transport's pump; the peer
 // port's accept loop with one for each connection; the proposer's dispatcher;
 // one that follows leadership; one that tells raft of commits; one that takes
-// snapshots; one that keeps the replicated clock; one that compares its state with
-// the leader's; one that keeps the liveness streams, and one for each of those; one
-// that replaces a dead leader; and short ones for forwards, confirmations and other
-// questions (spawn).
+// snapshots; one that keeps the replicated clock; one that raises the level; one that
+// compares its state with the leader's; one that meets the other first members, until
+// a new cluster begins; one that has the cluster know this member as it is; one that
+// keeps the liveness streams, and one for each of those; one that replaces a dead
+// leader; and short ones for forwards, confirmations and other questions (spawn).
 type Node struct {
 	cfg     Config
 	cluster string
@@ -116,7 +117,7 @@ func Open(cfg Config) (_ *Node, err error) {
 		cfg:         cfg,
 		log:         cfg.Logger.With("node", cfg.ID),
 		started:     time.Now(),
-		store:       store.New(),
+		store:       store.NewOfLevel(max(store.Level, cfg.knownLevel)),
 		counters:    newCounters(),
 		compare:     comparison{peers: map[string]peerReport{}},
 		snapshots:   newSnapshotter(cfg.SnapshotBytes),
@@ -183,6 +184,7 @@ func Open(cfg Config) (_ *Node, err error) {
 		n.tellCommits,
 		n.takeSnapshots,
 		n.keepTime,
+		n.keepLevel,
 		n.compareStates,
 		n.form,
 		n.settle,
@@ -579,7 +581,7 @@ func (n *Node) Close(ctx context.Context) error {
 	select {
 	case <-stopped:
 	case <-hung.C:
-		n.closeErr = fmt.Errorf("raftnode: the node did not stop; its disk seems to hang (%w)", errors.Join(n.closeErr))
+		n.closeErr = errors.Join(errors.New("raftnode: the node did not stop; its disk seems to hang"), n.closeErr)
 	}
 	return n.closeErr
 }

@@ -92,6 +92,16 @@ func (s *sim) peers() []Peer {
 // start starts a member that is down, over the disk that it left.
 func (s *sim) start(id string) *Node {
 	s.t.Helper()
+	n, err := Open(s.config(id))
+	require.NoError(s.t, err)
+	s.mu.Lock()
+	s.members[id].node = n
+	s.mu.Unlock()
+	return n
+}
+
+// config is how a member is started.
+func (s *sim) config(id string) Config {
 	m := s.members[id]
 	c := Config{
 		ID: id, InitialCluster: s.peers(), PeerListener: s.net.listenAt(id, m.at), AdvertisePeer: m.at,
@@ -120,12 +130,7 @@ func (s *sim) start(id string) *Node {
 	if s.change != nil {
 		s.change(&c)
 	}
-	n, err := Open(c)
-	require.NoError(s.t, err)
-	s.mu.Lock()
-	m.node = n
-	s.mu.Unlock()
-	return n
+	return c
 }
 
 // crash ends a member at once; its disk keeps what was synced.

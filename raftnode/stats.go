@@ -18,8 +18,9 @@ type Stats struct {
 	CommitIndex, AppliedIndex, LastIndex uint64
 	// LeaderChanges counts each leader that this node came to know, itself
 	// included, but for the first; Elections the times that it stood for election,
-	// Wins those that it won.
-	LeaderChanges, Elections, Wins uint64
+	// Replacements those of them in which a majority had agreed that the leader is
+	// dead or silent (deadleader.go), Wins those that it won.
+	LeaderChanges, Elections, Replacements, Wins uint64
 	// Failed says that the node took itself out of service, Diverged that it did
 	// so because its state differs from the others'.
 	Failed, Diverged bool
@@ -111,6 +112,7 @@ func (f ProposalFailure) String() string {
 // goroutine.
 type counters struct {
 	leaderChanges, elections, wins       atomic.Uint64
+	replacements                         atomic.Uint64
 	appends, applies, snapshots, bounded histogram
 	entryCommands, entryBytes            histogram
 	appendedEntries, appendedBytes       atomic.Uint64
@@ -213,7 +215,7 @@ func (n *Node) Stats() Stats {
 	s := Stats{
 		Term: n.raft.CurrentTerm(), CommitIndex: n.raft.CommitIndex(), AppliedIndex: n.store.Index(), LastIndex: n.raft.LastIndex(),
 		HasLeader:     n.leaderID() != "",
-		LeaderChanges: c.leaderChanges.Load(), Elections: c.elections.Load(), Wins: c.wins.Load(),
+		LeaderChanges: c.leaderChanges.Load(), Elections: c.elections.Load(), Replacements: c.replacements.Load(), Wins: c.wins.Load(),
 		Failed: n.failure() != nil, Diverged: c.diverged.Load(),
 		EntryCommands: c.entryCommands.read(1), EntryBytes: c.entryBytes.read(1),
 		AppendSeconds: c.appends.seconds(), AppendedEntries: c.appendedEntries.Load(), AppendedBytes: c.appendedBytes.Load(),

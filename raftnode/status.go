@@ -150,6 +150,7 @@ func (n *Node) serveMember(*trivetpb.MemberRequest) *trivetpb.MemberReply {
 		StateHash:    s.Hash,
 		Leader:       n.leaderID(),
 		Resigned:     n.leaving(),
+		Level:        n.store.KnownLevel(),
 	}
 	if err := n.failure(); err != nil {
 		r.Failed = err.Error()

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -12,7 +11,6 @@ import (
 	"github.com/hashicorp/go-hclog"
 	"github.com/hashicorp/raft"
 	boltstore "github.com/hashicorp/raft-boltdb/v2"
-	wal "github.com/hashicorp/raft-wal"
 	"go.etcd.io/bbolt"
 )
 
@@ -192,12 +190,6 @@ func (id *identity) join(c *Config) error {
 	}
 	id.Cluster, id.JoinedAt, id.Peers = joined.Cluster, joined.Index, addresses(joined.Members)
 	return nil
-}
-
-// openWAL opens the log in dir; its own bolt file may be damaged.
-func openWAL(dir string, log hclog.Logger) (w *wal.WAL, err error) {
-	defer recoverDamage(filepath.Join(dir, "wal-meta.db"), &err)
-	return wal.Open(dir, wal.WithLogger(log))
 }
 
 // recoverDamage makes a panic of bolt, its answer to damaged pages, an error.

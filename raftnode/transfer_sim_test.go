@@ -122,6 +122,30 @@ func TestSimTransferToOneThatDies(t *testing.T) {
 	})
 }
 
+// A target whose answer is lost may be standing for election: it is waited for, and
+// nobody else is asked to stand against it.
+func TestSimTransferWhoseAnswerIsLost(t *testing.T) {
+	runSim(t, 3, nil, func(s *sim) {
+		leader, f := s.leader(), s.followers()[0]
+		s.converge()
+		s.net.mu.Lock()
+		s.net.onWrite = func(c *simConn) writeFate {
+			if c.local == f.ID() {
+				return lost
+			}
+			return delivered
+		}
+		s.net.mu.Unlock()
+		ctx, cancel := within(5 * time.Second)
+		defer cancel()
+		term := leader.leads()
+		require.NoError(t, leader.promote(ctx, term, f.ID()))
+		for f.raft.CurrentTerm() == term { // it does stand
+			time.Sleep(time.Millisecond) // virtual
+		}
+	})
+}
+
 // Who resigns is not made the leader again, and goes on serving.
 func TestSimResignedMemberServes(t *testing.T) {
 	runSim(t, 3, nil, func(s *sim) {

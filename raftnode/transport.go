@@ -106,7 +106,7 @@ func (t *transport) matchSnapshot(req *raft.AppendEntriesRequest) {
 // entry that 2 lacks, 2 cannot win. A server processes requests without
 // consulting its configuration (Raft dissertation §4.1). Whoever is here has shown
 // in the handshake that it is a member, by a newer configuration if not by this
-// member's own (membership.go), and stands for election by that one.
+// member's own (admission.go), and stands for election by that one.
 //
 // raft takes the id for nothing but to look it up: a vote is kept under the
 // address, which stays. A vote without an id is not looked up; a pre-vote is, so

@@ -43,7 +43,12 @@ func checkWALTail(dir string, log raft.LogStore) error {
 	if err != nil {
 		return err
 	}
-	end := walEnd(b, base, last)
+	return checkSegmentTail(path, b, walEnd(b, base, last), last)
+}
+
+// checkSegmentTail looks for a whole batch behind end in what was written of a
+// segment file.
+func checkSegmentTail(path string, b []byte, end int, last uint64) error {
 	const commit = 3
 	previous := -1
 	for at := end; at+8 <= len(b); at += 8 {

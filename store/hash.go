@@ -58,9 +58,10 @@ func itemHash(key string, v *version) uint64 {
 
 // stateHash is the hash that Stats returns and a snapshot's header holds: of the
 // items' sum, that of the rest (restHash), and of those parts of stats that are
-// not counted from items.
+// not counted from items. What is 0 in the states of earlier versions is left out
+// where it is: members of two versions compare their hashes.
 func stateHash(sum, rest uint64, stats Stats) uint64 {
-	b := make([]byte, 0, 72)
+	b := make([]byte, 0, 80)
 	b = append(b, hashState)
 	for _, n := range [...]uint64{
 		sum, stats.Revision, stats.CompactRevision, stats.ClockMS,
@@ -68,8 +69,11 @@ func stateHash(sum, rest uint64, stats Stats) uint64 {
 	} {
 		b = binary.LittleEndian.AppendUint64(b, n)
 	}
-	if rest != 0 {
+	if rest != 0 || stats.Settings.Level != 0 {
 		b = binary.LittleEndian.AppendUint64(b, rest)
+	}
+	if stats.Settings.Level != 0 {
+		b = binary.LittleEndian.AppendUint64(b, stats.Settings.Level)
 	}
 	return xxhash.Sum64(b)
 }

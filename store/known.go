@@ -20,8 +20,9 @@ var (
 	errSetting = errors.New("an enum has a value that is not known")
 )
 
-// knownEntry says what of the entry is not known to this version.
-func knownEntry(entry *trivetpb.Entry) error {
+// knownEntry says what of the entry is not known to a version that knows the
+// levels up to level.
+func knownEntry(entry *trivetpb.Entry, level uint64) error {
 	if entry == nil {
 		return errEmpty
 	}
@@ -31,6 +32,9 @@ func knownEntry(entry *trivetpb.Entry) error {
 	for i, c := range entry.Commands {
 		if err := knownCommand(c); err != nil {
 			return fmt.Errorf("command %d: %w", i, err)
+		}
+		if raised := c.GetMarker().GetSettings().GetLevel(); raised > level {
+			return fmt.Errorf("command %d: it raises the cluster to level %d, and this version knows up to %d", i, raised, level)
 		}
 	}
 	return nil

@@ -1,6 +1,9 @@
 package store
 
-import "trivet/trivetpb"
+import (
+	"trivet/internal/mutant"
+	"trivet/trivetpb"
+)
 
 // marker takes over the settings that a new term's leader brings; a marker
 // without settings leaves them. It changes no key and makes no revision. The
@@ -20,6 +23,10 @@ func (a *applier) marker(m *trivetpb.Marker) {
 		HistoryMS:        s.HistoryMs,
 		HistoryRevisions: s.HistoryRevisions,
 		QuotaBytes:       s.QuotaBytes,
+		Level:            max(a.settings.Level, s.Level),
+	}
+	if mutant.On("level-goes-back") {
+		a.settings.Level = s.Level
 	}
 	// 0 is the default: history cannot be switched off, only made as short as
 	// a revision or a millisecond.

@@ -32,7 +32,7 @@ type SnapshotInfo struct {
 // ReadSnapshotHeader reads the header alone, from the beginning of r. It
 // verifies nothing after it.
 func ReadSnapshotHeader(r io.Reader) (*trivetpb.SnapshotHeader, error) {
-	in, err := openSnapshot(r)
+	in, err := openSnapshot(r, Level)
 	if err != nil {
 		return nil, err
 	}
@@ -49,7 +49,7 @@ func ReadSnapshotHeader(r io.Reader) (*trivetpb.SnapshotHeader, error) {
 // lease, each of a lease's keys, each session and each remembered answer. The
 // errors are Restore's.
 func VerifySnapshot(r io.Reader) (*SnapshotInfo, error) {
-	in, err := openSnapshot(r)
+	in, err := openSnapshot(r, Level)
 	if err != nil {
 		return nil, err
 	}
@@ -69,10 +69,10 @@ func VerifySnapshot(r io.Reader) (*SnapshotInfo, error) {
 	}, nil
 }
 
-// readState builds the state that a snapshot holds. It is complete and
-// verified, or there is an error.
-func readState(r io.Reader) (*state, error) {
-	in, err := openSnapshot(r)
+// readState builds the state that a snapshot holds, of a level up to level. It is
+// complete and verified, or there is an error.
+func readState(r io.Reader, level uint64) (*state, error) {
+	in, err := openSnapshot(r, level)
 	if err != nil {
 		return nil, err
 	}
@@ -143,6 +143,7 @@ type snapshotReader struct {
 	versions uint64
 
 	format uint32
+	level  uint64 // the newest that is read
 	restReader
 }
 
@@ -154,9 +155,10 @@ type place struct {
 // maxWindowBytes is well above the window that the writer's level has.
 const maxWindowBytes = 32 << 20
 
-// openSnapshot reads what stands before the records.
-func openSnapshot(r io.Reader) (*snapshotReader, error) {
-	in := &snapshotReader{file: newTailReader(r), restReader: restReader{rest: newState()}}
+// openSnapshot reads what stands before the records, of a file that a version may
+// have written that knows the levels up to level.
+func openSnapshot(r io.Reader, level uint64) (*snapshotReader, error) {
+	in := &snapshotReader{file: newTailReader(r), level: level, restReader: restReader{rest: newState()}}
 	var prelude [snapshotPreludeBytes]byte
 	if _, err := io.ReadFull(in.file, prelude[:]); err != nil {
 		return nil, in.explain(err)
@@ -165,10 +167,10 @@ func openSnapshot(r io.Reader) (*snapshotReader, error) {
 		return nil, fmt.Errorf("%w: it does not begin as a snapshot does", ErrSnapshotCorrupt)
 	}
 	format := binary.LittleEndian.Uint32(prelude[len(snapshotMagic):])
-	switch {
-	case format > snapshotFormat:
+	switch newest := formatOf(level); {
+	case format > newest:
 		return nil, fmt.Errorf("%w: it is of format %d, and this version of Trivet reads up to %d: a newer one wrote it",
-			ErrSnapshotVersion, format, snapshotFormat)
+			ErrSnapshotVersion, format, newest)
 	case format < 1:
 		return nil, fmt.Errorf("%w: there is no format %d", ErrSnapshotVersion, format)
 	}
@@ -192,7 +194,7 @@ func (in *snapshotReader) explain(err error) error {
 	if in.file.err != nil && in.file.err != io.EOF {
 		return fmt.Errorf("store: read snapshot: %w", in.file.err)
 	}
-	if errors.Is(err, ErrSnapshotCorrupt) {
+	if errors.Is(err, ErrSnapshotCorrupt) || errors.Is(err, ErrSnapshotVersion) {
 		return err
 	}
 	return fmt.Errorf("%w: %w", ErrSnapshotCorrupt, err)
@@ -258,9 +260,14 @@ func (in *snapshotReader) readHeader() error {
 		return corruptf("revision %d and token %d", h.Revision, h.NextToken)
 	case in.format < 2 && h.Seed|h.NextId|h.NextToken != 0:
 		return corruptf("the header has what format %d has not", in.format)
+	case in.format != formatOf(s.Level) && (in.format > 2 || s.Level != 0):
+		return corruptf("format %d and level %d", in.format, s.Level)
+	case s.Level > in.level:
+		return fmt.Errorf("%w: its state is of level %d, and this version of Trivet knows up to %d: a newer one wrote it",
+			ErrSnapshotVersion, s.Level, in.level)
 	}
 	in.header = h
-	in.settings = Settings{HistoryMS: s.HistoryMs, HistoryRevisions: s.HistoryRevisions, QuotaBytes: s.QuotaBytes}
+	in.settings = Settings{HistoryMS: s.HistoryMs, HistoryRevisions: s.HistoryRevisions, QuotaBytes: s.QuotaBytes, Level: s.Level}
 	in.rest.clockMS = h.ClockMs
 	in.rest.seed, in.rest.nextID, in.rest.nextToken = h.Seed, h.NextId, h.NextToken
 	return nil

@@ -19,6 +19,7 @@ import (
 // answered.)
 type prepared struct {
 	of    *upload
+	level uint64
 	size  uint64
 	state *state
 	err   error
@@ -33,15 +34,15 @@ func (st *state) prepare(entry *trivetpb.Entry) *prepared {
 	}
 	for _, c := range entry.Commands {
 		if r := c.GetRestoreCommit(); r != nil && r.Upload == u.id && r.Size == u.size {
-			return u.prepare(max(st.clockMS, entry.ClockMs))
+			return u.prepare(max(st.clockMS, entry.ClockMs), st.settings.Level)
 		}
 	}
 	return nil
 }
 
-func (u *upload) prepare(clockMS uint64) *prepared {
-	st, err := readBackup(u.file(), clockMS)
-	return &prepared{of: u, size: u.size, state: st, err: err}
+func (u *upload) prepare(clockMS, level uint64) *prepared {
+	st, err := readBackup(u.file(), clockMS, level)
+	return &prepared{of: u, level: level, size: u.size, state: st, err: err}
 }
 
 // restoreCommit replaces the state by the staged one, or leaves it; either way
@@ -64,8 +65,8 @@ func (a *applier) restoreCommit(c *trivetpb.RestoreCommit, ready *prepared) *tri
 	if u.size != c.Size {
 		return problemf(trivetpb.Code_BAD_REQUEST, "%d bytes of the file are staged, and it has %d", u.size, c.Size)
 	}
-	if ready == nil || ready.of != u || ready.size != u.size {
-		ready = u.prepare(a.clockMS)
+	if ready == nil || ready.of != u || ready.size != u.size || ready.level != a.settings.Level {
+		ready = u.prepare(a.clockMS, a.settings.Level)
 	}
 	if ready.err != nil {
 		return problemf(trivetpb.Code_BAD_REQUEST, "the file cannot be restored: %v", ready.err)
@@ -87,9 +88,11 @@ func (a *applier) restoreCommit(c *trivetpb.RestoreCommit, ready *prepared) *tri
 
 // readBackup reads a snapshot as a backup of keys: the newest version of each,
 // leases and idempotency keys with all of their time from the clock on. What it
-// says of the rest is verified, and left out.
-func readBackup(r io.Reader, clockMS uint64) (*state, error) {
-	in, err := openSnapshot(r)
+// says of the rest is verified, and left out. A file of a level above the state's
+// is refused, in the words of a version that knows no more: so all members do the
+// same, those that would know better too.
+func readBackup(r io.Reader, clockMS, level uint64) (*state, error) {
+	in, err := openSnapshot(r, level)
 	if err != nil {
 		return nil, err
 	}

@@ -45,15 +45,15 @@ import (
 //   - the SnapshotUploads, one for each chunk that is staged;
 //   - one SnapshotFooter, and then nothing.
 //
-// A file of format 1 has no leases, locks, sessions, answers and uploads.
+// A file of format 1 has no leases, locks, sessions, answers and uploads, one of
+// format 2 no level. The state's level says which format is written (formatOf):
+// one that every member reads, since a member may be sent another one's.
 //
 // The format's number changes where an older reader would misread; records and
 // fields that are added need a new number as well, as a reader that does not
 // know them cannot restore all of the state.
 const (
-	snapshotMagic  = "TRIVETSN"
-	snapshotFormat = 2
-
+	snapshotMagic        = "TRIVETSN"
 	snapshotPreludeBytes = len(snapshotMagic) + 4
 	snapshotTrailerBytes = 8
 
@@ -76,7 +76,7 @@ func (v *View) WriteSnapshot(w io.Writer) error {
 	v.mustBeOpen()
 	sum := xxhash.New()
 	file := io.MultiWriter(w, sum)
-	prelude := binary.LittleEndian.AppendUint32([]byte(snapshotMagic), snapshotFormat)
+	prelude := binary.LittleEndian.AppendUint32([]byte(snapshotMagic), formatOf(v.stats.Settings.Level))
 	if _, err := file.Write(prelude); err != nil {
 		return fmt.Errorf("store: write snapshot: %w", err)
 	}
@@ -145,6 +145,7 @@ func (v *View) snapshotHeader() *trivetpb.SnapshotHeader {
 			HistoryMs:        v.stats.Settings.HistoryMS,
 			HistoryRevisions: v.stats.Settings.HistoryRevisions,
 			QuotaBytes:       v.stats.Settings.QuotaBytes,
+			Level:            v.stats.Settings.Level,
 		},
 		Seed:      v.rest.seed,
 		NextId:    v.rest.nextID,

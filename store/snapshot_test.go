@@ -153,7 +153,7 @@ func (w *fullWriter) Write(p []byte) (int, error) {
 func fileOf(t testing.TB, records []byte) []byte {
 	t.Helper()
 	file := bytes.NewBufferString(snapshotMagic)
-	_ = binary.Write(file, binary.LittleEndian, uint32(snapshotFormat))
+	_ = binary.Write(file, binary.LittleEndian, uint32(formatOf(Level)))
 	enc, err := zstd.NewWriter(file, zstd.WithEncoderLevel(zstd.SpeedFastest), zstd.WithEncoderConcurrency(1), zstd.WithWindowSize(1<<16))
 	require.NoError(t, err)
 	_, err = enc.Write(records)
@@ -507,7 +507,7 @@ func TestSnapshotHoldsEveryField(t *testing.T) {
 			"hash": "of the item",
 		}},
 		{reflect.TypeFor[clockRun](), "revision clockMS", nil},
-		{reflect.TypeFor[Settings](), "HistoryMS HistoryRevisions QuotaBytes", nil},
+		{reflect.TypeFor[Settings](), "HistoryMS HistoryRevisions QuotaBytes Level", nil},
 		{reflect.TypeFor[lease](), "ttlMS deadlineMS lock own", map[string]string{"run": "see leaseRun"}},
 		{reflect.TypeFor[leaseRun](), "", map[string]string{
 			"due":  "deadlineMS and the id",
@@ -544,8 +544,10 @@ func TestSnapshotHoldsEveryField(t *testing.T) {
 	// The other way round: each field of each record is set in the sample, where
 	// it is not one that goes with another kind of the same record.
 	seen := map[protoreflect.FullName]bool{}
-	for _, r := range decodeRecords(t, rawRecords(t, view(t, fullStore(t), 0))) {
-		noteFields(r.ProtoReflect(), seen)
+	for _, s := range []*Store{fullStore(t), leveled(t)} {
+		for _, r := range decodeRecords(t, rawRecords(t, view(t, s, 0))) {
+			noteFields(r.ProtoReflect(), seen)
+		}
 	}
 	for _, m := range []proto.Message{
 		&trivetpb.SnapshotRecord{}, &trivetpb.SnapshotHeader{}, &trivetpb.Settings{}, &trivetpb.SnapshotVersion{}, &trivetpb.SnapshotClock{},

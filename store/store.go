@@ -37,6 +37,8 @@ type Settings struct {
 	HistoryMS, HistoryRevisions uint64
 	// QuotaBytes bounds Stats.Bytes; 0 for no bound.
 	QuotaBytes uint64
+	// Level is what the state machine may do (level.go). It never goes back.
+	Level uint64
 }
 
 // Stats is one consistent picture of the store. Two stores that applied the
@@ -71,6 +73,9 @@ type Stats struct {
 // Store is the state machine. One goroutine at a time calls Apply, Advance and
 // Restore; any number call the rest.
 type Store struct {
+	// level is the newest level that this Store knows.
+	level uint64
+
 	// revision, index, clock and next (the next deadline, or never) follow the
 	// state's; they are set before the lock is given back, so whoever sees one
 	// here finds at least that under the lock.
@@ -191,8 +196,12 @@ type totals struct {
 }
 
 // New returns the empty store, at revision 1.
-func New() *Store {
-	s := &Store{watches: newWatches()}
+func New() *Store { return NewOfLevel(Level) }
+
+// NewOfLevel is New for a version that knows the levels up to level, where that
+// is not this one: in tests of upgrades.
+func NewOfLevel(level uint64) *Store {
+	s := &Store{watches: newWatches(), level: level}
 	s.replace(newState())
 	return s
 }
@@ -240,7 +249,7 @@ func (s *Store) Apply(index uint64, entry *trivetpb.Entry) ([]*trivetpb.Result, 
 	if last := s.index.Load(); index <= last {
 		return nil, fmt.Errorf("%w: %d after %d", ErrIndex, index, last)
 	}
-	if err := knownEntry(entry); err != nil {
+	if err := knownEntry(entry, s.level); err != nil {
 		return nil, fmt.Errorf("%w: entry %d: %w", ErrUnknownCommand, index, err)
 	}
 	ready := s.state.prepare(entry)
@@ -280,7 +289,7 @@ func (s *Store) Advance(index uint64) {
 // ErrSnapshotVersion, or what r returned. Reads go on meanwhile and see either
 // state; open Views keep theirs. For the time of the call both are in memory.
 func (s *Store) Restore(r io.Reader) error {
-	st, err := readState(r)
+	st, err := readState(r, s.level)
 	if err != nil {
 		return err
 	}

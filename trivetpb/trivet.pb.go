@@ -3583,7 +3583,10 @@ type Settings struct {
 	HistoryMs        uint64 `protobuf:"varint,1,opt,name=history_ms,json=historyMs,proto3" json:"history_ms,omitempty"`
 	HistoryRevisions uint64 `protobuf:"varint,2,opt,name=history_revisions,json=historyRevisions,proto3" json:"history_revisions,omitempty"`
 	// quota_bytes bounds the live data; 0 for no bound.
-	QuotaBytes    uint64 `protobuf:"varint,3,opt,name=quota_bytes,json=quotaBytes,proto3" json:"quota_bytes,omitempty"`
+	QuotaBytes uint64 `protobuf:"varint,3,opt,name=quota_bytes,json=quotaBytes,proto3" json:"quota_bytes,omitempty"`
+	// level is what the state machine may do from here on (store/level.go); one
+	// that is not above the state's changes nothing.
+	Level         uint64 `protobuf:"varint,20,opt,name=level,proto3" json:"level,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3635,6 +3638,13 @@ func (x *Settings) GetHistoryRevisions() uint64 {
 func (x *Settings) GetQuotaBytes() uint64 {
 	if x != nil {
 		return x.QuotaBytes
+	}
+	return 0
+}
+
+func (x *Settings) GetLevel() uint64 {
+	if x != nil {
+		return x.Level
 	}
 	return 0
 }
@@ -5761,7 +5771,9 @@ type MemberReply struct {
 	// leader is whom the member takes for the leader; empty where it knows none.
 	Leader string `protobuf:"bytes,20,opt,name=leader,proto3" json:"leader,omitempty"`
 	// resigned: the member is about to stop, and takes no leadership.
-	Resigned      bool `protobuf:"varint,10,opt,name=resigned,proto3" json:"resigned,omitempty"`
+	Resigned bool `protobuf:"varint,10,opt,name=resigned,proto3" json:"resigned,omitempty"`
+	// level is the newest level of the state machine that the member knows.
+	Level         uint64 `protobuf:"varint,21,opt,name=level,proto3" json:"level,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -5857,6 +5869,13 @@ func (x *MemberReply) GetResigned() bool {
 		return x.Resigned
 	}
 	return false
+}
+
+func (x *MemberReply) GetLevel() uint64 {
+	if x != nil {
+		return x.Level
+	}
+	return 0
 }
 
 // HashRequest asks a member for the hash that its state had once it had applied
@@ -6451,13 +6470,14 @@ const file_trivet_proto_rawDesc = "" +
 	"\x06Marker\x12\x12\n" +
 	"\x04term\x18\x01 \x01(\x04R\x04term\x12/\n" +
 	"\bsettings\x18\x02 \x01(\v2\x13.trivet.v1.SettingsR\bsettings\x12\x12\n" +
-	"\x04seed\x18\x03 \x01(\x04R\x04seed\"w\n" +
+	"\x04seed\x18\x03 \x01(\x04R\x04seed\"\x8d\x01\n" +
 	"\bSettings\x12\x1d\n" +
 	"\n" +
 	"history_ms\x18\x01 \x01(\x04R\thistoryMs\x12+\n" +
 	"\x11history_revisions\x18\x02 \x01(\x04R\x10historyRevisions\x12\x1f\n" +
 	"\vquota_bytes\x18\x03 \x01(\x04R\n" +
-	"quotaBytes\"\xf1\x03\n" +
+	"quotaBytes\x12\x14\n" +
+	"\x05level\x18\x14 \x01(\x04R\x05level\"\xf1\x03\n" +
 	"\x0eSnapshotRecord\x123\n" +
 	"\x06header\x18\x01 \x01(\v2\x19.trivet.v1.SnapshotHeaderH\x00R\x06header\x126\n" +
 	"\aversion\x18\x02 \x01(\v2\x1a.trivet.v1.SnapshotVersionH\x00R\aversion\x120\n" +
@@ -6621,7 +6641,7 @@ const file_trivet_proto_rawDesc = "" +
 	"\tlast_term\x18\x02 \x01(\x04R\blastTerm\x12\x1d\n" +
 	"\n" +
 	"last_index\x18\x03 \x01(\x04R\tlastIndex\"\x0f\n" +
-	"\rMemberRequest\"\xfc\x01\n" +
+	"\rMemberRequest\"\x92\x02\n" +
 	"\vMemberReply\x12\x10\n" +
 	"\x03api\x18\x01 \x01(\tR\x03api\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\tR\aversion\x12\x12\n" +
@@ -6634,7 +6654,8 @@ const file_trivet_proto_rawDesc = "" +
 	"\x06failed\x18\a \x01(\tR\x06failed\x12\x16\n" +
 	"\x06leader\x18\x14 \x01(\tR\x06leader\x12\x1a\n" +
 	"\bresigned\x18\n" +
-	" \x01(\bR\bresigned\"\\\n" +
+	" \x01(\bR\bresigned\x12\x14\n" +
+	"\x05level\x18\x15 \x01(\x04R\x05level\"\\\n" +
 	"\vHashRequest\x12\x14\n" +
 	"\x05index\x18\x01 \x01(\x04R\x05index\x12\x12\n" +
 	"\x04hash\x18\x02 \x01(\x04R\x04hash\x12#\n" +

@@ -71,10 +71,20 @@ type benchCluster struct {
 	dir   string
 	ports int
 	nodes [3]*process
+	args  []string // more flags of serve
+	// program is what is started from now on; empty: this one.
+	program string
 }
 
 func startBenchCluster(b testing.TB) *benchCluster {
-	c := &benchCluster{b: b, dir: b.TempDir(), ports: freePorts(b)}
+	c := newBenchCluster(b)
+	c.startAll()
+	return c
+}
+
+// newBenchCluster returns one whose nodes are still to be started.
+func newBenchCluster(b testing.TB, args ...string) *benchCluster {
+	c := &benchCluster{b: b, dir: b.TempDir(), ports: freePorts(b), args: args}
 	b.Cleanup(func() {
 		for _, p := range c.nodes {
 			if p != nil {
@@ -85,14 +95,31 @@ func startBenchCluster(b testing.TB) *benchCluster {
 		}
 		http.DefaultClient.CloseIdleConnections()
 	})
+	return c
+}
+
+func (c *benchCluster) startAll() {
 	for i := range c.nodes {
 		c.start(i)
 	}
 	for i := range c.nodes {
 		c.await(i)
 	}
-	return c
 }
+
+// urls are those of all nodes but the given ones.
+func (c *benchCluster) urls(not ...int) []string {
+	var urls []string
+	for i := range c.nodes {
+		if !slices.Contains(not, i) {
+			urls = append(urls, c.url(i))
+		}
+	}
+	return urls
+}
+
+// data is a node's data folder.
+func (c *benchCluster) data(i int) string { return filepath.Join(c.dir, fmt.Sprintf("n%d", i+1)) }
 
 func (c *benchCluster) url(i int) string { return fmt.Sprintf("http://127.0.0.1:%d", c.ports+i) }
 
@@ -103,9 +130,14 @@ func (c *benchCluster) start(i int) {
 		peers = append(peers, fmt.Sprintf("n%d=127.0.0.1:%d", k+1, c.ports+10+k))
 	}
 	id := fmt.Sprintf("n%d", i+1)
-	c.nodes[i] = startProcess(c.b, c.dir, os.Environ(), "serve", "--id", id, "--data", filepath.Join(c.dir, id),
+	args := append([]string{"serve", "--id", id, "--data", c.data(i),
 		"--api", fmt.Sprintf("127.0.0.1:%d", c.ports+i), "--peer", fmt.Sprintf("127.0.0.1:%d", c.ports+10+i),
-		"--initial-cluster", strings.Join(peers, ","), "--log-level", cmp.Or(os.Getenv("TRIVET_LOG_LEVEL"), "warn"))
+		"--initial-cluster", strings.Join(peers, ","), "--log-level", cmp.Or(os.Getenv("TRIVET_LOG_LEVEL"), "warn")}, c.args...)
+	if c.program == "" {
+		c.nodes[i] = startProcess(c.b, c.dir, os.Environ(), args...)
+	} else {
+		c.nodes[i] = startProgram(c.b, c.program, c.dir, os.Environ(), args...)
+	}
 }
 
 // await waits until a node serves and has caught up.

@@ -152,7 +152,15 @@ var scriptCommands = map[string]func(ts *testscript.TestScript, neg bool, args [
 	// kill-leader NAME: kills the node that the dev called NAME last said leads.
 	"kill-leader": func(ts *testscript.TestScript, neg bool, args []string) {
 		p := processOf(ts, args[0])
-		ts.Check(syscall.Kill(p.nodePID(p.leader()), syscall.SIGKILL))
+		p.killed = p.leader()
+		ts.Check(syscall.Kill(p.nodePID(p.killed), syscall.SIGKILL))
+	},
+	// await-other-leader NAME: waits until the dev called NAME says that another
+	// node leads than the one that kill-leader killed, whose process is gone.
+	"await-other-leader": func(ts *testscript.TestScript, neg bool, args []string) {
+		p := processOf(ts, args[0])
+		ts.Check(awaitGone(p.nodePID(p.killed)))
+		ts.Check(poll(func() bool { return p.leader() != "" && p.leader() != p.killed }))
 	},
 	// node-gone NAME ID: waits until the node's process is no more.
 	"node-gone": func(ts *testscript.TestScript, neg bool, args []string) {
@@ -227,6 +235,20 @@ var scriptCommands = map[string]func(ts *testscript.TestScript, neg bool, args [
 		}
 		b[i] ^= 1
 		ts.Check(os.WriteFile(name, b, 0o600))
+	},
+	// damage-snapshots DIR: flips a bit in the middle of every snapshot there.
+	"damage-snapshots": func(ts *testscript.TestScript, neg bool, args []string) {
+		names, err := filepath.Glob(ts.MkAbs(args[0] + "/*/state.bin"))
+		ts.Check(err)
+		if len(names) == 0 {
+			ts.Fatalf("there is no snapshot in %s", args[0])
+		}
+		for _, name := range names {
+			b, err := os.ReadFile(name)
+			ts.Check(err)
+			b[len(b)/2] ^= 1
+			ts.Check(os.WriteFile(name, b, 0o600))
+		}
 	},
 	// cut GLOB BYTES: truncates the one file.
 	"cut": func(ts *testscript.TestScript, neg bool, args []string) {
@@ -326,7 +348,8 @@ func freePorts(t failer) int {
 
 // process is a trivet that runs in the background.
 type process struct {
-	cmd *exec.Cmd
+	cmd    *exec.Cmd
+	killed string // the node that kill-leader killed
 
 	mu      sync.Mutex
 	out     []byte
