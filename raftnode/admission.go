@@ -34,6 +34,10 @@ var ErrRemoved = errors.New("was removed from the cluster")
 // know with another data folder.
 var errRefusedFolder = errors.New("the others refuse this data folder")
 
+// errOtherCluster is wrapped by why a first member took itself out of service
+// whose list of first members leads to another cluster.
+var errOtherCluster = errors.New("another cluster is there")
+
 // errLaterFolder is the end of a call to a folder that was let in after the
 // configuration by which this node knows its id. That configuration means the
 // folder before it, of which this one knows nothing: its votes and its
@@ -92,6 +96,10 @@ func (n *Node) answered(id string, r *trivetpb.HelloReply) error {
 	switch {
 	case r.Code == trivetpb.HelloReply_NOT_A_MEMBER && r.ConfigIndex > n.confs.claim():
 		n.fail(fmt.Errorf("member %s %w at log entry %d or before", n.cfg.ID, ErrRemoved, r.ConfigIndex))
+	case r.Code == trivetpb.HelloReply_OTHER_CLUSTER && n.forming():
+		// One that has begun goes on, whatever an address of its cluster leads to by
+		// now: the others may have moved, and look for it where it is.
+		n.fail(fmt.Errorf("%w: %s", errOtherCluster, r.Refused))
 	case r.Code == trivetpb.HelloReply_OTHER_FOLDER:
 		n.fail(fmt.Errorf("%w: %s", errRefusedFolder, r.Refused))
 	case r.Refused == "":

@@ -10,6 +10,7 @@ import (
 	"net"
 	"regexp"
 	"sort"
+	"strconv"
 	"strings"
 	"time"
 
@@ -230,7 +231,11 @@ func checkPeers(peers []Peer) error {
 // isAddress says whether an address is one that others can reach.
 func isAddress(s string) bool {
 	host, port, err := net.SplitHostPort(s)
-	return err == nil && len(s) <= maxAddress && host != "" && port != "" && port != "0"
+	if err != nil || len(s) > maxAddress || host == "" {
+		return false
+	}
+	number, err := strconv.ParseUint(port, 10, 16)
+	return err == nil && number != 0
 }
 
 // maxAddress bounds HOST:PORT: a name of the DNS has at most 253 characters.

@@ -209,6 +209,13 @@ func (d *dataDir) claim(c *Config) (*identity, bool, error) {
 	if err != nil {
 		return nil, false, err
 	}
+	unclaimed := id == nil
+	if id != nil && id.ID != c.ID && id.State == stateJoining {
+		// No cluster has let it in, as far as it knows: most often since the id is
+		// in use. It holds nothing. Its name is not used again, since it may have
+		// been let in as the other one without hearing of it.
+		id = nil
+	}
 	if id != nil && id.ID != c.ID {
 		return nil, false, fmt.Errorf("data folder %s belongs to member %s of cluster %s, not to %s", d.path, id.ID, id.Cluster, c.ID)
 	}
@@ -229,7 +236,7 @@ func (d *dataDir) claim(c *Config) (*identity, bool, error) {
 	if err != nil {
 		return nil, false, err
 	}
-	if id == nil && len(others) > 0 {
+	if unclaimed && len(others) > 0 {
 		return nil, false, fmt.Errorf("data folder %s holds %s but no member.json: it is no data folder, or a damaged one", d.path, others[0])
 	}
 	made := identity{Format: identityFormat, ID: c.ID, LogStore: cmp.Or(c.LogStore, LogStoreWAL)}

@@ -133,3 +133,30 @@ func TestSimCrashInTheMiddleOfTheBeginning(t *testing.T) {
 		s.converge()
 	})
 }
+
+// A first member whose list leads to a cluster that is there already, another one,
+// is told so and stops. That one has not noticed.
+func TestSimFirstMemberOfAnotherClusterStops(t *testing.T) {
+	other := false
+	change := func(c *Config) {
+		if other {
+			c.storage.cluster = "another"
+		}
+	}
+	runSimWith(t, 3, 0, change, func(s *sim) {
+		s.leader()
+		s.converge()
+		s.wipe("n3")
+		before := s.leader()
+		other = true
+		err := s.awaitFailure(s.start("n3"))
+		require.ErrorIs(t, err, errOtherCluster)
+		require.ErrorContains(t, err, "belongs to cluster sim, not another")
+		s.crash("n3")
+		require.Nil(t, simPut(before, "k", "v", time.Second))
+		require.Equal(t, before, s.leader())
+		for _, n := range s.up() {
+			require.NoError(t, n.Err())
+		}
+	})
+}

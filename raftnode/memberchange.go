@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -272,18 +274,23 @@ func (n *Node) checkQuorum(ctx context.Context, voters []string) *trivetpb.Probl
 	var wg sync.WaitGroup
 	var mu sync.Mutex
 	well := 0
+	var silent []string
 	for _, id := range voters {
 		wg.Go(func() {
-			if r := n.askMember(ctx, id); r != nil && r.Failed == "" {
-				mu.Lock()
+			r := n.askMember(ctx, id)
+			mu.Lock()
+			defer mu.Unlock()
+			if r != nil && r.Failed == "" {
 				well++
-				mu.Unlock()
+			} else {
+				silent = append(silent, id)
 			}
 		})
 	}
 	wg.Wait()
+	slices.Sort(silent)
 	if well <= len(voters)/2 && !mutant.On("no-quorum-check") {
-		return conflict("of the %d voters that there would be, %d are well: too few for a majority", len(voters), well)
+		return conflict("of the %d voters that there would be, %d are well: too few for a majority; start %s first, or add others", len(voters), well, strings.Join(silent, ", "))
 	}
 	return nil
 }

@@ -119,6 +119,8 @@ func TestSimMembershipRefusals(t *testing.T) {
 			{"no id", add("", "n4:1"), bad, `"" is no member id`},
 			{"an address without a port", add("n4", "n4"), bad, `"n4" is not HOST:PORT`},
 			{"port 0", add("n4", "n4:0"), bad, `"n4:0" is not HOST:PORT`},
+			{"a port beyond all ports", add("n4", "n4:65536"), bad, `"n4:65536" is not HOST:PORT`},
+			{"a port that is no number", add("n4", "n4:raft"), bad, `"n4:raft" is not HOST:PORT`},
 			{"no address", add("n4", ""), bad, `"" is not HOST:PORT`},
 			{"a voter as a replica", func(ctx context.Context, n *Node) error {
 				_, err := n.AddMember(ctx, NewMember{ID: "n2", Peer: "n2:1", Replica: true})

@@ -2,6 +2,7 @@ package raftnode
 
 import (
 	"context"
+	"errors"
 	"net"
 	"os"
 	"path/filepath"
@@ -149,6 +150,7 @@ func TestOpenNamesWhatIsWrong(t *testing.T) {
 		{"a member twice", empty, func(c *Config) { c.InitialCluster = append(c.InitialCluster, Peer{"n1", "127.0.0.1:2"}) }, "member n1 is listed twice"},
 		{"an address twice", empty, func(c *Config) { c.InitialCluster = append(c.InitialCluster, Peer{"n2", "127.0.0.1:7171"}) }, "127.0.0.1:7171 is listed twice"},
 		{"an address that is none", empty, func(c *Config) { c.InitialCluster = append(c.InitialCluster, Peer{"n2", "host"}) }, `"host" of member n2 is not HOST:PORT`},
+		{"a port that is none", empty, func(c *Config) { c.InitialCluster = append(c.InitialCluster, Peer{"n2", "host:65536"}) }, `"host:65536" of member n2 is not HOST:PORT`},
 		{"an unknown log store", empty, func(c *Config) { c.LogStore = "mem" }, `log store "mem"`},
 		{"a timing without sense", empty, func(c *Config) { c.Timing = Timing{Heartbeat: time.Second} }, "timing"},
 		{"the folder of another member", ready, func(c *Config) { c.ID = "n2" }, "belongs to member n1"},
@@ -216,6 +218,28 @@ func TestOpenMakesAnUnfinishedFolderAgain(t *testing.T) {
 	require.NoError(t, err)
 	defer closeNode(t, n)
 	write(t, n, 1)
+}
+
+// A folder that was begun for a member which no cluster has let in yet holds
+// nothing, and may become another member's; but not under the name by which the
+// first one may have been let in without hearing of it.
+func TestOpenTakesAFolderThatNeverJoined(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "data")
+	incarnations := map[string]bool{}
+	for _, id := range []string{"n2", "n3", "n3"} {
+		_, err := openAlone(t, dir, func(c *Config) {
+			c.ID, c.InitialCluster = id, nil
+			c.Join = func(r JoinRequest) (Joined, error) {
+				incarnations[r.Incarnation] = true
+				return Joined{}, errors.New("the id is in use")
+			}
+		})
+		require.ErrorContains(t, err, "the id is in use")
+	}
+	require.Len(t, incarnations, 2)
+	n, err := openAlone(t, dir, nil) // a first member, n1
+	require.NoError(t, err)
+	closeNode(t, n)
 }
 
 // Damage of any file is found at the start, and the file is named.

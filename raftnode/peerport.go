@@ -8,6 +8,7 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"slices"
 	"sync"
 	"time"
 
@@ -187,6 +188,7 @@ func (p *peerPort) answer(c net.Conn) (kind byte, from string, err error) {
 	case hello.Protocol != peerProtocol:
 		refused = fmt.Sprintf("member %s speaks peer protocol %d, not %d", p.id, peerProtocol, hello.Protocol)
 	case hello.ClusterId != p.cluster:
+		reply.Code = trivetpb.HelloReply_OTHER_CLUSTER
 		refused = fmt.Sprintf("member %s belongs to cluster %s, not %s (is --initial-cluster the same on every member?)", p.id, p.cluster, hello.ClusterId)
 	case hello.To != p.id:
 		refused = fmt.Sprintf("this is member %s, not %s", p.id, hello.To)
@@ -306,6 +308,20 @@ func (p *peerPort) noteRefusal(id, address, reason string) {
 	if reason != "" && !again {
 		p.log.Warn("a peer refuses this member", "peer", id, "address", address, "reason", reason)
 	}
+}
+
+// refusals are why members refuse this one, as each last said.
+func (p *peerPort) refusals() []string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	var reasons []string
+	for id, reason := range p.refused {
+		if reason != "" {
+			reasons = append(reasons, fmt.Sprintf("member %s refuses this one: %s", id, reason))
+		}
+	}
+	slices.Sort(reasons)
+	return reasons
 }
 
 // cutOff closes the connections with those that are no members by a committed

@@ -191,7 +191,8 @@ const defaultMaxLag = 1000
 
 // Ready returns the reasons why this node cannot serve now; none: it can. It
 // can while it knows a leader, has applied all but maxLag (0: 1,000) of the
-// entries that it knows to be committed, and is not stopping.
+// entries that it knows to be committed, and is not stopping. Where it knows no
+// leader, why others refuse it is among the reasons.
 func (n *Node) Ready(maxLag uint64) []string {
 	if maxLag == 0 {
 		maxLag = defaultMaxLag
@@ -208,6 +209,7 @@ func (n *Node) Ready(maxLag uint64) []string {
 	}
 	if n.leaderID() == "" {
 		reasons = append(reasons, "no leader is known")
+		reasons = append(reasons, n.port.refusals()...)
 	}
 	commit, applied := n.raft.CommitIndex(), n.store.Index()
 	switch lag := commit - min(commit, applied); {

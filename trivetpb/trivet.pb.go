@@ -335,6 +335,8 @@ const (
 	HelloReply_NOT_A_MEMBER HelloReply_Code = 1
 	// The caller's id was last seen with another data folder.
 	HelloReply_OTHER_FOLDER HelloReply_Code = 2
+	// The answering member belongs to another cluster.
+	HelloReply_OTHER_CLUSTER HelloReply_Code = 3
 )
 
 // Enum value maps for HelloReply_Code.
@@ -343,11 +345,13 @@ var (
 		0: "NONE",
 		1: "NOT_A_MEMBER",
 		2: "OTHER_FOLDER",
+		3: "OTHER_CLUSTER",
 	}
 	HelloReply_Code_value = map[string]int32{
-		"NONE":         0,
-		"NOT_A_MEMBER": 1,
-		"OTHER_FOLDER": 2,
+		"NONE":          0,
+		"NOT_A_MEMBER":  1,
+		"OTHER_FOLDER":  2,
+		"OTHER_CLUSTER": 3,
 	}
 )
 
@@ -6562,7 +6566,7 @@ const file_trivet_proto_rawDesc = "" +
 	"\tjoined_at\x18\x15 \x01(\x04R\bjoinedAt\x12!\n" +
 	"\fconfig_index\x18\x16 \x01(\x04R\vconfigIndex\x12\x18\n" +
 	"\aaddress\x18\x17 \x01(\tR\aaddress\x12\x18\n" +
-	"\aforming\x18\x18 \x01(\bR\aforming\"\x9c\x02\n" +
+	"\aforming\x18\x18 \x01(\bR\aforming\"\xaf\x02\n" +
 	"\n" +
 	"HelloReply\x12\x18\n" +
 	"\arefused\x18\x01 \x01(\tR\arefused\x12.\n" +
@@ -6571,11 +6575,12 @@ const file_trivet_proto_rawDesc = "" +
 	"\vincarnation\x18\x16 \x01(\tR\vincarnation\x12\x1b\n" +
 	"\tjoined_at\x18\x17 \x01(\x04R\bjoinedAt\x12\x18\n" +
 	"\aforming\x18\x18 \x01(\bR\aforming\x12\x12\n" +
-	"\x04knew\x18\x19 \x01(\bR\x04knew\"4\n" +
+	"\x04knew\x18\x19 \x01(\bR\x04knew\"G\n" +
 	"\x04Code\x12\b\n" +
 	"\x04NONE\x10\x00\x12\x10\n" +
 	"\fNOT_A_MEMBER\x10\x01\x12\x10\n" +
-	"\fOTHER_FOLDER\x10\x02\"\xee\x03\n" +
+	"\fOTHER_FOLDER\x10\x02\x12\x11\n" +
+	"\rOTHER_CLUSTER\x10\x03\"\xee\x03\n" +
 	"\vPeerRequest\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x125\n" +
 	"\aforward\x18\x02 \x01(\v2\x19.trivet.v1.ForwardRequestH\x00R\aforward\x12<\n" +

@@ -96,7 +96,9 @@ func askCluster(ctx context.Context, c *rawClient, endpoints []string, patience 
 	names := map[string]string{}
 	for _, m := range askMembers(ctx, c, s.Nodes) {
 		names[m.API] = m.ID
-		known := slices.ContainsFunc(s.Nodes, func(n nodeRow) bool { return n.Node == m.ID || n.Endpoint == m.API })
+		known := slices.ContainsFunc(s.Nodes, func(n nodeRow) bool {
+			return n.Endpoint == m.API || n.Node == m.ID && n.cluster() == m.cluster
+		})
 		if !known && m.API != "" {
 			more = append(more, m.API)
 		}
@@ -104,24 +106,26 @@ func askCluster(ctx context.Context, c *rawClient, endpoints []string, patience 
 	s.Nodes = append(s.Nodes, askAll(ctx, c, more)...)
 
 	// Two URLs of one node are one row.
-	seen := map[string]bool{}
+	seen := map[[2]string]bool{}
 	s.Nodes = slices.DeleteFunc(s.Nodes, func(n nodeRow) bool {
-		again := n.Node != "" && seen[n.Node]
-		seen[n.Node] = true
+		name := [2]string{n.cluster(), n.Node}
+		again := n.Node != "" && seen[name]
+		seen[name] = true
 		return again
 	})
-	committed := uint64(0)
+	committed := map[string]uint64{} // by cluster
 	for i := range s.Nodes {
 		n := &s.Nodes[i]
 		if n.Status != nil {
-			committed = max(committed, n.Status.CommitIndex)
+			committed[n.cluster()] = max(committed[n.cluster()], n.Status.CommitIndex)
 		} else if n.Node == "" {
 			n.Node = names[n.Endpoint]
 		}
 	}
 	for i := range s.Nodes {
 		if n := &s.Nodes[i]; n.Status != nil {
-			n.Lag = committed - min(committed, n.Status.AppliedIndex)
+			most := committed[n.cluster()]
+			n.Lag = most - min(most, n.Status.AppliedIndex)
 		}
 	}
 	slices.SortStableFunc(s.Nodes, func(a, b nodeRow) int { return strings.Compare(a.name(), b.name()) })
@@ -159,19 +163,37 @@ func askAll(ctx context.Context, c *rawClient, endpoints []string) []nodeRow {
 type member struct {
 	ID  string `json:"id"`
 	API string `json:"api"`
+
+	cluster string
 }
 
-// askMembers asks the nodes for the members, until one answers.
+// askMembers asks the nodes for the members, until one of each cluster answers:
+// one, but where an address leads to another.
 func askMembers(ctx context.Context, c *rawClient, nodes []nodeRow) []member {
+	var all []member
+	asked := map[string]bool{}
 	for _, n := range nodes {
 		var cluster struct {
 			Members []member `json:"members"`
 		}
-		if n.Status != nil && c.getJSON(ctx, n.Endpoint+"/v1/cluster", &cluster, 200) == nil {
-			return cluster.Members
+		if n.Status == nil || asked[n.cluster()] || c.getJSON(ctx, n.Endpoint+"/v1/cluster", &cluster, 200) != nil {
+			continue
+		}
+		asked[n.cluster()] = true
+		for _, m := range cluster.Members {
+			m.cluster = n.cluster()
+			all = append(all, m)
 		}
 	}
-	return nil
+	return all
+}
+
+// cluster is the id of the node's cluster, "" where it did not answer.
+func (n nodeRow) cluster() string {
+	if n.Status == nil {
+		return ""
+	}
+	return n.Status.Cluster
 }
 
 // name is what the row is called: the node's id, else where it should be.
@@ -204,5 +226,29 @@ func (s clusterStatus) print(out io.Writer) error {
 			}
 		}
 	}
-	return nil
+	return s.printClusters(out)
+}
+
+// printClusters says which node is in which cluster, where there are several:
+// an address leads elsewhere, or a member is left of a cluster that was recovered
+// without it.
+func (s clusterStatus) printClusters(out io.Writer) error {
+	var clusters []string
+	nodes := map[string][]string{}
+	for _, n := range s.Nodes {
+		if id := n.cluster(); id != "" {
+			if nodes[id] == nil {
+				clusters = append(clusters, id)
+			}
+			nodes[id] = append(nodes[id], n.name())
+		}
+	}
+	if len(clusters) < 2 {
+		return nil
+	}
+	for i, id := range clusters {
+		clusters[i] = id + ": " + strings.Join(nodes[id], ", ")
+	}
+	_, err := fmt.Fprintf(out, "these are nodes of %d clusters: %s\n", len(clusters), strings.Join(clusters, "; "))
+	return err
 }
