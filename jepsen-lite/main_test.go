@@ -52,6 +52,7 @@ func TestWrongCommandLines(t *testing.T) {
 		{[]string{"--timeout", "1ms"}, "--timeout"},
 		{[]string{"--workloads", "registers"}, `"registers"`},
 		{[]string{"--endpoints", "http://127.0.0.1:1", "--faults", "kill-one"}, "--faults"},
+		{[]string{"--root", "--rootless"}, "--root"},
 		{[]string{"--nodes", "10", "--binary", "trivet"}, "1 to 9"},
 		{[]string{"--binary", "/no/such/trivet"}, "/no/such/trivet"},
 		{[]string{"--colour"}, "colour"},

@@ -23,7 +23,7 @@ type options struct {
 	workloads, faults        []string
 	nodes                    int
 	reportDir                string
-	rootless                 bool
+	root, rootless           bool
 	endpoints                []string
 	binary, tags             string
 	wallClocks               bool
@@ -54,6 +54,8 @@ func (o *options) run(ctx context.Context, out io.Writer) (check.Verdict, error)
 		return none, fmt.Errorf("--timeout must be 100ms to 1m, not %v", o.timeout)
 	case o.wallClocks && (o.binary != "" || len(o.endpoints) > 0):
 		return none, fmt.Errorf("--wall-clocks: only of a trivet that is built here")
+	case o.root && (o.rootless || len(o.endpoints) > 0):
+		return none, fmt.Errorf("--root: not with --rootless or --endpoints")
 	case len(o.endpoints) > 0 && len(o.faults) > 0 && o.faults[0] != "none":
 		return none, fmt.Errorf("--faults: nothing is done to a cluster of --endpoints")
 	}
@@ -77,7 +79,7 @@ func (o *options) run(ctx context.Context, out io.Writer) (check.Verdict, error)
 			env.Nodes = append(env.Nodes, api.Node{ID: fmt.Sprintf("e%d", i+1), URL: url})
 		}
 	} else {
-		if members, err = o.open(ctx, dir); err != nil {
+		if members, err = o.open(ctx, out, dir); err != nil {
 			return none, err
 		}
 		defer members.Close()
@@ -137,7 +139,7 @@ func (o *options) run(ctx context.Context, out io.Writer) (check.Verdict, error)
 }
 
 // open starts the cluster.
-func (o *options) open(ctx context.Context, dir string) (*cluster.Cluster, error) {
+func (o *options) open(ctx context.Context, out io.Writer, dir string) (*cluster.Cluster, error) {
 	binary := o.binary
 	if binary == "" {
 		var err error
@@ -157,8 +159,21 @@ func (o *options) open(ctx context.Context, dir string) (*cluster.Cluster, error
 	if err := errors.Join(os.RemoveAll(nodes), os.MkdirAll(nodes, 0o755)); err != nil {
 		return nil, err
 	}
+	root := false
+	if !o.rootless {
+		why := cluster.CanRoot(filepath.Join(dir, "probe"))
+		root = why == nil
+		switch {
+		case !root && o.root:
+			return nil, fmt.Errorf("--root: %w", why)
+		case !root:
+			fmt.Fprintf(out, "without namespaces and disks of its own (see --root): %v\n\n", why)
+		default:
+			fmt.Fprint(out, "each member in a network namespace and on a disk of its own\n\n")
+		}
+	}
 	return cluster.Open(ctx, cluster.Config{
-		Binary: binary, Dir: nodes, Nodes: o.nodes, BasePort: base, Links: true, Clocks: o.wallClocks,
+		Binary: binary, Dir: nodes, Nodes: o.nodes, BasePort: base, Links: true, Root: root, Clocks: o.wallClocks,
 		Args: append(append([]string(nil), serveDefaults...), o.serveArgs...),
 	})
 }

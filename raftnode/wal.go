@@ -15,6 +15,8 @@ import (
 	"github.com/hashicorp/raft-wal/metadb"
 	walsegment "github.com/hashicorp/raft-wal/segment"
 	"github.com/hashicorp/raft-wal/types"
+
+	"trivet/internal/mutant"
 )
 
 // walLog is raft-wal with what it does not do where a segment file is full.
@@ -79,7 +81,11 @@ func openWAL(dir string, log hclog.Logger) (*walLog, error) {
 func openWALOver(dir string, log hclog.Logger, meta types.MetaStore, segmentBytes int) (l *walLog, err error) {
 	defer recoverDamage(filepath.Join(dir, "wal-meta.db"), &err)
 	r := &rotation{}
-	filer := walFiler{walsegment.NewFiler(dir, fs.New()), r, dir}
+	var files types.VFS = fs.New()
+	if mutant.On("no-fsync") {
+		files = unsynced{files}
+	}
+	filer := walFiler{walsegment.NewFiler(dir, files), r, dir}
 	w, err := wal.Open(dir, wal.WithLogger(log), wal.WithSegmentSize(segmentBytes),
 		wal.WithSegmentFiler(filer), wal.WithMetaStore(walMeta{meta, filer}))
 	if err != nil {

@@ -28,6 +28,9 @@ type Config struct {
 	Args []string
 	// Env is added to every member's environment.
 	Env []string
+	// Root gives each member a network namespace and a disk of its own, in place of
+	// ports on loopback. It takes root; see CanRoot.
+	Root bool
 	// Links puts the forwarders between the members.
 	Links bool
 	// Clocks says that the binary is of BuildWithWallClocks.
@@ -42,7 +45,8 @@ type Cluster struct {
 	cfg     Config
 	members map[string]*process
 	ids     []string
-	links   *links // nil where there are none
+	links   *links  // nil where there are none
+	root    *rooted // nil without Root
 	lock    net.Listener
 }
 
@@ -57,36 +61,20 @@ func Open(ctx context.Context, cfg Config) (_ *Cluster, err error) {
 			c.Close()
 		}
 	}()
-	// The first port of the block is held, so that another run takes another.
-	if c.lock, err = net.Listen("tcp", loopback(cfg.BasePort)); err != nil {
+	for i := range cfg.Nodes {
+		c.ids = append(c.ids, fmt.Sprintf("n%d", i+1))
+	}
+	if cfg.Root {
+		err = c.placeInNamespaces()
+	} else {
+		err = c.placeOnLoopback()
+	}
+	if err != nil {
 		return nil, err
 	}
 	var initial []string
-	behind := map[string]string{}
-	for i := range cfg.Nodes {
-		id := fmt.Sprintf("n%d", i+1)
-		c.ids = append(c.ids, id)
-		peer, public := loopback(cfg.BasePort+11+i), loopback(cfg.BasePort+11+i)
-		if cfg.Links {
-			public = loopback(cfg.BasePort + 21 + i)
-			behind[public] = peer
-		}
-		initial = append(initial, id+"="+public)
-		c.members[id] = &process{
-			id: id, api: loopback(cfg.BasePort + 1 + i), log: filepath.Join(cfg.Dir, id+".log"),
-			binary: cfg.Binary, env: cfg.Env,
-			args: []string{"serve", "--id", id, "--data", filepath.Join(cfg.Dir, id),
-				"--api", loopback(cfg.BasePort + 1 + i), "--peer", peer, "--advertise-peer", public},
-		}
-	}
-	if cfg.Links {
-		byAddress := map[string]string{}
-		for i, id := range c.ids {
-			byAddress[loopback(cfg.BasePort+21+i)] = id
-		}
-		if c.links, err = openLinks(behind, byAddress); err != nil {
-			return nil, err
-		}
+	for _, id := range c.ids {
+		initial = append(initial, id+"="+c.members[id].public)
 	}
 	errs := make(chan error, len(c.ids))
 	for _, id := range c.ids {
@@ -108,6 +96,66 @@ func Open(ctx context.Context, cfg Config) (_ *Cluster, err error) {
 		err = errors.Join(err, <-errs)
 	}
 	return c, err
+}
+
+// placeOnLoopback gives each member ports of the block, behind a forwarder where
+// there are to be links.
+func (c *Cluster) placeOnLoopback() (err error) {
+	// The first port of the block is held, so that another run takes another.
+	if c.lock, err = net.Listen("tcp", loopback(c.cfg.BasePort)); err != nil {
+		return err
+	}
+	behind, byAddress := map[string]string{}, map[string]string{}
+	for i, id := range c.ids {
+		peer := loopback(c.cfg.BasePort + 11 + i)
+		public := peer
+		if c.cfg.Links {
+			public = loopback(c.cfg.BasePort + 21 + i)
+			behind[public], byAddress[public] = peer, id
+		}
+		c.members[id] = c.member(id, loopback(c.cfg.BasePort+1+i), peer, public)
+		c.members[id].launch = launch
+	}
+	if c.cfg.Links {
+		c.links, err = openLinks(behind, byAddress)
+	}
+	return err
+}
+
+// placeInNamespaces gives each member a network and a disk of its own. Every
+// second one keeps its log in bolt.
+func (c *Cluster) placeInNamespaces() (err error) {
+	if c.root, err = openRoot(c.ids, c.cfg.Dir); err != nil {
+		return err
+	}
+	for i, id := range c.ids {
+		at := func(port int) string { return fmt.Sprintf("%v:%d", c.root.addr[id], port) }
+		p := c.member(id, at(rootAPIPort), at(rootPeerPort), at(rootPeerPort))
+		p.launch = c.root.space[id].launch
+		p.args = append(p.args, "--insecure") // nobody else is in this network
+		if i%2 == 1 {
+			p.args = append(p.args, "--log-store", "boltdb")
+		}
+		c.members[id] = p
+	}
+	return nil
+}
+
+func (c *Cluster) member(id, api, peer, public string) *process {
+	return &process{
+		id: id, api: api, public: public, log: filepath.Join(c.cfg.Dir, id+".log"), binary: c.cfg.Binary, env: c.cfg.Env,
+		args: []string{"serve", "--id", id, "--data", filepath.Join(c.cfg.Dir, id), "--api", api, "--peer", peer, "--advertise-peer", public},
+	}
+}
+
+// CanRoot says what Config.Root is missing here; nil for nothing.
+func CanRoot(dir string) error {
+	defer os.RemoveAll(dir)
+	r, err := openRoot([]string{"n1"}, dir)
+	if err == nil {
+		r.close(false)
+	}
+	return err
 }
 
 func loopback(port int) string { return fmt.Sprintf("127.0.0.1:%d", port) }
@@ -145,6 +193,9 @@ func (c *Cluster) Environment() *nemesis.Environment {
 	if c.links != nil {
 		env.Links = c.links
 	}
+	if c.root != nil {
+		c.root.environment(c, env)
+	}
 	if c.cfg.Clocks {
 		env.Clocks = c
 	}
@@ -167,7 +218,12 @@ func (c *Cluster) forget(id string) error {
 	if err := p.kill(); err != nil {
 		return err
 	}
-	if err := os.RemoveAll(filepath.Join(c.cfg.Dir, id)); err != nil {
+	if c.root != nil {
+		d := c.root.disks[id]
+		if err := d.detached(d.Wipe); err != nil {
+			return err
+		}
+	} else if err := os.RemoveAll(filepath.Join(c.cfg.Dir, id)); err != nil {
 		return err
 	}
 	var others []string
@@ -190,7 +246,8 @@ func (c *Cluster) Deaths() []string {
 	return all
 }
 
-// Close kills all processes.
+// Close kills all processes, and leaves the data in the members' folders. It can
+// be called again.
 func (c *Cluster) Close() {
 	var wg sync.WaitGroup
 	for _, p := range c.members {
@@ -199,6 +256,10 @@ func (c *Cluster) Close() {
 	wg.Wait()
 	if c.links != nil {
 		c.links.close()
+	}
+	if c.root != nil {
+		c.root.close(true)
+		c.root = nil
 	}
 	if c.lock != nil {
 		c.lock.Close()

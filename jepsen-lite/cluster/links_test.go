@@ -183,13 +183,13 @@ func TestStreamWithoutAHello(t *testing.T) {
 
 func TestProcessThatEndsByItself(t *testing.T) {
 	dir := t.TempDir()
-	p := &process{id: "n1", binary: "/bin/sh", args: []string{"-c", "echo gone >&2; exit 3"}, log: dir + "/log", api: "127.0.0.1:1"}
+	p := &process{id: "n1", binary: "/bin/sh", args: []string{"-c", "echo gone >&2; exit 3"}, log: dir + "/log", api: "127.0.0.1:1", launch: launch}
 	require.ErrorContains(t, p.start(context.Background()), "gone")
 	require.Len(t, p.diedAlone(), 1)
 	require.Contains(t, p.diedAlone()[0], "gone")
 
 	ctx, cancel := context.WithCancel(context.Background())
-	p = &process{id: "n1", binary: "/bin/sh", args: []string{"-c", "sleep 100"}, log: dir + "/log", api: "127.0.0.1:1"}
+	p = &process{id: "n1", binary: "/bin/sh", args: []string{"-c", "sleep 100"}, log: dir + "/log", api: "127.0.0.1:1", launch: launch}
 	go cancel()
 	require.Error(t, p.start(ctx))
 	require.NoError(t, p.pause())

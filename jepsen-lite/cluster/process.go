@@ -16,13 +16,15 @@ import (
 
 // process is one member's process, from start to start.
 type process struct {
-	id, api, log, binary string
-	args, env            []string
+	id, api, public, log, binary string
+	args, env                    []string
+	launch                       func(*exec.Cmd) error
 
 	mu     sync.Mutex
 	cmd    *exec.Cmd     // nil while it is down
 	exited chan struct{} // closed when cmd has ended
 	told   bool          // to end
+	may    bool          // end, as its disk is what it is
 	deaths []string
 }
 
@@ -46,7 +48,7 @@ func (p *process) start(ctx context.Context) error {
 	cmd := exec.Command(p.binary, p.args...)
 	cmd.Env = append(os.Environ(), p.env...)
 	cmd.Stderr, cmd.Stdout = log, log
-	if err := launch(cmd); err != nil {
+	if err := p.launch(cmd); err != nil {
 		p.mu.Unlock()
 		return fmt.Errorf("member %s: %w", p.id, err)
 	}
@@ -56,7 +58,7 @@ func (p *process) start(ctx context.Context) error {
 	go func() {
 		err := cmd.Wait()
 		p.mu.Lock()
-		if !p.told {
+		if !p.told && !p.may {
 			p.deaths = append(p.deaths, fmt.Sprintf("member %s ended by itself (%v): %s", p.id, err, lastLine(p.log)))
 		}
 		p.cmd = nil
@@ -116,6 +118,13 @@ func (p *process) expectEnd() {
 	if n := len(p.deaths); n > 0 && p.cmd == nil {
 		p.deaths = p.deaths[:n-1]
 	}
+}
+
+// mayEnd says whether the process may end by itself from now on.
+func (p *process) mayEnd(may bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.may = may
 }
 
 // joins has later starts join a cluster through its members' URLs, in place of

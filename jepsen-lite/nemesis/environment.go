@@ -8,15 +8,17 @@ import (
 )
 
 // Environment is a cluster that faults can be done to. What it cannot do it does
-// not have: Processes, Links, Disks or Clocks are nil then, and the kinds that need them
+// not have: Processes, Links, ClientLinks, Disks or Clocks are nil then, and the kinds that need them
 // are left out of the plan. All methods may be called by several goroutines.
 type Environment struct {
 	// Nodes are all members there are, in the order of their ids.
 	Nodes     []api.Node
 	Processes Processes
 	Links     Links
-	Disks     Disks
-	Clocks    Clocks
+	// ClientLinks are the ways between clients and members.
+	ClientLinks ClientLinks
+	Disks       Disks
+	Clocks      Clocks
 	// Leader returns the id of the member that leads, as far as anybody heard
 	// lately; "" where nobody does.
 	Leader func() string
@@ -65,16 +67,28 @@ type Links interface {
 	Refuse(to string, refuse bool) error
 }
 
+// ClientLinks are the ways between clients and members, each direction by itself.
+type ClientLinks interface {
+	// SetClients gives each its rule: of what a member is asked, and of what it
+	// answers.
+	SetClients(rule func(member string, asked bool) Rule)
+}
+
 // Disks are what the members' data folders are on.
 type Disks interface {
-	// Fill leaves no room on a member's disk; Free gives it back.
+	// Fill leaves no room on a member's disk; Free gives it back. The process may
+	// end by itself meanwhile, and is not started by Free.
 	Fill(id string) error
 	Free(id string) error
 	// Slow makes every sync of a member's disk take that long; 0 ends it.
 	Slow(id string, sync time.Duration) error
-	// LosePower kills the processes and takes from their disks, all at once, what
-	// was never synced. They are down then.
-	LosePower(ids []string) error
+	// Fail makes every sync of a member's disk fail, and what it was for be lost
+	// with the power, whatever is synced later. Calling it with false ends that.
+	Fail(id string, fails bool) error
+	// LosePower kills the processes and takes from their disks what was never
+	// synced: all of it, or, where it is torn, what chance takes. They are down
+	// then.
+	LosePower(ids []string, torn bool) error
 }
 
 // Clocks are the members' wall clocks.

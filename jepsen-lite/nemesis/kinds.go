@@ -9,11 +9,14 @@ import (
 // Kind is a kind of fault.
 type Kind struct {
 	Name string
-	// Lane is what it is done to: process, link, member, clock or disk.
+	// Lane is what it is done to: process, link, client, member, clock or disk.
 	Lane string
 	// Leader says that it takes leadership from the member that has it, sooner
 	// or later: a run in which such faults change no leader has not shown much.
 	Leader bool
+	// Disk says that it takes disks of this run's own, though its lane is another's:
+	// it ends and starts processes.
+	Disk bool
 	// Does says for people what happens.
 	Does string
 	// begin does it and returns whom it was done to, for the record, and what ends
@@ -22,7 +25,7 @@ type Kind struct {
 }
 
 // Kinds are all kinds of faults, in the order of their lanes.
-var Kinds = slices.Concat(processKinds, linkKinds, memberKinds, clockKinds)
+var Kinds = slices.Concat(processKinds, linkKinds, memberKinds, clockKinds, diskKinds, clientKinds)
 
 // possible says what the environment is missing for it; "" for nothing.
 func (k Kind) possible(env *Environment) string {
@@ -31,8 +34,10 @@ func (k Kind) possible(env *Environment) string {
 		return "the processes are not this run's own"
 	case k.Lane == "link" && env.Links == nil:
 		return "the links are not this run's own"
-	case k.Lane == "disk" && env.Disks == nil:
-		return "the disks are not this run's own"
+	case (k.Disk || k.Lane == "disk") && env.Disks == nil:
+		return "the disks are not this run's own (it takes root)"
+	case k.Lane == "client" && env.ClientLinks == nil:
+		return "the clients' ways are not this run's own (it takes root)"
 	case k.Lane == "clock" && env.Clocks == nil:
 		return "the wall clocks are not this run's own (see --wall-clocks)"
 	case k.Lane == "link" && len(env.Nodes) < 2:

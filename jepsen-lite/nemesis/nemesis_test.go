@@ -1,6 +1,7 @@
 package nemesis
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -53,10 +54,29 @@ func (f *fake) Refuse(id string, refuse bool) error {
 	return f.set(id, "up")
 }
 func (f *fake) Set(r func(from, to string) Rule) { f.rule = r }
+func (f *fake) SetClients(r func(member string, asked bool) Rule) {
+	f.rule = func(from, _ string) Rule { return cmp.Or(r(from, true), r(from, false)) }
+}
+func (f *fake) Fill(id string) error { return f.set(id, "full") }
+func (f *fake) Free(id string) error { return f.set(id, "free") }
+func (f *fake) Slow(id string, sync time.Duration) error {
+	if sync == 0 {
+		return f.set(id, "up")
+	}
+	return f.set(id, "slow")
+}
+func (f *fake) Fail(id string, fails bool) error { return f.set(id, fmt.Sprint("fails: ", fails)) }
+func (f *fake) LosePower(ids []string, torn bool) error {
+	var err error
+	for _, id := range ids {
+		err = errors.Join(err, f.set(id, fmt.Sprint("without power, torn: ", torn)))
+	}
+	return err
+}
 
 func environment(n int) (*Environment, *fake) {
 	f := &fake{state: map[string]string{}, rule: func(string, string) Rule { return Rule{} }}
-	env := &Environment{Processes: f, Links: f, Clocks: f, Leader: func() string { return "n2" }}
+	env := &Environment{Processes: f, Links: f, Clocks: f, Disks: f, ClientLinks: f, Leader: func() string { return "n2" }}
 	for i := range n {
 		id := fmt.Sprint("n", i+1)
 		env.Nodes = append(env.Nodes, api.Node{ID: id})
@@ -98,12 +118,16 @@ func TestChoose(t *testing.T) {
 	env.Processes = nil
 	_, err = Choose([]string{"kill-all"}, env)
 	require.ErrorContains(t, err, "processes")
+	env, _ = environment(3)
+	env.Disks = nil
+	_, err = Choose([]string{"power-loss"}, env)
+	require.ErrorContains(t, err, "root")
 }
 
 // Every kind does something while it is in force, and leaves nothing behind;
 // also where the run is cut short.
 func TestFaultsEnd(t *testing.T) {
-	for _, k := range slices.Concat(processKinds, linkKinds, clockKinds) {
+	for _, k := range slices.Concat(processKinds, linkKinds, clockKinds, diskKinds, clientKinds) {
 		for _, n := range []int{3, 5} {
 			t.Run(fmt.Sprint(k.Name, "/", n), func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {

@@ -102,7 +102,7 @@ func Choose(names []string, env *Environment) ([]Kind, error) {
 			for _, k := range Kinds {
 				all = append(all, k.Name)
 			}
-			return nil, fmt.Errorf("no fault is called %q; there are none, %s, and the lanes process, link, member, clock, disk", name, strings.Join(all, ", "))
+			return nil, fmt.Errorf("no fault is called %q; there are none, %s, and the lanes process, link, client, member, clock, disk", name, strings.Join(all, ", "))
 		}
 	}
 	return chosen, nil

@@ -104,4 +104,7 @@ func sleepUntil(ctx context.Context, t time.Time) bool {
 }
 
 // Kills says that the fault ends processes.
-func (e Event) Kills() bool { return strings.HasPrefix(e.Kind, "kill-") || e.Kind == "replace" }
+func (e Event) Kills() bool {
+	return strings.HasPrefix(e.Kind, "kill-") || strings.HasPrefix(e.Kind, "power-") || e.Kind == "replace" ||
+		e.Kind == "disk-full" || e.Kind == "disk-fails"
+}
