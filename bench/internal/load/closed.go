@@ -25,6 +25,9 @@ type Config struct {
 	// PIDs are the processes whose CPU seconds are those of the servers. A process
 	// that ends meanwhile makes the run fail.
 	PIDs []int
+	// Observe, where set, is called when the measured time begins and when it ends,
+	// by one goroutine.
+	Observe func()
 	// Caller returns the request of caller i, from 0. It is called for all of them
 	// before the first one starts.
 	Caller func(i int) (Request, error)
@@ -51,7 +54,7 @@ func Run(ctx context.Context, cfg Config) (Summary, error) {
 	for i := range callers {
 		wg.Go(func() { callers[i].run(ctx, requests[i], cfg.Attempt, start, end) })
 	}
-	servers, own, err := cpuBetween(ctx, cfg.PIDs, start, end)
+	servers, own, err := cpuBetween(ctx, cfg.PIDs, cfg.Observe, start, end)
 	wg.Wait()
 	if err != nil {
 		return Summary{}, err

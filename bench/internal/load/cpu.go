@@ -47,14 +47,18 @@ func cpuTicks(stat []byte) (uint64, error) {
 }
 
 // cpuBetween waits for start and then for end, and returns the CPU seconds of the
-// processes, and of this one, in between.
-func cpuBetween(ctx context.Context, pids []int, start, end time.Time) (servers, own float64, err error) {
+// processes, and of this one, in between. observe, which may be nil, is called at
+// both.
+func cpuBetween(ctx context.Context, pids []int, observe func(), start, end time.Time) (servers, own float64, err error) {
 	var s, o [2]float64
 	for i, at := range []time.Time{start, end} {
 		select {
 		case <-time.After(time.Until(at)):
 		case <-ctx.Done():
 			return 0, 0, ctx.Err()
+		}
+		if observe != nil {
+			observe()
 		}
 		if s[i], err = CPUSeconds(pids...); err != nil {
 			return 0, 0, err

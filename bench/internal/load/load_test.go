@@ -33,8 +33,11 @@ func TestKeysAreInTheOrderOfTheirNumbers(t *testing.T) {
 func TestRunCountsTheMeasuredTimeAlone(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var sent atomic.Int64
+		var observed []time.Duration
+		began := time.Now()
 		s, err := Run(t.Context(), Config{
 			Callers: 4, Warmup: time.Second + 5*time.Millisecond, Measure: 2 * time.Second,
+			Observe: func() { observed = append(observed, time.Since(began)) },
 			Caller: func(int) (Request, error) {
 				return func(context.Context, *rand.Rand) error {
 					sent.Add(1)
@@ -50,6 +53,7 @@ func TestRunCountsTheMeasuredTimeAlone(t *testing.T) {
 		require.Equal(t, 10*time.Millisecond, s.Max)
 		require.Equal(t, 10*time.Millisecond, s.P50)
 		require.Zero(t, s.Failed)
+		require.Equal(t, []time.Duration{1005 * time.Millisecond, 3005 * time.Millisecond}, observed)
 	})
 }
 

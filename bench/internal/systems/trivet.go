@@ -123,9 +123,10 @@ func (c *trivetCluster) Open(ctx context.Context, way string, o Options) (Client
 	return nil, fmt.Errorf("trivet is not spoken to by %q", way)
 }
 
-// client returns a Go client of the nodes.
+// client returns a Go client of the nodes; nil means all.
 func (c *trivetCluster) client(ctx context.Context, nodes []int) (*client.Client, error) {
-	cfg := client.Config{DisableDiscovery: nodes != nil}
+	// It would find the others.
+	cfg := client.Config{DisableDiscovery: nodes != nil && len(nodes) < len(c.api)}
 	for i, port := range c.api {
 		if nodes == nil || slices.Contains(nodes, i) {
 			cfg.Endpoints = append(cfg.Endpoints, fmt.Sprintf("http://127.0.0.1:%d", port))
