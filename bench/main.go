@@ -56,7 +56,7 @@ func parse(args []string) (*flags, error) {
 	set.StringVar(&f.systems, "systems", "trivet,etcd,postgres,redis", "what to measure; one that is not installed is left out")
 	set.StringVar(&f.rows, "rows", "", "a regular expression of the ids of rows to measure; all where it is empty")
 	set.StringVar(&f.dir, "dir", "", "a folder for the servers' data, on the disk that is to be measured; a new one in the folder of temporary files where it is empty")
-	set.StringVar(&f.out, "out", "bench-report", "the folder of report.json, report.md and the plots")
+	set.StringVar(&f.out, "out", "../bench-report", "the folder of report.json, report.md and the plots")
 	set.StringVar(&f.docs, "docs", "", "a document whose marked section is written anew, with plots in the folder -plots beside it")
 	set.StringVar(&f.plots, "plots", "performance", "with -docs: the folder of the plots")
 	set.StringVar(&f.from, "from", "", "a report.json to make the report of again, with nothing measured")
