@@ -3,7 +3,8 @@
 //
 // `make bench-peers` runs it; README.md says what it does, and its flags.
 //
-// main.go has the flags and puts the rest together, machine.go says what it runs on.
+// main.go has the flags and puts the rest together, machine.go says what it runs on,
+// profile.go profiles the load generator.
 // The work is in internal: load (the load generator), systems (what is compared),
 // rows (what is measured), report (what comes out).
 package main
@@ -44,6 +45,7 @@ func main() {
 // flags is the command line.
 type flags struct {
 	trivet, systems, rows, dir, out, docs, plots, from string
+	cpuProfile, memProfile                             string
 	port, rounds, failovers                            int
 	warmup, measure                                    time.Duration
 	quick                                              bool
@@ -61,6 +63,8 @@ func parse(args []string) (*flags, error) {
 	set.StringVar(&f.plots, "plots", "performance", "with -docs: the folder of the plots")
 	set.StringVar(&f.from, "from", "", "a report.json to make the report of again, with nothing measured")
 	set.IntVar(&f.port, "port", 0, "first port of the servers; 0: any that are free")
+	set.StringVar(&f.cpuProfile, "cpuprofile", "", "a file for a CPU profile of the load generator with the clients in it")
+	set.StringVar(&f.memProfile, "memprofile", "", "a file for an allocation profile of the same")
 	set.BoolVar(&f.quick, "quick", false, "minutes instead of hours: fewer keys, one short round")
 	set.IntVar(&f.rounds, "rounds", 0, "rounds, instead of the plan's")
 	set.IntVar(&f.failovers, "failovers", 0, "kills for each way, instead of the plan's")
@@ -120,8 +124,12 @@ func run(ctx context.Context, args []string) error {
 		}
 		return f.write(d)
 	}
-	d, err := f.measureAll(ctx)
+	endProfiles, err := f.startProfiles()
 	if err != nil {
+		return err
+	}
+	d, err := f.measureAll(ctx)
+	if err = errors.Join(err, endProfiles()); err != nil {
 		return err
 	}
 	fmt.Println(d.Table())
