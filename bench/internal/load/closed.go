@@ -22,9 +22,9 @@ type Config struct {
 	Warmup, Measure time.Duration
 	// Attempt bounds each request. 0: a request has 10 s.
 	Attempt time.Duration
-	// PIDs are the processes whose CPU seconds are those of the servers. A process
-	// that ends meanwhile makes the run fail.
-	PIDs []int
+	// PIDs returns the processes whose CPU seconds are those of the servers. It is
+	// asked when the measured time begins and when it ends; nil: there are none.
+	PIDs func() []int
 	// Observe, where set, is called when the measured time begins and when it ends,
 	// by one goroutine.
 	Observe func()
@@ -39,6 +39,9 @@ type Config struct {
 func Run(ctx context.Context, cfg Config) (Summary, error) {
 	if cfg.Attempt == 0 {
 		cfg.Attempt = 10 * time.Second
+	}
+	if cfg.PIDs == nil {
+		cfg.PIDs = func() []int { return nil }
 	}
 	requests := make([]Request, cfg.Callers)
 	for i := range requests {

@@ -138,15 +138,27 @@ func TestSummarize(t *testing.T) {
 }
 
 func TestCPUTicks(t *testing.T) {
-	ticks, err := cpuTicks([]byte("42 (a (b) c) S 1 42 42 0 -1 4194560 1 2 3 4 250 50 7 8 20 0 1 0 1"))
+	own, children, err := cpuTicks([]byte("42 (a (b) c) S 1 42 42 0 -1 4194560 1 2 3 4 250 50 7 8 20 0 1 0 1"))
 	require.NoError(t, err)
-	require.EqualValues(t, 300, ticks)
-	_, err = cpuTicks([]byte("42 (a) S 1"))
+	require.EqualValues(t, 300, own)
+	require.EqualValues(t, 15, children)
+	_, _, err = cpuTicks([]byte("42 (a) S 1"))
 	require.Error(t, err)
+}
 
-	own, err := CPUSeconds(os.Getpid(), os.Getpid())
+// TestCPUSecondsOfProcessesThatEnd: one that is gone by the time it is looked at is
+// asked about again, but not for ever.
+func TestCPUSecondsOfProcessesThatEnd(t *testing.T) {
+	const nobody = 1 << 30
+	asked := 0
+	_, err := CPUSeconds(func() []int {
+		if asked++; asked == 1 {
+			return []int{os.Getpid(), nobody}
+		}
+		return []int{os.Getpid()}
+	})
 	require.NoError(t, err)
-	require.GreaterOrEqual(t, own, 0.0)
-	_, err = CPUSeconds(1 << 30)
+	require.Equal(t, 2, asked)
+	_, err = CPUSeconds(func() []int { return []int{nobody} })
 	require.ErrorIs(t, err, os.ErrNotExist)
 }

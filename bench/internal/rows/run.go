@@ -195,7 +195,7 @@ func (m measurement) runOn(ctx context.Context, client systems.Client, callers i
 		}
 	}()
 	return load.Run(ctx, load.Config{
-		Callers: callers, Warmup: m.Plan.Warmup, Measure: m.Plan.Measure, PIDs: systems.AllPIDs(m.cluster), Observe: observe,
+		Callers: callers, Warmup: m.Plan.Warmup, Measure: m.Plan.Measure, PIDs: func() []int { return systems.AllPIDs(m.cluster) }, Observe: observe,
 		Caller: func(i int) (load.Request, error) {
 			c, err := client.Caller(i)
 			if err != nil {
