@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"trivet/bench/internal/rows"
@@ -60,11 +61,12 @@ func (d *Data) WritePlots(dir string) error {
 	return nil
 }
 
-// loops returns the rows that are closed loops on few keys and have figures.
+// loops returns the rows that are closed loops on few keys and have figures, and
+// compare those: in the others the loop is what something else is measured beside.
 func (d *Data) loops() []rows.Row {
 	var loops []rows.Row
 	for _, row := range d.Rows {
-		if strings.Contains(row.ID, "-at-") || row.Own {
+		if strings.Contains(row.ID, "-at-") || row.Own || row.ID == "watch" {
 			continue
 		}
 		for _, c := range d.columns() {
@@ -80,7 +82,7 @@ func (d *Data) loops() []rows.Row {
 // bars draws a group of bars a row, a bar a column; empty where there is nothing. of
 // gives the length of a bar, and where a line behind it ends.
 func (d *Data) bars(title string, of func(cell) (value, high float64), label func(float64) string) string {
-	const left, right, top, bar, gap = 250.0, 110.0, 70.0, 13.0, 12.0
+	const left, right, top, bar, gap = 290.0, 100.0, 70.0, 13.0, 12.0
 	loops, columns := d.loops(), d.columns()
 	if len(loops) == 0 {
 		return ""
@@ -98,8 +100,8 @@ func (d *Data) bars(title string, of func(cell) (value, high float64), label fun
 	scale := newLogScale(values, s.width-left-right)
 	group := bar*float64(len(columns)) + gap
 	s.height = top + group*float64(len(loops)) + 30
-	s.text(left, 22, 15, "start", ink, title)
-	d.legend(s, left, 44)
+	s.text(16, 22, 15, "start", ink, title)
+	d.legend(s, 16, 44, columns)
 	for _, t := range scale.ticks() {
 		x := left + scale.at(t)
 		s.line(x, top-6, x, s.height-24, faint, 1)
@@ -127,8 +129,8 @@ func (d *Data) bars(title string, of func(cell) (value, high float64), label fun
 	return s.String()
 }
 
-func (d *Data) legend(s *svg, x, y float64) {
-	for _, c := range d.columns() {
+func (d *Data) legend(s *svg, x, y float64, columns []Column) {
+	for _, c := range columns {
 		s.rect(x, y-10, 11, 11, colors[c], c.Name())
 		s.text(x+15, y, 11, "start", ink, c.Name())
 		x += 30 + 6.2*float64(len(c.Name()))
@@ -144,8 +146,7 @@ func (d *Data) sizes() string {
 	const left, top, width, height = 70.0, 90.0, 380.0, 260.0
 	s := &svg{width: 980, height: top + height + 50}
 	s.text(left, 22, 15, "start", ink, "Operations a second over the number of keys, 64 callers (logarithmic)")
-	d.legend(s, left, 44)
-	drawn := false
+	var drawn []Column
 	for i, kind := range []string{"put", "get"} {
 		x0 := left + float64(i)*(width+90)
 		var values []float64
@@ -179,12 +180,16 @@ func (d *Data) sizes() string {
 					s.line(px, py, x, y, colors[c], 2)
 				}
 				s.circle(x, y, 3.5, colors[c], fmt.Sprintf("%s, %s at %s keys: %s/s", c.Name(), kind, rows.Count(n), Number(v.value)))
-				px, py, first, drawn = x, y, false, true
+				px, py, first = x, y, false
+				if !slices.Contains(drawn, c) {
+					drawn = append(drawn, c)
+				}
 			}
 		}
 	}
-	if !drawn {
+	if len(drawn) == 0 {
 		return ""
 	}
+	d.legend(s, left, 44, drawn)
 	return s.String()
 }
