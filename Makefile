@@ -81,6 +81,17 @@ fuzz: ## run every fuzz target for FUZZTIME
 bench: build ## measure the store, the write path, and a cluster of real processes; takes minutes
 	scripts/bench
 
+.PHONY: bench-peers
+bench-peers: build ## the same work against Trivet, etcd, PostgreSQL and Redis: bench/README.md (ARGS="-quick")
+	cd bench && $(GO) run . $(ARGS)
+
+.PHONY: bench-check
+bench-check: ## vet, staticcheck, go.mod and the quick tests of the side-by-side benchmarks
+	cd bench && $(GO) vet ./...
+	cd bench && $(GO) run $(STATICCHECK) ./...
+	cd bench && $(GO) mod tidy -diff
+	cd bench && $(GO) test ./internal/load ./internal/rows ./internal/report
+
 .PHONY: generate
 generate: ## make the protobuf code anew from trivetpb/trivet.proto
 	cd trivetpb && $(GO) run $(BUF) generate

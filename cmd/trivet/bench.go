@@ -22,6 +22,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"trivet/client"
+	"trivet/internal/histogram"
 	"trivet/store"
 )
 
@@ -258,7 +259,7 @@ func (b *bench) load(ctx context.Context, progress io.Writer) error {
 
 // benchWorker is what one of the clients has measured.
 type benchWorker struct {
-	puts, gets histogram
+	puts, gets histogram.Histogram
 	errors     map[string]uint64
 }
 
@@ -280,8 +281,8 @@ func (b *bench) run(ctx context.Context) benchResult {
 	var all benchWorker
 	all.errors = map[string]uint64{}
 	for _, w := range workers {
-		all.puts.merge(&w.puts)
-		all.gets.merge(&w.gets)
+		all.puts.Merge(&w.puts)
+		all.gets.Merge(&w.gets)
 		for code, n := range w.errors {
 			all.errors[code] += n
 		}
@@ -296,7 +297,7 @@ func (b *bench) run(ctx context.Context) benchResult {
 	if b.mix.getPercent > 0 {
 		r.Get = summarize(&all.gets, measured)
 	}
-	all.puts.merge(&all.gets)
+	all.puts.Merge(&all.gets)
 	r.All = *summarize(&all.puts, measured)
 	return r
 }
@@ -321,7 +322,7 @@ func (b *bench) work(ctx context.Context, w *benchWorker, start time.Time) {
 		switch failed := (*client.Error)(nil); {
 		case began.Before(start):
 		case err == nil:
-			h.add(took)
+			h.Add(took)
 		case errors.As(err, &failed):
 			w.errors[failed.Code]++
 		default:
@@ -354,17 +355,17 @@ type benchLatency struct {
 	MaxUS        int64   `json:"max_us"`
 }
 
-func summarize(h *histogram, measured time.Duration) *benchLatency {
+func summarize(h *histogram.Histogram, measured time.Duration) *benchLatency {
 	l := &benchLatency{
-		Ops:    h.count,
-		MeanUS: h.mean().Microseconds(),
-		P50US:  h.quantile(0.50).Microseconds(),
-		P95US:  h.quantile(0.95).Microseconds(),
-		P99US:  h.quantile(0.99).Microseconds(),
-		MaxUS:  h.max.Microseconds(),
+		Ops:    h.Count,
+		MeanUS: h.Mean().Microseconds(),
+		P50US:  h.Quantile(0.50).Microseconds(),
+		P95US:  h.Quantile(0.95).Microseconds(),
+		P99US:  h.Quantile(0.99).Microseconds(),
+		MaxUS:  h.Max.Microseconds(),
 	}
 	if measured > 0 {
-		l.OpsPerSecond = float64(h.count) / measured.Seconds()
+		l.OpsPerSecond = float64(h.Count) / measured.Seconds()
 	}
 	return l
 }

@@ -20,7 +20,7 @@
 // endpoints.go, freshness.go, guard.go and rawhttp.go (the ways to a cluster),
 // item.go (how items are printed), then get.go, put.go, delete.go, list.go,
 // add.go, txn.go, watch.go with watchexec.go, lease.go, lock.go with lockrun.go (the command that runs under
-// it), status.go, and bench.go with histogram.go.
+// it), status.go, and bench.go.
 package main
 
 import (

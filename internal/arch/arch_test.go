@@ -15,15 +15,16 @@ import (
 // may import. Imports run one way: cmd → httpapi → raftnode → store → trivetpb,
 // and client → trivetpb.
 var may = map[string][]string{
-	"trivet/trivetpb":          {},
-	"trivet/internal/mutant":   {},
-	"trivet/internal/arch":     {},
-	"trivet/store":             {"trivet/trivetpb", "trivet/internal/mutant"},
-	"trivet/raftnode":          {"trivet/store", "trivet/trivetpb", "trivet/internal/mutant"},
-	"trivet/httpapi":           {"trivet/raftnode", "trivet/store", "trivet/trivetpb"},
-	"trivet/client":            {"trivet/trivetpb"},
-	"trivet/cmd/trivet":        {"trivet/httpapi", "trivet/raftnode", "trivet/store", "trivet/client", "trivet/trivetpb"},
-	"trivet/examples/serviceb": {"trivet/client"},
+	"trivet/trivetpb":           {},
+	"trivet/internal/mutant":    {},
+	"trivet/internal/arch":      {},
+	"trivet/internal/histogram": {},
+	"trivet/store":              {"trivet/trivetpb", "trivet/internal/mutant"},
+	"trivet/raftnode":           {"trivet/store", "trivet/trivetpb", "trivet/internal/mutant"},
+	"trivet/httpapi":            {"trivet/raftnode", "trivet/store", "trivet/trivetpb"},
+	"trivet/client":             {"trivet/trivetpb"},
+	"trivet/cmd/trivet":         {"trivet/httpapi", "trivet/raftnode", "trivet/store", "trivet/client", "trivet/trivetpb", "trivet/internal/histogram"},
+	"trivet/examples/serviceb":  {"trivet/client"},
 	// It sees the cluster as a user's service does: the API, the client, and of
 	// the schema the Hello by which members' connections are told apart.
 	"trivet/jepsen-lite": {"trivet/jepsen-lite/api", "trivet/jepsen-lite/check", "trivet/jepsen-lite/cluster", "trivet/jepsen-lite/history",

@@ -1,4 +1,4 @@
-package main
+package histogram
 
 import (
 	"math"
@@ -14,7 +14,7 @@ import (
 // to the longest duration there is.
 func TestHistogramBuckets(t *testing.T) {
 	last := bucketOf(math.MaxInt64)
-	require.Less(t, last, len(histogram{}.buckets))
+	require.Less(t, last, len(Histogram{}.buckets))
 	for b := 0; b < last; b++ {
 		most := bucketMost(b)
 		require.Equal(t, b, bucketOf(most))
@@ -25,33 +25,33 @@ func TestHistogramBuckets(t *testing.T) {
 }
 
 // TestHistogramQuantiles holds the quantiles against those of the sorted values:
-// never less, and no more than one part in histogramSub too much.
+// never less, and no more than one part in subBuckets too much.
 func TestHistogramQuantiles(t *testing.T) {
 	r := rand.New(rand.NewPCG(1, 2))
-	var a, b histogram
+	var a, b Histogram
 	var all []time.Duration
 	for i := range 20_000 {
 		d := time.Duration(math.Exp(r.NormFloat64()*2+14)) * time.Nanosecond
 		all = append(all, d)
 		if i%2 == 0 {
-			a.add(d)
+			a.Add(d)
 		} else {
-			b.add(d)
+			b.Add(d)
 		}
 	}
-	a.merge(&b)
+	a.Merge(&b)
 	slices.Sort(all)
 	for _, part := range []float64{0, 0.01, 0.5, 0.95, 0.99, 0.999, 1} {
 		want := all[max(int(part*float64(len(all))+0.5), 1)-1]
-		got := a.quantile(part)
+		got := a.Quantile(part)
 		require.GreaterOrEqual(t, got, want, part)
-		require.LessOrEqual(t, got, want+want/histogramSub+1, part)
+		require.LessOrEqual(t, got, want+want/subBuckets+1, part)
 	}
-	require.Equal(t, all[len(all)-1], a.max)
-	require.Equal(t, a.max, a.quantile(1))
-	require.EqualValues(t, len(all), a.count)
+	require.Equal(t, all[len(all)-1], a.Max)
+	require.Equal(t, a.Max, a.Quantile(1))
+	require.EqualValues(t, len(all), a.Count)
 
-	var none histogram
-	require.Zero(t, none.quantile(0.99))
-	require.Zero(t, none.mean())
+	var none Histogram
+	require.Zero(t, none.Quantile(0.99))
+	require.Zero(t, none.Mean())
 }

@@ -1,0 +1,125 @@
+package systems
+
+import (
+	"bytes"
+	"context"
+	"encoding/base64"
+	"fmt"
+
+	"trivet/bench/internal/load"
+)
+
+// trivetHTTP speaks to Trivet by plain HTTP, a request a call.
+type trivetHTTP struct {
+	cluster *trivetCluster
+	spread  spread
+	options Options
+}
+
+func openTrivetHTTP(ctx context.Context, c *trivetCluster, o Options) (Client, error) {
+	s, err := newSpread(ctx, c, o)
+	return &trivetHTTP{cluster: c, spread: s, options: o}, err
+}
+
+func (t *trivetHTTP) Close() error { return nil }
+
+func (t *trivetHTTP) Caller(i int) (Caller, error) {
+	return &trivetHTTPCaller{httpConns: newHTTPConns(t.cluster.api, t.spread, i), valueBytes: t.options.ValueBytes}, nil
+}
+
+// trivetHTTPCaller puts its requests together in a buffer of its own.
+type trivetHTTPCaller struct {
+	httpConns
+	valueBytes int
+	request    []byte
+	body       []byte
+}
+
+func (t *trivetHTTPCaller) Put(ctx context.Context, key int, value []byte) error {
+	r := append(t.request[:0], "PUT /v1/kv/"...)
+	r = load.AppendKey(r, key)
+	r = fmt.Appendf(r, " HTTP/1.1\r\nHost: bench\r\nContent-Length: %d\r\n\r\n", len(value))
+	t.request = append(r, value...)
+	status, body, err := t.write.do(ctx, t.request)
+	if err == nil && status != 200 && status != 201 {
+		err = unexpected(status, body)
+	}
+	return err
+}
+
+func (t *trivetHTTPCaller) Get(ctx context.Context, key int) error {
+	return t.get(ctx, key, "")
+}
+
+func (t *trivetHTTPCaller) StaleGet(ctx context.Context, key int) error {
+	return t.get(ctx, key, "?consistency=stale")
+}
+
+func (t *trivetHTTPCaller) get(ctx context.Context, key int, query string) error {
+	r := append(t.request[:0], "GET /v1/kv/"...)
+	r = append(load.AppendKey(r, key), query...)
+	t.request = append(r, " HTTP/1.1\r\nHost: bench\r\n\r\n"...)
+	status, body, err := t.read.do(ctx, t.request)
+	if err == nil && (status != 200 || len(body) != t.valueBytes) {
+		err = unexpected(status, body)
+	}
+	return err
+}
+
+func (t *trivetHTTPCaller) Scan(ctx context.Context, key, count int) error {
+	r := append(t.request[:0], "GET /v1/kv?start="...)
+	r = load.AppendKey(r, key)
+	r = append(r, "&end="...)
+	r = load.AppendKey(r, key+count)
+	t.request = fmt.Appendf(r, "&limit=%d HTTP/1.1\r\nHost: bench\r\n\r\n", count)
+	status, body, err := t.read.do(ctx, t.request)
+	if err == nil && (status != 200 || bytes.Count(body, modRevision) != count) {
+		err = unexpected(status, body)
+	}
+	return err
+}
+
+// modRevision is in each item of a range and in each event of a watch, once, in
+// the JSON of Trivet and in that of etcd.
+var modRevision = []byte(`"mod_revision"`)
+
+// succeeded is in the answer to a txn whose compare held, in both.
+var succeeded = []byte(`"succeeded":true`)
+
+func (t *trivetHTTPCaller) Txn(ctx context.Context, exists, a, b int, value []byte) error {
+	body := append(t.body[:0], `{"if":[{"key":"`...)
+	body = load.AppendKey(body, exists)
+	body = append(body, `","target":"version","op":">","number":0}],"then":[`...)
+	for i, key := range []int{a, b} {
+		if i > 0 {
+			body = append(body, ',')
+		}
+		body = append(body, `{"op":"put","key":"`...)
+		body = load.AppendKey(body, key)
+		body = append(body, `","value64":"`...)
+		body = base64.StdEncoding.AppendEncode(body, value)
+		body = append(body, `"}`...)
+	}
+	t.body = append(body, `]}`...)
+	r := fmt.Appendf(t.request[:0], "POST /v1/txn HTTP/1.1\r\nHost: bench\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n", len(t.body))
+	t.request = append(r, t.body...)
+	status, answer, err := t.write.do(ctx, t.request)
+	if err == nil && (status != 200 || !bytes.Contains(answer, succeeded)) {
+		err = unexpected(status, answer)
+	}
+	return err
+}
+
+func (t *trivetHTTP) Watch(ctx context.Context, i int, ready func(), events func(int)) error {
+	_, node := t.spread.of(i)
+	conn := newHTTPConn(t.cluster.api[node])
+	defer conn.Close()
+	return conn.stream(ctx, prepare("GET", "/v1/watch?prefix="+load.Prefix, "", nil), func(line []byte) {
+		if n := bytes.Count(line, modRevision); n > 0 {
+			events(n)
+		} else if ready != nil && bytes.Contains(line, []byte(`"synced"`)) {
+			ready()
+			ready = nil
+		}
+	})
+}
