@@ -2,6 +2,7 @@ package client
 
 import (
 	"encoding/json"
+	"net"
 	"net/http"
 	"net/url"
 	"testing"
@@ -166,6 +167,7 @@ func TestConfig(t *testing.T) {
 		{Config{Timeout: -1}, "Timeout is negative"},
 		{Config{MaxResponseBytes: -1}, "MaxResponseBytes is negative"},
 		{Config{Transport: http.DefaultTransport, MaxConnsPerNode: 1}, "exclude each other"},
+		{Config{Transport: http.DefaultTransport, DialContext: new(net.Dialer).DialContext}, "exclude each other"},
 	} {
 		_, err := Open(t.Context(), tt.cfg)
 		require.ErrorContains(t, err, tt.want)
