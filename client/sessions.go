@@ -230,7 +230,9 @@ func (c *Client) closeSession(ctx context.Context, s *session) {
 	s.expire()
 	ctx, cancel := context.WithTimeout(ctx, closePatience)
 	defer cancel()
-	if err := c.run(ctx, sessionRequest(http.MethodDelete, s)); err != nil {
+	r := sessionRequest(http.MethodDelete, s)
+	r.parting = true
+	if err := c.run(ctx, r); err != nil {
 		c.cfg.Logger.Debug("trivet: closing a session failed", "error", err)
 	}
 }
@@ -256,7 +258,11 @@ func (s *sessions) close() {
 	}
 	s.current, s.retired = nil, nil
 	s.mu.Unlock()
-	ctx, cancel := context.WithTimeout(context.Background(), closePatience)
+	patience := closePatience
+	if s.c.members.silent() {
+		patience = silentPatience
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	for _, open := range all {
 		s.c.closeSession(ctx, open)
