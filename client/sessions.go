@@ -50,13 +50,16 @@ func (s *sessions) get(ctx context.Context, failed func(*Error)) (*session, *Err
 	for {
 		s.mu.Lock()
 		if cur := s.current; cur != nil {
-			if cur.quiet() < cur.ttl/2 || cur.outstanding(time.Now()) {
+			// One that has something outstanding is kept alive (tend). Where that failed
+			// for most of the ttl, or one without was not used for half of it, it may have
+			// expired by the time that a write arrives, as for one who slept. Whoever used
+			// it then would have an error for nothing.
+			quiet := cur.quiet()
+			if quiet < cur.ttl/2 || quiet < cur.ttl*3/4 && cur.outstanding(time.Now()) {
 				s.mu.Unlock()
 				return cur, nil
 			}
-			// It may have expired by now, for one who slept. Whoever used it then would
-			// have an error for nothing.
-			s.current = nil
+			s.setAside()
 		}
 		if time.Now().Before(s.without) {
 			s.mu.Unlock()
@@ -138,10 +141,18 @@ func (s *sessions) retire(full *session) {
 	if s.current != full {
 		return
 	}
+	s.setAside()
+}
+
+// setAside has new writes get a new session. The current one is retired where it has
+// something outstanding. It is called under the lock.
+func (s *sessions) setAside() {
+	cur := s.current
 	s.current = nil
-	if full.outstanding(time.Now()) {
-		s.retired = append(s.retired, full)
+	if cur == nil || !cur.outstanding(time.Now()) {
+		return
 	}
+	s.retired = append(s.retired, cur)
 	if len(s.retired) > maxRetired {
 		// What is held back there is given up; what is under way goes on.
 		s.retired[0].expire()
@@ -154,10 +165,7 @@ func (s *sessions) retire(full *session) {
 func (s *sessions) leave() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if cur := s.current; cur != nil && cur.outstanding(time.Now()) {
-		s.retired = append(s.retired, cur)
-	}
-	s.current = nil
+	s.setAside()
 }
 
 // tend keeps the sessions alive that have something outstanding, and ends those that
