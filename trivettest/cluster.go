@@ -36,13 +36,15 @@ type Cluster struct {
 	closed bool
 }
 
-// Option is Nodes, InMemory, WithTiming or WithLogger.
+// Option is Nodes, InMemory, History, WithTiming or WithLogger.
 type Option func(*options)
 
 type options struct {
 	nodes  int
 	timing raftnode.Timing
 	logger *slog.Logger
+	// history is how many revisions are kept; 0 for raftnode's default.
+	history uint64
 	// inMemory: no sockets.
 	inMemory bool
 }
@@ -58,6 +60,10 @@ func Nodes(n int) Option { return func(o *options) { o.nodes = n } }
 // Nobody outside of the process reaches it, and within it only who dials by Client,
 // Config, Transport or DialContext: the hosts of Endpoints do not exist.
 func InMemory() Option { return func(o *options) { o.inMemory = true } }
+
+// History is how many old revisions the cluster keeps, for tests of what comes when they
+// are gone (client.ErrCompacted). Default 100,000.
+func History(revisions uint64) Option { return func(o *options) { o.history = revisions } }
 
 // WithTiming is how long the members wait for each other. The default is short (see
 // Timing): a test waits for elections, and not for long.

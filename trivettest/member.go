@@ -59,7 +59,7 @@ func (m *member) start() (err error) {
 		Dial: func(ctx context.Context, address string) (net.Conn, error) {
 			return m.net.dial(ctx, m.i, address)
 		},
-		AdvertiseAPI: m.url, InitialCluster: m.peers, Timing: m.timing, Logger: m.logger,
+		AdvertiseAPI: m.url, InitialCluster: m.peers, Timing: m.timing, HistoryRevisions: m.history, Logger: m.logger,
 	})
 	if err != nil {
 		return errors.Join(err, api.Close())
