@@ -166,4 +166,3 @@ func TestFailWhat(t *testing.T) {
 		require.Panics(t, func() { cluster.Fail(7, trivettest.Refuse()) })
 	})
 }
-
