@@ -9,8 +9,6 @@ import (
 	"sync"
 	"syscall"
 	"time"
-
-	"trivet/trivetpb"
 )
 
 // Fault is a way in which a request fails: Refuse, LoseRequest, LoseAnswer, CutAnswer,
@@ -185,15 +183,19 @@ func (f *faults) dial(ctx context.Context, member int, connect func() (net.Conn,
 	return fc, nil
 }
 
+// problems are what members say with a status.
+var problems = map[int]string{
+	http.StatusTooManyRequests: `{"type":"urn:trivet:problem:overloaded","title":"A queue is full","status":429,` +
+		`"detail":"a test has it so","code":"overloaded","outcome":"not_applied","retryable":true}`,
+	http.StatusServiceUnavailable: `{"type":"urn:trivet:problem:no_leader","title":"The cluster has no leader","status":503,` +
+		`"detail":"a test has it so","code":"no_leader","outcome":"not_applied","retryable":true}`,
+}
+
 // answer is the whole response of Respond.
 func (f Fault) answer() []byte {
 	mediaType, body, more := "text/html", fmt.Sprintf("<html><body>%d %s</body></html>\n", f.status, http.StatusText(f.status)), ""
-	for _, code := range []trivetpb.Code{trivetpb.Code_OVERLOADED, trivetpb.Code_NO_LEADER} {
-		if info := code.Info(); info.Status == f.status {
-			mediaType, more = "application/problem+json", "Retry-After: 1\r\n"
-			body = fmt.Sprintf("{\"type\":\"urn:trivet:problem:%s\",\"title\":%q,\"status\":%d,\"detail\":\"a test has it so\","+
-				"\"code\":%q,\"outcome\":\"not_applied\",\"retryable\":%v}\n", info.Name, info.Title, info.Status, info.Name, info.Retryable)
-		}
+	if problem, ok := problems[f.status]; ok {
+		mediaType, body, more = "application/problem+json", problem+"\n", "Retry-After: 1\r\n"
 	}
 	return fmt.Appendf(nil, "HTTP/1.1 %d %s\r\nContent-Type: %s\r\n%sContent-Length: %d\r\nConnection: close\r\n\r\n%s",
 		f.status, http.StatusText(f.status), mediaType, more, len(body), body)
