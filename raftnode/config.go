@@ -96,8 +96,8 @@ type Config struct {
 	// inFlight is most entries, and most forwards, that are under way at one
 	// time: see maxInFlight.
 	inFlight int
-	// knownLevel, where it is above store.Level, makes this a later version.
-	knownLevel uint64
+	// knownLevel, where it is set, makes this an earlier or a later version.
+	knownLevel *uint64
 }
 
 // JoinRequest is what a member that joins says of itself.

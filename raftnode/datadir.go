@@ -17,7 +17,6 @@ import (
 //
 //	LOCK          held by the process that uses the folder
 //	member.json   which member of which cluster this is (identity)
-//	members.json  which data folder each other member was last seen with (met.go)
 //	raft/         term and vote (stable.db), the log (wal/ or log.db)
 //	snapshots/    what raft's file snapshot store keeps
 //
@@ -27,8 +26,9 @@ import (
 //     start, everything else is removed and made again: the member has taken part
 //     in nothing, so it has promised nothing.
 //  2. Empty stores.
-//  3. member.json with "state":"formed", once the member has met all other first
-//     ones (formation.go).
+//  3. member.json with "state":"formed" and the folders of all first members, once
+//     they have agreed on those (formation.go). Where the others have begun without
+//     waiting for this one's word, it goes on as one that joins, at step 3 below.
 //  4. The initial configuration as log entry 1 of term 1; made again at a start
 //     where it is missing. The member votes after that.
 //  5. member.json with "state":"ready", when the first configuration is applied.
@@ -48,6 +48,9 @@ import (
 //  4. member.json with "state":"ready", when the first configuration that has
 //     the member is applied. It is made a voter after that only, once it has
 //     caught up (memberchange.go).
+//
+// A members.json is of an earlier version, which kept there what configurations
+// hold now (folder.go). It is neither read nor written.
 
 // identity is the content of member.json.
 type identity struct {
@@ -66,6 +69,8 @@ type identity struct {
 	// Peers are the members and their addresses when this one was let in, or the
 	// first members.
 	Peers map[string]string `json:"peers,omitempty"`
+	// Folders are those of all first members, in the state "formed".
+	Folders map[string]string `json:"folders,omitempty"`
 	// BecomesVoter is set until the member has become the voter that it was
 	// started to be.
 	BecomesVoter bool `json:"becomes_voter,omitempty"`
@@ -195,7 +200,7 @@ func (d *dataDir) others() ([]string, error) {
 	}
 	var names []string
 	for _, e := range entries {
-		if name := e.Name(); name != "LOCK" && name != "member.json" && name != "member.json.tmp" && name != "members.json.tmp" {
+		if name := e.Name(); name != "LOCK" && name != "member.json" && name != "member.json.tmp" {
 			names = append(names, name)
 		}
 	}

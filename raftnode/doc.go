@@ -14,7 +14,7 @@
 //     answer or its caller gives up: identity.go.
 //  5. What ends by itself ends by the replicated clock, never early: clock.go.
 //  6. A member whose data folder is not the one that it had acknowledges nothing
-//     and votes for nobody, until the cluster has let it in anew: met.go,
+//     and votes for nobody, until the cluster has let it in anew: folder.go,
 //     formation.go.
 //  7. A member whose disk fails, hangs or hands back something else than was
 //     written stops, naming the file. It never goes on with less.
@@ -37,7 +37,7 @@
 //
 // membership.go takes a change to the leader, memberchange.go makes it,
 // configuration.go knows which one is committed; admission.go says who may talk to
-// this member, met.go which data folder is whose; settle.go has the cluster know
+// this member and whose answers count, folder.go which data folder is whose; settle.go has the cluster know
 // this member as it is; formation.go tells how a new cluster begins, recover.go how an
 // old one ends.
 //

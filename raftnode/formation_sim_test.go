@@ -118,9 +118,9 @@ func TestSimCrashInTheMiddleOfTheBeginning(t *testing.T) {
 			s.wipe(id)
 		}
 		disk := s.members["n3"].disk
-		disk.boot, disk.formed, disk.met = true, true, map[string]metFolder{}
-		for _, id := range []string{"n1", "n2"} {
-			disk.met[id] = metFolder{s.members[id].disk.incarnation, 1}
+		disk.boot, disk.formed, disk.folders = true, true, map[string]string{}
+		for _, id := range s.ids {
+			disk.folders[id] = s.members[id].disk.incarnation
 		}
 		stable, err := newGuardedStable(disk, "simulated stable store", nil)
 		require.NoError(t, err)

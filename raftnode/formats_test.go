@@ -49,8 +49,11 @@ func TestEntryOfALaterFormatStops(t *testing.T) {
 }
 
 const (
-	goldenHello = "0801120263311a026e3222026e31a2010430613162a80105b00107ba0109686f73743a37313731c00101"
-	goldenReply = "0a036e6179a00102a80109b2010430633164b80103c00101c80101"
+	goldenHello = "0801120263311a026e3222026e31a2010430613162a80105b00107ba0109686f73743a37313731c00101c80106"
+	goldenReply = "0a036e6179a00102a80109b2010430633164b80103c00101d2010a0a026e31120430633164d80101"
+	// Of a version whose members remembered whom they had met, and told (field 25).
+	earlierHello = "0801120263311a026e3222026e31a2010430613162a80105b00107ba0109686f73743a37313731c00101"
+	earlierReply = "0a036e6179a00102a80109b2010430633164b80103c00101c80101"
 )
 
 func TestHandshakeIsGolden(t *testing.T) {
@@ -67,10 +70,11 @@ func TestHandshakeIsGolden(t *testing.T) {
 	}{
 		{"hello", goldenHello, &trivetpb.Hello{
 			Protocol: 1, ClusterId: "c1", From: "n2", To: "n1", Incarnation: "0a1b", JoinedAt: 5, ConfigIndex: 7,
-			Address: "host:7171", Forming: true,
+			Address: "host:7171", Forming: true, Level: 6,
 		}, &trivetpb.Hello{}},
 		{"reply", goldenReply, &trivetpb.HelloReply{
-			Refused: "nay", Code: trivetpb.HelloReply_OTHER_FOLDER, ConfigIndex: 9, Incarnation: "0c1d", JoinedAt: 3, Forming: true, Knew: true,
+			Refused: "nay", Code: trivetpb.HelloReply_OTHER_FOLDER, ConfigIndex: 9, Incarnation: "0c1d", JoinedAt: 3, Forming: true,
+			Folders: map[string]string{"n1": "0c1d"}, Named: true,
 		}, &trivetpb.HelloReply{}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -87,6 +91,63 @@ func TestHandshakeIsGolden(t *testing.T) {
 	}
 }
 
+// What a configuration is in the log and in snapshots: raft's own encoding, in
+// which a folder goes with the address. One of a version that knew none reads as
+// what it was.
+func TestConfigurationIsGolden(t *testing.T) {
+	const (
+		golden = "81a7536572766572739383a741646472657373ae686f73743a373137312330613162a24944a26e31a853756666726167650083a741646472657373af5b3a3a315d3a373137312330633164a24944a26e32a853756666726167650183a741646472657373a9682373743a37313731a24944a26e33a8537566667261676500"
+		older  = "81a7536572766572739183a741646472657373a9686f73743a37313731a24944a26e31a8537566667261676500"
+	)
+	conf := raft.Configuration{Servers: []raft.Server{
+		{ID: "n1", Address: serverAddress("host:7171", "0a1b")},
+		{ID: "n2", Address: serverAddress("[::1]:7171", "0c1d"), Suffrage: raft.Nonvoter},
+		{ID: "n3", Address: serverAddress("h#st:7171", "")},
+	}}
+	require.Equal(t, golden, hex.EncodeToString(raft.EncodeConfiguration(conf)))
+	got := raft.DecodeConfiguration(unhex(t, golden))
+	require.Equal(t, conf, got)
+	for i, want := range [][2]string{{"host:7171", "0a1b"}, {"[::1]:7171", "0c1d"}, {"h#st:7171", ""}} {
+		require.Equal(t, want[0], peerOf(got.Servers[i]))
+		require.Equal(t, want[1], folderOf(got.Servers[i]))
+	}
+	require.Equal(t, map[string]string{"n1": "0a1b", "n2": "0c1d"}, foldersOf(got))
+
+	got = raft.DecodeConfiguration(unhex(t, older))
+	require.Equal(t, "host:7171", peerOf(got.Servers[0]))
+	require.Nil(t, foldersOf(got))
+}
+
+// Whatever an address is, its folder is found again, and none is found in it that
+// is not there.
+func FuzzServerAddress(f *testing.F) {
+	f.Add("host:7171", "0a1b")
+	f.Add("a#b:1", "")
+	f.Add("[fe80::1%eth#0]:7171", "0")
+	f.Fuzz(func(t *testing.T, peer, folder string) {
+		if !isAddress(peer) || folder != "" && !folderPattern.MatchString(folder) {
+			return
+		}
+		gotPeer, gotFolder := splitAddress(serverAddress(peer, folder))
+		require.Equal(t, peer, gotPeer)
+		require.Equal(t, folder, gotFolder)
+	})
+}
+
+// What an earlier version says is what it was, and says nothing of folders.
+func TestHandshakeWithAnEarlierVersion(t *testing.T) {
+	var h trivetpb.Hello
+	require.NoError(t, h.UnmarshalVT(unhex(t, earlierHello)))
+	require.Equal(t, "0a1b", h.Incarnation)
+	require.True(t, h.Forming)
+	require.Zero(t, h.Level)
+	var r trivetpb.HelloReply
+	require.NoError(t, r.UnmarshalVT(unhex(t, earlierReply)))
+	require.Equal(t, "0c1d", r.Incarnation)
+	require.Empty(t, r.Folders)
+	require.False(t, r.Named)
+}
+
 // greet says a hello to member n1 of cluster c1 and returns its answer.
 func greet(t *testing.T, hello []byte) (*trivetpb.HelloReply, error) {
 	t.Helper()
@@ -94,7 +155,7 @@ func greet(t *testing.T, hello []byte) (*trivetpb.HelloReply, error) {
 	p.address = func(to string) (string, error) { return simAddr(to), nil }
 	a, c := net.Pipe()
 	defer a.Close()
-	p.conns[c] = ""
+	p.conns[c] = peerConn{}
 	answered := make(chan error, 1)
 	go func() {
 		_, _, err := p.answer(c)
@@ -163,21 +224,11 @@ const goldenMember = `{
     "n1": "127.0.0.1:7171",
     "n2": "127.0.0.1:7172"
   },
+  "folders": {
+    "n1": "0a1b",
+    "n2": "0c1d"
+  },
   "becomes_voter": true
-}
-`
-
-const goldenMembers = `{
-  "format": 1,
-  "members": {
-    "n2": {
-      "incarnation": "0c1d",
-      "joined_at": 1
-    },
-    "n3": {
-      "joined_at": 40
-    }
-  }
 }
 `
 
@@ -194,6 +245,7 @@ func TestMemberFilesAreGolden(t *testing.T) {
 	id := &identity{
 		Format: 1, Cluster: "5e1f", ID: "n1", State: stateJoined, LogStore: LogStoreWAL, Incarnation: "0a1b", JoinedAt: 7,
 		Peers: map[string]string{"n1": "127.0.0.1:7171", "n2": "127.0.0.1:7172"}, BecomesVoter: true,
+		Folders: map[string]string{"n1": "0a1b", "n2": "0c1d"},
 	}
 	require.NoError(t, d.setIdentity(id))
 	require.Equal(t, goldenMember, read("member.json"))
@@ -201,27 +253,13 @@ func TestMemberFilesAreGolden(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, id, got)
 
-	met := map[string]metFolder{"n2": {"0c1d", 1}, "n3": {"", 40}}
-	require.NoError(t, d.setMet(met))
-	require.Equal(t, goldenMembers, read("members.json"))
-	gotMet, err := d.readMet()
-	require.NoError(t, err)
-	require.Equal(t, met, gotMet)
-
 	// A later version's: another format is refused by name, fields of the same one
 	// are passed over.
 	write("member.json", `{"format": 2, "id": "n1"}`)
 	_, err = d.identity()
 	require.EqualError(t, err, filepath.Join(d.path, "member.json")+": the data folder has format 2; this version knows 1")
-	write("members.json", `{"format": 2}`)
-	_, err = d.readMet()
-	require.EqualError(t, err, filepath.Join(d.path, "members.json")+": has format 2; this version knows 1")
 	write("member.json", `{"format": 1, "later": [1], `+goldenMember[len("{\n  \"format\": 1,\n"):])
 	got, err = d.identity()
 	require.NoError(t, err)
 	require.Equal(t, id, got)
-	write("members.json", `{"format": 1, "later": {}, "members": {"n2": {"incarnation": "0c1d", "joined_at": 1, "later": 3}}}`)
-	gotMet, err = d.readMet()
-	require.NoError(t, err)
-	require.Equal(t, map[string]metFolder{"n2": {"0c1d", 1}}, gotMet)
 }

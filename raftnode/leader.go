@@ -7,6 +7,7 @@ import (
 	"github.com/hashicorp/raft"
 
 	"trivet/internal/mutant"
+	"trivet/trivetpb"
 )
 
 // followLeadership turns raft's leadership notices into the node's. It reads
@@ -38,7 +39,7 @@ func (n *Node) followLeadership(notices <-chan bool) {
 				n.proposer.serve(&leadership{term: term, since: time.Now()})
 				continue
 			}
-			marker, err := n.proposer.mark(term, n.cfg.settings())
+			marker, err := n.proposer.mark(term, n.settings())
 			if err != nil {
 				n.fail(err)
 				return
@@ -48,6 +49,17 @@ func (n *Node) followLeadership(notices <-chan bool) {
 			return
 		}
 	}
+}
+
+// settings are those of this member, for all while it leads. Where the configuration
+// has folders, so that all members know the level of that, the state has it from its
+// first marker on.
+func (n *Node) settings() *trivetpb.Settings {
+	s := n.cfg.settings()
+	if len(foldersOf(n.configuration())) > 0 {
+		s.Level = max(s.Level, levelFolders)
+	}
+	return s
 }
 
 // leads returns the term that raft leads, 0 for none. raft raises its term before

@@ -16,7 +16,9 @@ func simVersions(t *testing.T, members, machines int, f func(s *sim, knows func(
 	levels := map[string]uint64{}
 	runSimWith(t, members, machines-members, func(c *Config) {
 		mu.Lock()
-		c.knownLevel = levels[c.ID]
+		if level, ok := levels[c.ID]; ok {
+			c.knownLevel = &level
+		}
 		mu.Unlock()
 		c.SnapshotBytes = 2 << 10
 	}, func(s *sim) {
@@ -70,39 +72,40 @@ func (s *sim) awaitLevel(n *Node, level uint64) {
 func TestSimLevelWaitsForAllMembers(t *testing.T) {
 	simVersions(t, 3, 3, func(s *sim, knows func(string, uint64)) {
 		s.leader()
-		s.requireLevel(0)
+		s.requireLevel(1)
 		for i, id := range []string{"n1", "n2", "n3"} {
 			if i == 2 {
-				s.requireLevel(0) // one of the older version left
+				s.requireLevel(1) // one of the older version left
 				s.crash(id)
 				time.Sleep(10 * time.Second) // virtual
 				for _, n := range s.up() {
-					require.Zero(t, n.store.Level(), "one that is down keeps it down")
+					require.EqualValues(t, 1, n.store.Level(), "one that is down keeps it down")
 				}
 				s.start(id)
-				s.requireLevel(0)
+				s.requireLevel(1)
 			}
-			knows(id, 2)
+			knows(id, 3)
 		}
-		s.awaitLevel(s.leader(), 2)
-		s.requireLevel(2)
+		s.awaitLevel(s.leader(), 3)
+		s.requireLevel(3)
 
 		// Back to the older one: it stops, and names the entry and both levels.
 		s.crash("n2")
 		c := s.config("n2")
-		c.knownLevel = 1
+		level := uint64(2)
+		c.knownLevel = &level
 		old, err := Open(c)
 		if err == nil { // nothing in its snapshot yet
 			<-old.Failed()
 			err = old.Err()
 			old.Close(t.Context())
 		}
-		require.ErrorContains(t, err, "level 2, and this version")
-		require.ErrorContains(t, err, "knows up to 1")
+		require.ErrorContains(t, err, "level 3, and this version")
+		require.ErrorContains(t, err, "knows up to 2")
 		s.goOn(s.up()...)
 		// With a version that knows it, it is back.
 		s.start("n2")
-		s.requireLevel(2)
+		s.requireLevel(3)
 		// All at once, from their disks.
 		for _, id := range s.first {
 			s.crash(id)
@@ -110,7 +113,7 @@ func TestSimLevelWaitsForAllMembers(t *testing.T) {
 		for _, id := range s.first {
 			s.start(id)
 		}
-		s.requireLevel(2)
+		s.requireLevel(3)
 	})
 }
 
@@ -119,27 +122,27 @@ func TestSimLevelWaitsForAllMembers(t *testing.T) {
 func TestSimLevelIsTheLeastOfAllMembers(t *testing.T) {
 	simVersions(t, 3, 5, func(s *sim, knows func(string, uint64)) {
 		for _, id := range []string{"n1", "n2", "n3"} {
-			knows(id, 3)
+			knows(id, 4)
 		}
-		knows("n4", 1)
+		knows("n4", 2)
 		r := s.join("n4", s.leader(), true)
-		s.awaitLevel(r, 1)
-		s.requireLevel(1)
+		s.awaitLevel(r, 2)
+		s.requireLevel(2)
 		ctx, cancel := within(10 * time.Second)
 		defer cancel()
 		_, err := s.leader().RemoveMember(ctx, "n4")
 		require.NoError(t, err)
 		s.crash("n4")
-		s.awaitLevel(s.leader(), 3)
-		s.requireLevel(3)
+		s.awaitLevel(s.leader(), 4)
+		s.requireLevel(4)
 
-		knows("n5", 2)
+		knows("n5", 3)
 		late := s.join("n5", s.leader(), false)
 		<-late.Failed()
 		require.ErrorContains(t, late.Err(), "this version")
-		require.ErrorContains(t, late.Err(), "knows up to 2")
+		require.ErrorContains(t, late.Err(), "knows up to 3")
 		s.crash("n5")
-		s.requireLevel(3)
+		s.requireLevel(4)
 	})
 }
 

@@ -57,7 +57,7 @@ func (n *Node) changeHere(ctx context.Context, req *trivetpb.MembershipRequest) 
 		case step == nil:
 			return &trivetpb.MembershipReply{Index: index, Changed: changed, Members: configured(conf)}
 		}
-		if step.catchUp && !n.awaitCaughtUp(ctx, req.Id) {
+		if step.catchUp && !n.awaitCaughtUp(ctx, req.Id, step.do == nil) {
 			if p := n.stillLeads(lead); p != nil {
 				return refuse(p)
 			}
@@ -65,6 +65,9 @@ func (n *Node) changeHere(ctx context.Context, req *trivetpb.MembershipRequest) 
 				return &trivetpb.MembershipReply{Index: index, Changed: changed, CatchingUp: true, Members: configured(conf)}
 			}
 			return refuse(conflict("member %s has not caught up in the time that there was; it stays a replica", req.Id))
+		}
+		if step.do == nil {
+			continue // its folder is known now
 		}
 		if step.voters != nil {
 			if p := n.checkQuorum(ctx, step.voters); p != nil {
@@ -77,7 +80,8 @@ func (n *Node) changeHere(ctx context.Context, req *trivetpb.MembershipRequest) 
 			// one without a leader, that waits for an election timeout. Handed over
 			// first, it is removed like any other, and writes go on.
 			if p := n.transferTo(ctx, ""); p != nil && !lookAgain(p) {
-				return refuse(p)
+				// Whoever leads now, nothing of the change itself was made.
+				return refuse(&trivetpb.Problem{Code: p.Code, Detail: "leadership was not handed over before the change: " + p.Detail})
 			}
 			return refuse(&trivetpb.Problem{Code: trivetpb.Code_NO_LEADER, Detail: "leadership was handed over before this node is removed or demoted"})
 		}
@@ -122,7 +126,8 @@ type changeStep struct {
 	voters []string
 	// self: it takes the leader's own vote.
 	self bool
-	do   func(r *raft.Raft, prev uint64, timeout time.Duration) raft.IndexFuture
+	// do makes the change; nil where that takes a folder that is not known yet.
+	do func(r *raft.Raft, prev uint64, timeout time.Duration) raft.IndexFuture
 }
 
 // decide says what is to be done to a configuration next: nothing (nil) where it
@@ -131,9 +136,17 @@ func (n *Node) decide(req *trivetpb.MembershipRequest, conf raft.Configuration) 
 	id := raft.ServerID(req.Id)
 	s, there := serverOf(conf, req.Id)
 	votes := there && s.Suffrage == raft.Voter
+	peer, folder := splitAddress(s.Address)
+	names := n.store.Level() >= levelFolders
+	address := func(folder string) raft.ServerAddress {
+		if !names {
+			folder = ""
+		}
+		return serverAddress(req.Peer, folder)
+	}
 	if req.Change == trivetpb.MembershipRequest_ADD || req.Change == trivetpb.MembershipRequest_MOVE {
 		for _, other := range conf.Servers {
-			if other.ID != id && string(other.Address) == req.Peer {
+			if other.ID != id && peerOf(other) == req.Peer {
 				return nil, conflict("the address %s is that of member %s", req.Peer, other.ID)
 			}
 		}
@@ -145,19 +158,23 @@ func (n *Node) decide(req *trivetpb.MembershipRequest, conf raft.Configuration) 
 			return r.AddVoter(id, s.Address, prev, timeout)
 		},
 	}
+	if names && folder == "" {
+		promote.do = nil
+	}
 	left := without(voters(conf), req.Id)
 	switch req.Change {
 	case trivetpb.MembershipRequest_ADD:
-		met := n.met.folder(req.Id)
 		switch {
-		case there && string(s.Address) != req.Peer:
-			return nil, conflict("member %s is at %s; to be at %s it only has to be started there with its data folder", req.Id, s.Address, req.Peer)
-		case there && req.Incarnation != "" && met != req.Incarnation && (met != "" || votes):
-			// One that this node has not met may have been promised to another folder
-			// that never ran; but not where it votes: that takes a folder that did.
+		case there && peer != req.Peer:
+			return nil, conflict("member %s is at %s; to be at %s it only has to be started there with its data folder", req.Id, peer, req.Peer)
+		case there && req.Incarnation != "" && folder != req.Incarnation && (folder != "" || votes) && !mutant.On("any-folder"):
+			// A voter without a known folder has one that acknowledged and voted, and
+			// does not ask to be let in.
 			return nil, conflict("member %s %v: remove it and add it again", req.Id, errOtherFolder)
 		case there && votes && !req.Voter:
 			return nil, conflict("member %s is a voter: demote it, or remove it first", req.Id)
+		case there && names && folder == "" && req.Incarnation != "":
+			return moved(s, address(req.Incarnation)), nil
 		case there && !votes && req.Voter:
 			return promote, nil
 		case there:
@@ -166,7 +183,7 @@ func (n *Node) decide(req *trivetpb.MembershipRequest, conf raft.Configuration) 
 			return nil, conflict("the cluster has %d members, the most that there may be", maxMembers)
 		}
 		return &changeStep{do: func(r *raft.Raft, prev uint64, timeout time.Duration) raft.IndexFuture {
-			return r.AddNonvoter(id, raft.ServerAddress(req.Peer), prev, timeout)
+			return r.AddNonvoter(id, address(req.Incarnation), prev, timeout)
 		}}, nil
 
 	case trivetpb.MembershipRequest_REMOVE:
@@ -205,17 +222,28 @@ func (n *Node) decide(req *trivetpb.MembershipRequest, conf raft.Configuration) 
 		switch {
 		case !there:
 			return nil, noMember(req.Id)
-		case string(s.Address) == req.Peer:
+		case folder != "" && req.Incarnation != "" && folder != req.Incarnation:
+			return nil, conflict("member %s %v: remove it and add it again", req.Id, errOtherFolder)
+		}
+		if folder == "" {
+			folder = req.Incarnation
+		}
+		if s.Address == address(folder) {
 			return nil, nil
 		}
-		return &changeStep{do: func(r *raft.Raft, prev uint64, timeout time.Duration) raft.IndexFuture {
-			if votes {
-				return r.AddVoter(id, raft.ServerAddress(req.Peer), prev, timeout)
-			}
-			return r.AddNonvoter(id, raft.ServerAddress(req.Peer), prev, timeout)
-		}}, nil
+		return moved(s, address(folder)), nil
 	}
 	return nil, &trivetpb.Problem{Code: trivetpb.Code_BAD_REQUEST, Detail: "an unknown change of the membership"}
+}
+
+// moved gives a member another address, or its folder, and leaves its role.
+func moved(s raft.Server, to raft.ServerAddress) *changeStep {
+	return &changeStep{do: func(r *raft.Raft, prev uint64, timeout time.Duration) raft.IndexFuture {
+		if s.Suffrage == raft.Voter {
+			return r.AddVoter(s.ID, to, prev, timeout)
+		}
+		return r.AddNonvoter(s.ID, to, prev, timeout)
+	}}
 }
 
 func noMember(id string) *trivetpb.Problem {
@@ -314,8 +342,10 @@ const catchUpPause = 10 * time.Millisecond
 // what came within an election timeout: a voter that is farther behind would
 // keep the others from committing (Raft dissertation §4.2.1). It goes by rounds:
 // in each the member applies what was committed when the round began, and the
-// last one was short. It answers in time for its caller to say so.
-func (n *Node) awaitCaughtUp(ctx context.Context, id string) bool {
+// last one was short. Where its folder is not known yet, that is waited for too: it
+// asks for it to be written down as it is let in, or once it runs. It answers in
+// time for its caller to say so.
+func (n *Node) awaitCaughtUp(ctx context.Context, id string, named bool) bool {
 	if deadline, ok := ctx.Deadline(); ok {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, time.Until(deadline)*9/10)
@@ -327,7 +357,7 @@ func (n *Node) awaitCaughtUp(ctx context.Context, id string) bool {
 		r := n.askMember(ask, id)
 		cancel()
 		if r != nil && r.Failed == "" && r.AppliedIndex >= target {
-			if time.Since(round) <= n.cfg.Timing.Election {
+			if time.Since(round) <= n.cfg.Timing.Election && (!named || n.named(id)) {
 				return true
 			}
 			round, target = time.Now(), n.raft.CommitIndex()
@@ -343,6 +373,13 @@ func (n *Node) awaitCaughtUp(ctx context.Context, id string) bool {
 			return false
 		}
 	}
+}
+
+// named says whether a member's folder is known, by the newest applied configuration.
+func (n *Node) named(id string) bool {
+	conf, _, _ := n.confs.now()
+	s, ok := serverOf(conf, id)
+	return !ok || folderOf(s) != ""
 }
 
 // transferTo is TransferLeadership with its errors as problems: NO_LEADER where

@@ -261,7 +261,7 @@ func TestSimRemovedMemberIsCutOff(t *testing.T) {
 			}
 			n.port.mu.Lock()
 			for _, with := range n.port.conns {
-				require.NotEqual(t, id, with)
+				require.NotEqual(t, id, with.id)
 			}
 			n.port.mu.Unlock()
 		}
@@ -457,7 +457,7 @@ func TestSimMembersMove(t *testing.T) {
 					conf, _, _ := s.leader().confs.now()
 					there := 0
 					for _, id := range moved {
-						if srv, _ := serverOf(conf, id); string(srv.Address) == id+"b:1" {
+						if srv, _ := serverOf(conf, id); peerOf(srv) == id+"b:1" {
 							there++
 						}
 					}
@@ -468,7 +468,7 @@ func TestSimMembersMove(t *testing.T) {
 				}
 				for _, id := range moved {
 					srv, _ := serverOf(s.leader().configuration(), id)
-					require.Equal(t, id+"b:1", string(srv.Address))
+					require.Equal(t, id+"b:1", peerOf(srv))
 					require.Equal(t, raft.Voter, srv.Suffrage)
 				}
 				s.converge()

@@ -270,15 +270,11 @@ func checkMembership(req *trivetpb.MembershipRequest) *trivetpb.Problem {
 		return bad("%.100q is no member id (1 to 64 of a-z, A-Z, 0-9, '.', '-', '_')", req.Id)
 	case withAddress && !isAddress(req.Peer):
 		return bad("peer %.100q is not HOST:PORT", req.Peer)
-	case len(req.Incarnation) > maxIncarnation:
-		return bad("an incarnation has at most %d characters", maxIncarnation)
+	case req.Incarnation != "" && !folderPattern.MatchString(req.Incarnation):
+		return bad("%.100q is no incarnation (1 to 64 of a-z, A-Z, 0-9)", req.Incarnation)
 	}
 	return nil
 }
-
-// maxIncarnation bounds the name of a data folder; this version's have 16
-// characters.
-const maxIncarnation = 64
 
 func memberChange(r *trivetpb.MembershipReply) MemberChange {
 	c := MemberChange{Index: r.Index, Changed: r.Changed, CatchingUp: r.CatchingUp, leader: r.Leader}
@@ -310,7 +306,7 @@ func (n *Node) others() []string {
 func configured(conf raft.Configuration) []*trivetpb.ConfiguredMember {
 	var members []*trivetpb.ConfiguredMember
 	for _, s := range conf.Servers {
-		members = append(members, &trivetpb.ConfiguredMember{Id: string(s.ID), Peer: string(s.Address), Voter: s.Suffrage == raft.Voter})
+		members = append(members, &trivetpb.ConfiguredMember{Id: string(s.ID), Peer: peerOf(s), Voter: s.Suffrage == raft.Voter})
 	}
 	return members
 }

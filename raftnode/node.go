@@ -55,8 +55,7 @@ type Node struct {
 	snapshots *snapshotter
 	commits   *commits
 	confs     *configurations
-	met       *met
-	formation formation
+	formation *formation
 	changing  chan struct{} // holds a place for each change of the membership that waits
 	formed    atomic.Bool
 	liveness  *liveness
@@ -113,11 +112,15 @@ func Open(cfg Config) (_ *Node, err error) {
 	if err != nil {
 		return nil, err
 	}
+	level := uint64(store.Level)
+	if cfg.knownLevel != nil {
+		level = *cfg.knownLevel
+	}
 	n := &Node{
 		cfg:         cfg,
 		log:         cfg.Logger.With("node", cfg.ID),
 		started:     time.Now(),
-		store:       store.NewOfLevel(max(store.Level, cfg.knownLevel)),
+		store:       store.NewOfLevel(level),
 		counters:    newCounters(),
 		compare:     comparison{peers: map[string]peerReport{}},
 		snapshots:   newSnapshotter(cfg.SnapshotBytes),
@@ -169,8 +172,8 @@ func Open(cfg Config) (_ *Node, err error) {
 		return nil, err
 	}
 	n.cluster = n.storage.cluster
-	n.confs = newConfigurations(cfg.ID, n.storage.joinedAt)
-	n.met = newMet(n.storage.met, n.storage.setMet)
+	n.confs = newConfigurations(cfg.ID, n.storage.incarnation, n.storage.joinedAt)
+	n.formation = newFormation(cfg.ID, n.storage)
 	if err := n.openRaft(ln); err != nil {
 		return nil, err
 	}
@@ -208,8 +211,14 @@ func (n *Node) openRaft(ln net.Listener) error {
 	})
 	n.logs.applied = n.store.Index
 	n.logs.counted = n.counters.appended
-	n.logs.configured = func(l *raft.Log) { n.confs.store(l.Index, l.Data) }
-	n.logs.truncated = n.confs.cut
+	n.logs.configured = func(l *raft.Log) {
+		n.confs.store(l.Index, l.Data)
+		n.reconfigured()
+	}
+	n.logs.truncated = func(from uint64) {
+		n.confs.cut(from)
+		n.reconfigured()
+	}
 	n.logs.storing = func(logs []*raft.Log) {
 		if n.proposer != nil { // the initial configuration comes before it
 			n.proposer.storing(logs)
@@ -352,7 +361,7 @@ func (n *Node) checkLog() error {
 		n.logs.snapshot(metas[0].Index, metas[0].Term)
 	}
 	switch {
-	case last == 0 && snapshot == 0 && n.storage.waits: // for its first entry
+	case last == 0 && snapshot == 0 && n.storage.waits.Load(): // for its first entry
 	case last == 0 && snapshot == 0:
 		return fmt.Errorf("log in %s is empty and there is no snapshot: this member's data is lost", n.logs.where)
 	case last != 0 && first > snapshot+1:
@@ -385,7 +394,7 @@ func (n *Node) checkSnapshot() error {
 func (n *Node) peerAddress(id string) (string, error) {
 	conf := n.configuration()
 	if s, ok := serverOf(conf, id); ok {
-		return string(s.Address), nil
+		return peerOf(s), nil
 	}
 	if at := n.storage.peers[id]; at != "" && len(conf.Servers) == 0 {
 		return at, nil // let in, or to be one of the first, and no entry yet

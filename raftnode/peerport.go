@@ -53,28 +53,33 @@ type peerPort struct {
 	wg   sync.WaitGroup
 
 	mu    sync.Mutex
-	conns map[net.Conn]string // all open ones, in and out; the peer's id once known
-	// strangers are the connections of those that are members by what they showed
-	// alone.
-	strangers map[net.Conn]bool
-	// claims is by what configuration the caller of a connection says to be a
-	// member.
-	claims map[net.Conn]uint64
+	conns map[net.Conn]peerConn // all open ones, in and out
 	// at is where callers said that they are, where that is not what address says.
 	at      map[string]string
 	refused map[string]string // the last reason that each member refused this one for
 	closed  bool
 }
 
+// peerConn is who is at the other end of a connection.
+type peerConn struct {
+	id       string // empty until it is known
+	folder   string
+	incoming bool
+	// claim is by what configuration an incoming one says to be a member.
+	claim uint64
+	// stranger: it is a member by what it showed alone.
+	stranger bool
+	// met: its handshake is over; folder is known.
+	met bool
+}
+
 // members decides about members, for the port.
 type members interface {
-	// introduce says who this member is.
-	introduce(*trivetpb.Hello)
+	// introduce says who this member is to one that it calls. The function takes
+	// what that one answers; its error says why that is not to be talked to.
+	introduce(id string, h *trivetpb.Hello) (answered func(*trivetpb.HelloReply) error)
 	// admit says whether the caller of a connection may stay.
 	admit(*trivetpb.Hello, *trivetpb.HelloReply)
-	// answered takes what a member that was called answered. The error says why it
-	// is not to be talked to.
-	answered(id string, r *trivetpb.HelloReply) error
 }
 
 const (
@@ -82,7 +87,8 @@ const (
 	streamPeer = 'P'
 
 	peerProtocol = 1
-	maxHello     = 4 << 10
+	// maxHello has room for the folders of maxMembers first members.
+	maxHello = 16 << 10
 	// helloTimeout bounds a handshake, so that idle strangers hold nothing.
 	helloTimeout = 3 * time.Second
 	// maxHandshakes bounds connections that have not said who they are, and
@@ -101,13 +107,11 @@ var errRefused = errors.New("refused by the peer")
 func newPeerPort(ln net.Listener, cluster, id string, log *slog.Logger) *peerPort {
 	return &peerPort{
 		ln: ln, cluster: cluster, id: id, log: log,
-		raft:      make(chan net.Conn),
-		stop:      make(chan struct{}),
-		conns:     map[net.Conn]string{},
-		claims:    map[net.Conn]uint64{},
-		strangers: map[net.Conn]bool{},
-		at:        map[string]string{},
-		refused:   map[string]string{},
+		raft:    make(chan net.Conn),
+		stop:    make(chan struct{}),
+		conns:   map[net.Conn]peerConn{},
+		at:      map[string]string{},
+		refused: map[string]string{},
 	}
 }
 
@@ -129,7 +133,7 @@ func (p *peerPort) accept() {
 				continue
 			}
 		}
-		if !p.track(c, "") {
+		if !p.track(c, peerConn{incoming: true}) {
 			c.Close()
 			return
 		}
@@ -261,7 +265,7 @@ func (p *peerPort) dialAt(ctx context.Context, kind byte, id, address string) (n
 	if err != nil {
 		return nil, fmt.Errorf("member %s at %s: %w", id, address, err)
 	}
-	if !p.track(c, id) {
+	if !p.track(c, peerConn{id: id}) {
 		c.Close()
 		return nil, net.ErrClosed
 	}
@@ -273,8 +277,9 @@ func (p *peerPort) dialAt(ctx context.Context, kind byte, id, address string) (n
 	}
 	c.SetDeadline(deadline)
 	hello := &trivetpb.Hello{Protocol: peerProtocol, ClusterId: p.cluster, From: p.id, To: id}
+	answered := func(*trivetpb.HelloReply) error { return nil }
 	if p.members != nil {
-		p.members.introduce(hello)
+		answered = p.members.introduce(id, hello)
 	}
 	var reply trivetpb.HelloReply
 	if err = writeHello(c, hello, kind); err == nil {
@@ -282,9 +287,9 @@ func (p *peerPort) dialAt(ctx context.Context, kind byte, id, address string) (n
 	}
 	if err == nil {
 		p.noteRefusal(id, address, reply.Refused)
-		if p.members != nil {
-			err = p.members.answered(id, &reply)
-		}
+		// First, so that a configuration that comes after answered looked finds it.
+		p.met(c, reply.Incarnation)
+		err = answered(&reply)
 		if reply.Refused != "" {
 			err = fmt.Errorf("%w: %s", errRefused, reply.Refused)
 		}
@@ -324,15 +329,25 @@ func (p *peerPort) refusals() []string {
 	return reasons
 }
 
-// cutOff closes the connections with those that are no members by a committed
-// configuration, unless they showed a newer one when they called.
-func (p *peerPort) cutOff(index uint64, member func(id string) bool) {
+// met notes which folder answered on a connection.
+func (p *peerPort) met(c net.Conn, folder string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if with, ok := p.conns[c]; ok {
+		with.folder, with.met = folder, true
+		p.conns[c] = with
+	}
+}
+
+// cutOff closes the connections that are not to be kept. Those whose handshake is
+// under way are asked about after it.
+func (p *peerPort) cutOff(keep func(peerConn) bool) {
 	p.mu.Lock()
 	var cut []net.Conn
-	for c, id := range p.conns {
-		if id != "" && p.claims[c] <= index && !member(id) {
+	for c, with := range p.conns {
+		if with.met && !keep(with) {
 			cut = append(cut, c)
-			delete(p.at, id)
+			delete(p.at, with.id)
 		}
 	}
 	p.mu.Unlock()
@@ -373,13 +388,13 @@ func readHello(c net.Conn, m vtMessage) error {
 }
 
 // track notes an open connection; false where the port is closed.
-func (p *peerPort) track(c net.Conn, id string) bool {
+func (p *peerPort) track(c net.Conn, with peerConn) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.closed {
 		return false
 	}
-	p.conns[c] = id
+	p.conns[c] = with
 	return true
 }
 
@@ -388,23 +403,21 @@ func (p *peerPort) name(c net.Conn, hello *trivetpb.Hello) bool {
 	stranger := !p.member(hello.From)
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	id, n := hello.From, 0
+	n, strangers := 0, 0
 	for _, other := range p.conns {
-		if other == id {
+		if other.id == hello.From {
 			n++
 		}
+		if other.stranger {
+			strangers++
+		}
 	}
-	if n >= maxConnsPerPeer {
+	if n >= maxConnsPerPeer || stranger && strangers >= maxStrangers {
 		return false
 	}
-	if stranger {
-		if len(p.strangers) >= maxStrangers {
-			return false
-		}
-		p.strangers[c] = true
+	p.conns[c] = peerConn{
+		id: hello.From, folder: hello.Incarnation, incoming: true, claim: hello.ConfigIndex, stranger: stranger, met: true,
 	}
-	p.conns[c] = id
-	p.claims[c] = hello.ConfigIndex
 	return true
 }
 
@@ -424,8 +437,6 @@ func (p *peerPort) spawn(f func()) bool {
 func (p *peerPort) release(c net.Conn) {
 	p.mu.Lock()
 	delete(p.conns, c)
-	delete(p.claims, c)
-	delete(p.strangers, c)
 	p.mu.Unlock()
 	c.Close()
 }

@@ -141,8 +141,11 @@ func TestPortBoundsTheConnectionsOfOneMember(t *testing.T) {
 // anyMembers lets in whoever shows a configuration.
 type anyMembers struct{ claim uint64 }
 
-func (m anyMembers) introduce(h *trivetpb.Hello)                 { h.ConfigIndex = m.claim }
-func (m anyMembers) answered(string, *trivetpb.HelloReply) error { return nil }
+func (m anyMembers) introduce(_ string, h *trivetpb.Hello) func(*trivetpb.HelloReply) error {
+	h.ConfigIndex = m.claim
+	return func(*trivetpb.HelloReply) error { return nil }
+}
+
 func (m anyMembers) admit(h *trivetpb.Hello, r *trivetpb.HelloReply) {
 	if h.ConfigIndex <= m.claim {
 		r.Refused, r.Code = "no member", trivetpb.HelloReply_NOT_A_MEMBER
@@ -184,15 +187,16 @@ func TestPortBoundsThoseThatAreNotKnownYet(t *testing.T) {
 		_, err = dial("n2", 6)
 		require.NoError(t, err)
 
-		members := func(id string) bool { return id == "n2" }
-		n1.cutOff(9, members)
+		after := func(index uint64) func(peerConn) bool {
+			return func(c peerConn) bool { return c.id == "n2" || c.claim > index }
+		}
+		n1.cutOff(after(9))
 		n1.mu.Lock()
-		require.Len(t, n1.strangers, maxStrangers)
+		require.Len(t, n1.conns, maxStrangers+1)
 		n1.mu.Unlock()
-		n1.cutOff(10, members)
+		n1.cutOff(after(10))
 		synctest.Wait()
 		n1.mu.Lock()
-		require.Empty(t, n1.strangers)
 		require.Len(t, n1.conns, 1)
 		n1.mu.Unlock()
 		_, err = dial("x", 10)
@@ -333,7 +337,7 @@ func FuzzPeerPort(f *testing.F) {
 		a, c := net.Pipe()
 		p := newPeerPort(nil, "c1", "n1", testLog(t))
 		p.address = func(to string) (string, error) { return simAddr(to), nil }
-		p.conns[c] = ""
+		p.conns[c] = peerConn{}
 		go io.Copy(io.Discard, a)
 		go func() {
 			a.Write(b)

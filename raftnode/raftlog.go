@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/hashicorp/go-hclog"
+	"github.com/hashicorp/raft"
 )
 
 // raftLog is raft's own log (an hclog.Logger) written to a slog.Logger, one
@@ -58,7 +59,11 @@ func (l *raftLog) Log(level hclog.Level, msg string, args ...any) {
 		return
 	}
 	for i, a := range args {
+		args[i] = withoutFolders(a)
 		if f, ok := a.(hclog.Format); ok { // hclog.Fmt: a format and its arguments
+			for j := range f {
+				f[j] = withoutFolders(f[j])
+			}
 			args[i] = fmt.Sprintf(f[0].(string), f[1:]...)
 		}
 		if name, ok := a.(string); ok && i%2 == 0 && taken(name) {
@@ -66,6 +71,24 @@ func (l *raftLog) Log(level hclog.Level, msg string, args ...any) {
 		}
 	}
 	l.to.Log(context.Background(), to, msg, args...)
+}
+
+// withoutFolders is what of an argument is of use to a reader of the log.
+func withoutFolders(a any) any {
+	switch a := a.(type) {
+	case raft.ServerAddress:
+		peer, _ := splitAddress(a)
+		return peer
+	case raft.Server:
+		return fmt.Sprintf("%s at %s (%s)", a.ID, peerOf(a), a.Suffrage)
+	case []raft.Server:
+		var texts []string
+		for _, s := range a {
+			texts = append(texts, withoutFolders(s).(string))
+		}
+		return texts
+	}
+	return a
 }
 
 // taken says that a line has something else under that name already: two fields

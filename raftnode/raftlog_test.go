@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/hashicorp/go-hclog"
+	"github.com/hashicorp/raft"
 	"github.com/stretchr/testify/require"
 )
 
@@ -38,9 +39,17 @@ func TestRaftLog(t *testing.T) {
 		time.Sleep(warnEvery) // virtual
 		l.Error("failed to heartbeat to", "peer", "n2", "error", "refused")
 		require.Equal(t, 3, lines())
+		out.Reset()
+		server := raft.Server{ID: "n2", Address: serverAddress("host:7171", "0a1b")}
+		l.Error("failed to send snapshot to", "peer", server, "error", "refused")
+		l.Error("failed to reach", "peer", server.Address, "servers", hclog.Fmt("%+v", []raft.Server{server}))
+		require.Contains(t, out.String(), `peer="n2 at host:7171 (Voter)"`)
+		require.Contains(t, out.String(), "peer=host:7171")
+		require.NotContains(t, out.String(), "0a1b", "a folder is of no use to a reader")
+		out.Reset()
 		quiet.Store(true)
 		l.Error("failed to accept connection")
-		require.Equal(t, 3, lines(), "a stopping node")
+		require.Zero(t, lines(), "a stopping node")
 		require.False(t, l.IsDebug())
 		require.True(t, l.Named("a").Named("b").Name() == "a.b")
 	})

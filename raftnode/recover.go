@@ -89,11 +89,7 @@ func Recover(dir string, peers []Peer, log *slog.Logger, confirm func(Recovery) 
 	if err := d.setIdentity(id); err != nil {
 		return plan, err
 	}
-	if err := r.recover(peers); err != nil {
-		return plan, err
-	}
-	// Whoever else is in the list has been recovered too, or comes anew.
-	if err := d.setMet(map[string]metFolder{}); err != nil {
+	if err := r.recover(id, peers); err != nil {
 		return plan, err
 	}
 	id.State, id.Cluster, id.JoinedAt = stateReady, plan.NewCluster, 1
@@ -159,7 +155,7 @@ func (r *recovery) plan(id *identity, peers []Peer) (Recovery, error) {
 		Revision: stats.Revision, Keys: stats.Keys, After: peers,
 	}
 	for _, s := range r.before.Servers {
-		p.Before = append(p.Before, ConfiguredMember{ID: string(s.ID), Peer: string(s.Address), Voter: s.Suffrage == raft.Voter})
+		p.Before = append(p.Before, ConfiguredMember{ID: string(s.ID), Peer: peerOf(s), Voter: s.Suffrage == raft.Voter})
 	}
 	sorted := slices.Clone(peers)
 	sort.Slice(sorted, func(i, j int) bool { return sorted[i].ID < sorted[j].ID })
@@ -206,11 +202,18 @@ func (r *recovery) replay() error {
 }
 
 // recover has raft write the state, as it is now, as a snapshot with the new
-// configuration, and empty the log.
-func (r *recovery) recover(peers []Peer) error {
+// configuration, and empty the log. That has the folders of the survivors: this
+// one's, and those that the others had, so that all of them come to the same. A
+// survivor with another one than it had holds nothing, and is no survivor.
+func (r *recovery) recover(id *identity, peers []Peer) error {
 	var conf raft.Configuration
+	folders := foldersOf(r.before)
 	for _, p := range peers {
-		conf.Servers = append(conf.Servers, raft.Server{ID: raft.ServerID(p.ID), Address: raft.ServerAddress(p.Addr)})
+		folder := folders[p.ID]
+		if p.ID == id.ID {
+			folder = id.Incarnation
+		}
+		conf.Servers = append(conf.Servers, raft.Server{ID: raft.ServerID(p.ID), Address: serverAddress(p.Addr, folder)})
 	}
 	r.store = store.New() // raft replays it once more
 	_, transport := raft.NewInmemTransport("")

@@ -43,6 +43,7 @@ func TestRecoverKeepsWhatWasThere(t *testing.T) {
 				require.NoError(t, err)
 				require.Equal(t, r.NewCluster, n.ClusterID())
 				require.Equal(t, before.Revision, n.store.Revision())
+				require.Equal(t, map[string]string{"n1": n.storage.incarnation}, foldersOf(n.configuration()))
 				write(t, n, 1)
 				before = n.store.Stats()
 				cluster = n.ClusterID()
@@ -128,7 +129,7 @@ func TestRecoverInSteps(t *testing.T) {
 // A damaged log or snapshot is named, and nothing is made of the rest.
 func TestRecoverTakesNothingDamaged(t *testing.T) {
 	dir := written(t, 20, nil)
-	flip(t, tailSegment(t, dir), 2000, 1)
+	flip(t, tailSegment(t, dir), 1600, 1)
 	_, err := recoverAlone(t, dir)
 	require.ErrorContains(t, err, filepath.Join(dir, "raft", "wal"))
 

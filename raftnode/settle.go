@@ -30,8 +30,14 @@ func (n *Node) settle() {
 		s, there := serverOf(conf, n.cfg.ID)
 		var req *trivetpb.MembershipRequest
 		switch {
-		case n.knownAt() != n.advertise:
-			req = &trivetpb.MembershipRequest{Change: trivetpb.MembershipRequest_MOVE, Id: n.cfg.ID, Peer: n.advertise}
+		case n.forming(): // nobody knows anything yet
+		case n.knownAt() != n.advertise,
+			// As a version that knew no folders has left it. By what is applied, so not
+			// where this folder is not the member's.
+			there && folderOf(s) == "" && n.store.Level() >= levelFolders && !n.storage.waits.Load():
+			req = &trivetpb.MembershipRequest{
+				Change: trivetpb.MembershipRequest_MOVE, Id: n.cfg.ID, Peer: n.advertise, Incarnation: n.storage.incarnation,
+			}
 		case there && s.Suffrage != raft.Voter && n.storage.becomesVoter.Load():
 			req = &trivetpb.MembershipRequest{Change: trivetpb.MembershipRequest_PROMOTE, Id: n.cfg.ID}
 		}
@@ -48,8 +54,13 @@ func (n *Node) settle() {
 			c, err := n.changeMembers(ctx, req)
 			cancel()
 			switch {
-			case err == nil && c.Changed:
-				n.log.Info("the cluster knows this member anew", "change", req.Change.String(), "address", req.Peer, "index", c.Index)
+			case err == nil:
+				if req.Change == trivetpb.MembershipRequest_PROMOTE {
+					n.becameVoter()
+				}
+				if c.Changed {
+					n.log.Info("the cluster knows this member anew", "change", req.Change.String(), "address", req.Peer, "index", c.Index)
+				}
 			case err != nil && n.ctx.Err() == nil:
 				pause = 8 * settlePause
 				if why := err.Error(); why != told {
@@ -67,13 +78,27 @@ func (n *Node) settle() {
 	}
 }
 
+// becameVoter notes that this member votes, or did: it does not ask for that again,
+// so that it can be demoted. It hears of it from the answer or from the log; only
+// where a crash loses the first, and a snapshot passes over the second and over a
+// demotion, it asks once more than it should.
+func (n *Node) becameVoter() {
+	if !n.storage.becomesVoter.Load() {
+		return
+	}
+	if err := n.storage.settled(); err != nil {
+		n.log.Warn("that this member votes cannot be written down", "error", err)
+	}
+	n.storage.becomesVoter.Store(false)
+}
+
 // knownAt returns where the others look for this member, as far as is known here,
 // committed or not: one that has moved may hear of nothing that is, before the
 // others know where it is.
 func (n *Node) knownAt() string {
 	conf := n.configuration()
 	if s, there := serverOf(conf, n.cfg.ID); there {
-		return string(s.Address)
+		return peerOf(s)
 	}
 	if at := n.storage.peers[n.cfg.ID]; at != "" && len(conf.Servers) == 0 {
 		return at // as it was let in

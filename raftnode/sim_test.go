@@ -409,6 +409,9 @@ func (s *sim) converge() {
 		require.Equal(s.t, a.Hash, b.Hash)
 		require.Equal(s.t, a.Revision, b.Revision)
 		require.Zero(s.t, n.Stats().HashMismatches, "a false alarm")
+		if conf, _, _ := n.confs.now(); n.store.Level() >= levelFolders {
+			s.requireFolders(conf)
+		}
 	}
 }
 

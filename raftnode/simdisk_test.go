@@ -28,13 +28,13 @@ type simDisk struct {
 	hang    chan struct{}        // where set, writes wait for it to close
 	writes  int
 	boot    bool // has been used
-	// What member.json and members.json hold.
+	// What member.json holds.
 	incarnation  string
 	joined       *Joined
 	formed       bool
 	arrived      bool
 	becomesVoter bool
-	met          map[string]metFolder
+	folders      map[string]string
 }
 
 func newSimDisk() *simDisk {
@@ -215,13 +215,13 @@ func (d *simDisk) storage(cluster string, peers []Peer) *storage {
 		joins:     d.joined != nil,
 		joined:    func() error { return nil },
 		formed:    d.formed,
-		setFormed: func() error { return locked(func() { d.formed = true }) },
-		waits:     !d.arrived,
+		folders:   d.folders,
+		setFormed: func(f map[string]string) error { return locked(func() { d.formed, d.folders = true, f }) },
+		follows:   func() error { return locked(func() { d.joined = &Joined{Cluster: cluster, Index: 1, Members: peers} }) },
 		arrived:   func() error { return locked(func() { d.arrived = true }) },
 		settled:   func() error { return locked(func() { d.becomesVoter = false }) },
-		met:       d.met,
-		setMet:    func(m map[string]metFolder) error { return locked(func() { d.met = m }) },
 	}
+	s.waits.Store(!d.arrived)
 	d.boot = true
 	s.peers = addresses(peers)
 	s.becomesVoter.Store(d.becomesVoter)

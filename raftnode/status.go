@@ -111,7 +111,7 @@ func (n *Node) Cluster(ctx context.Context) (ClusterStatus, error) {
 	for i, s := range servers {
 		wg.Go(func() {
 			id := string(s.ID)
-			m := Member{ID: id, Peer: string(s.Address), Role: "voter", Leader: id == cs.Leader}
+			m := Member{ID: id, Peer: peerOf(s), Role: "voter", Leader: id == cs.Leader}
 			if s.Suffrage != raft.Voter {
 				m.Role = "replica"
 			}

@@ -40,20 +40,20 @@ type storage struct {
 	// is called once its stores are made.
 	joins  bool
 	joined func() error
-	// formed is set once a first member has met all others; setFormed says so.
+	// formed is set once a first member has agreed with all others on folders, which
+	// setFormed says; follows, where it finds that they have begun with it.
 	formed    bool
-	setFormed func() error
+	folders   map[string]string
+	setFormed func(folders map[string]string) error
+	follows   func() error
 	// waits is set while the member has applied no configuration that has it;
 	// arrived is called when it has.
-	waits   bool
+	waits   atomic.Bool
 	arrived func() error
 	// becomesVoter is set until a member that joins votes, where it is to; settled
 	// is called when it does.
 	becomesVoter atomic.Bool
 	settled      func() error
-	// The content of members.json, and what writes it.
-	met    map[string]metFolder
-	setMet func(map[string]metFolder) error
 }
 
 // openStorage opens the data folder, or makes it.
@@ -124,19 +124,19 @@ func openStores(dir *dataDir, c *Config, id *identity, fresh bool, log hclog.Log
 		joinedAt:    id.JoinedAt,
 		peers:       id.Peers,
 
-		joins:     id.State == stateJoining || id.State == stateJoined,
-		joined:    func() error { return change(func() { id.State = stateJoined }) },
-		formed:    id.State != stateNew,
-		setFormed: func() error { return change(func() { id.State = stateFormed }) },
-		waits:     id.State != stateReady,
-		arrived:   func() error { return change(func() { id.State = stateReady }) },
-		settled:   func() error { return change(func() { id.BecomesVoter = false }) },
-		setMet:    dir.setMet,
+		joins:   id.State == stateJoining || id.State == stateJoined,
+		joined:  func() error { return change(func() { id.State = stateJoined }) },
+		formed:  id.State != stateNew,
+		folders: id.Folders,
+		setFormed: func(folders map[string]string) error {
+			return change(func() { id.State, id.Folders = stateFormed, folders })
+		},
+		follows: func() error { return change(func() { id.State = stateJoined }) },
+		arrived: func() error { return change(func() { id.State, id.Folders = stateReady, nil }) },
+		settled: func() error { return change(func() { id.BecomesVoter = false }) },
 	}
+	s.waits.Store(id.State != stateReady)
 	s.becomesVoter.Store(id.BecomesVoter)
-	if s.met, err = dir.readMet(); err != nil {
-		return nil, err
-	}
 
 	stable, err := openBolt(s.where, fresh)
 	if err != nil {

@@ -18,8 +18,13 @@ package store
 //   - formatOf has a case for it, where snapshots have something new.
 //   - A golden file of each format stays, and is read for ever.
 
+// The levels so far:
+//
+//	1  configurations have the data folders of their members (raftnode/folder.go);
+//	   the state machine does nothing else than at level 0
+
 // Level is the newest level that this version knows.
-const Level = 0
+const Level = 1
 
 // formatOf is the format of the snapshots of a state of that level, and so the
 // newest that is read by a version that knows no later one.

@@ -67,7 +67,7 @@ func TestSnapshotOfALevel(t *testing.T) {
 	require.ErrorIs(t, err, ErrSnapshotVersion)
 	require.ErrorContains(t, err, "its state is of level 2, and this version of Trivet knows up to 1: a newer one wrote it")
 	require.Equal(t, before, again.Stats())
-	err = New().Restore(bytes.NewReader(later))
+	err = NewOfLevel(0).Restore(bytes.NewReader(later))
 	require.ErrorIs(t, err, ErrSnapshotVersion)
 	require.ErrorContains(t, err, "it is of format 3, and this version of Trivet reads up to 2: a newer one wrote it")
 	_, err = VerifySnapshot(bytes.NewReader(later))
@@ -85,7 +85,7 @@ func TestSnapshotOfALevel(t *testing.T) {
 func TestRestoreOfALaterLevelIsRefusedByAll(t *testing.T) {
 	file := snapshotOf(t, leveled(t)).Bytes()
 	restore := []*trivetpb.Command{restoreChunk(7, 0, file), restoreCommit(7, uint64(len(file)))}
-	older, newer := New(), NewOfLevel(2)
+	older, newer := NewOfLevel(0), NewOfLevel(2)
 	for _, s := range []*Store{older, newer} {
 		apply(t, s, entryOf(1, putOp("k", "v")))
 		apply(t, s, &trivetpb.Entry{ClockMs: 2, Commands: restore[:1]})

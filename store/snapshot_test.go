@@ -115,10 +115,10 @@ func TestEveryBrokenSnapshotIsRefused(t *testing.T) {
 	require.Equal(t, raw, rawRecords(t, view(t, s, 0)))
 
 	newer := bytes.Clone(file)
-	newer[8]++
+	newer[8] = 9
 	err := s.Restore(bytes.NewReader(newer))
 	require.ErrorIs(t, err, ErrSnapshotVersion)
-	require.ErrorContains(t, err, "format 3")
+	require.ErrorContains(t, err, "format 9")
 	broken := errors.New("connection lost")
 	err = s.Restore(io.MultiReader(bytes.NewReader(file[:50]), iotest.ErrReader(broken)))
 	require.ErrorIs(t, err, broken, "not the snapshot's fault")

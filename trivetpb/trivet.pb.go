@@ -331,9 +331,10 @@ type HelloReply_Code int32
 const (
 	HelloReply_NONE HelloReply_Code = 0
 	// The newest configuration that the answering member knows to be committed
-	// (config_index) does not have the caller.
+	// (config_index) does not have the caller, or not with its data folder.
 	HelloReply_NOT_A_MEMBER HelloReply_Code = 1
-	// The caller's id was last seen with another data folder.
+	// The caller's data folder is as new, and its id is that of a member which has
+	// another one.
 	HelloReply_OTHER_FOLDER HelloReply_Code = 2
 	// The answering member belongs to another cluster.
 	HelloReply_OTHER_CLUSTER HelloReply_Code = 3
@@ -4613,8 +4614,10 @@ type Hello struct {
 	// address is where the caller's peer port is now.
 	Address string `protobuf:"bytes,23,opt,name=address,proto3" json:"address,omitempty"`
 	// forming: the caller is one of the first members of a new cluster, and has not
-	// met all others yet.
-	Forming       bool `protobuf:"varint,24,opt,name=forming,proto3" json:"forming,omitempty"`
+	// begun yet.
+	Forming bool `protobuf:"varint,24,opt,name=forming,proto3" json:"forming,omitempty"`
+	// level is the newest level of the state machine that the caller knows.
+	Level         uint64 `protobuf:"varint,25,opt,name=level,proto3" json:"level,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -4712,6 +4715,13 @@ func (x *Hello) GetForming() bool {
 	return false
 }
 
+func (x *Hello) GetLevel() uint64 {
+	if x != nil {
+		return x.Level
+	}
+	return 0
+}
+
 type HelloReply struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// refused is empty where the caller is welcome, else the reason.
@@ -4723,10 +4733,14 @@ type HelloReply struct {
 	Incarnation string `protobuf:"bytes,22,opt,name=incarnation,proto3" json:"incarnation,omitempty"`
 	JoinedAt    uint64 `protobuf:"varint,23,opt,name=joined_at,json=joinedAt,proto3" json:"joined_at,omitempty"`
 	// forming: the answering member is one of the first of a new cluster, and has
-	// not met all others yet.
+	// not begun yet.
 	Forming bool `protobuf:"varint,24,opt,name=forming,proto3" json:"forming,omitempty"`
-	// knew: it had met the caller with this very data folder before.
-	Knew          bool `protobuf:"varint,25,opt,name=knew,proto3" json:"knew,omitempty"`
+	// folders, by id, are those that the answering member holds for the first
+	// members', while it is forming, or with which it has begun, while it does not
+	// know yet that a majority has.
+	Folders map[string]string `protobuf:"bytes,26,rep,name=folders,proto3" json:"folders,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	// named: the newest committed configuration has the caller with its data folder.
+	Named         bool `protobuf:"varint,27,opt,name=named,proto3" json:"named,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -4803,9 +4817,16 @@ func (x *HelloReply) GetForming() bool {
 	return false
 }
 
-func (x *HelloReply) GetKnew() bool {
+func (x *HelloReply) GetFolders() map[string]string {
 	if x != nil {
-		return x.Knew
+		return x.Folders
+	}
+	return nil
+}
+
+func (x *HelloReply) GetNamed() bool {
+	if x != nil {
+		return x.Named
 	}
 	return false
 }
@@ -6555,7 +6576,7 @@ const file_trivet_proto_rawDesc = "" +
 	"\vdeadline_ms\x18\x04 \x01(\x04R\n" +
 	"deadlineMs\"*\n" +
 	"\x0eSnapshotFooter\x12\x18\n" +
-	"\arecords\x18\x01 \x01(\x04R\arecords\"\xfc\x01\n" +
+	"\arecords\x18\x01 \x01(\x04R\arecords\"\x92\x02\n" +
 	"\x05Hello\x12\x1a\n" +
 	"\bprotocol\x18\x01 \x01(\rR\bprotocol\x12\x1d\n" +
 	"\n" +
@@ -6566,7 +6587,8 @@ const file_trivet_proto_rawDesc = "" +
 	"\tjoined_at\x18\x15 \x01(\x04R\bjoinedAt\x12!\n" +
 	"\fconfig_index\x18\x16 \x01(\x04R\vconfigIndex\x12\x18\n" +
 	"\aaddress\x18\x17 \x01(\tR\aaddress\x12\x18\n" +
-	"\aforming\x18\x18 \x01(\bR\aforming\"\xaf\x02\n" +
+	"\aforming\x18\x18 \x01(\bR\aforming\x12\x14\n" +
+	"\x05level\x18\x19 \x01(\x04R\x05level\"\xb7\x03\n" +
 	"\n" +
 	"HelloReply\x12\x18\n" +
 	"\arefused\x18\x01 \x01(\tR\arefused\x12.\n" +
@@ -6574,13 +6596,17 @@ const file_trivet_proto_rawDesc = "" +
 	"\fconfig_index\x18\x15 \x01(\x04R\vconfigIndex\x12 \n" +
 	"\vincarnation\x18\x16 \x01(\tR\vincarnation\x12\x1b\n" +
 	"\tjoined_at\x18\x17 \x01(\x04R\bjoinedAt\x12\x18\n" +
-	"\aforming\x18\x18 \x01(\bR\aforming\x12\x12\n" +
-	"\x04knew\x18\x19 \x01(\bR\x04knew\"G\n" +
+	"\aforming\x18\x18 \x01(\bR\aforming\x12<\n" +
+	"\afolders\x18\x1a \x03(\v2\".trivet.v1.HelloReply.FoldersEntryR\afolders\x12\x14\n" +
+	"\x05named\x18\x1b \x01(\bR\x05named\x1a:\n" +
+	"\fFoldersEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"G\n" +
 	"\x04Code\x12\b\n" +
 	"\x04NONE\x10\x00\x12\x10\n" +
 	"\fNOT_A_MEMBER\x10\x01\x12\x10\n" +
 	"\fOTHER_FOLDER\x10\x02\x12\x11\n" +
-	"\rOTHER_CLUSTER\x10\x03\"\xee\x03\n" +
+	"\rOTHER_CLUSTER\x10\x03J\x04\b\x19\x10\x1aR\x04knew\"\xee\x03\n" +
 	"\vPeerRequest\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x125\n" +
 	"\aforward\x18\x02 \x01(\v2\x19.trivet.v1.ForwardRequestH\x00R\aforward\x12<\n" +
@@ -6747,7 +6773,7 @@ func file_trivet_proto_rawDescGZIP() []byte {
 }
 
 var file_trivet_proto_enumTypes = make([]protoimpl.EnumInfo, 6)
-var file_trivet_proto_msgTypes = make([]protoimpl.MessageInfo, 77)
+var file_trivet_proto_msgTypes = make([]protoimpl.MessageInfo, 78)
 var file_trivet_proto_goTypes = []any{
 	(Code)(0),                     // 0: trivet.v1.Code
 	(Precondition_Kind)(0),        // 1: trivet.v1.Precondition.Kind
@@ -6832,6 +6858,7 @@ var file_trivet_proto_goTypes = []any{
 	(*MembershipRequest)(nil),     // 80: trivet.v1.MembershipRequest
 	(*MembershipReply)(nil),       // 81: trivet.v1.MembershipReply
 	(*ConfiguredMember)(nil),      // 82: trivet.v1.ConfiguredMember
+	nil,                           // 83: trivet.v1.HelloReply.FoldersEntry
 }
 var file_trivet_proto_depIdxs = []int32{
 	9,  // 0: trivet.v1.Op.put:type_name -> trivet.v1.PutOp
@@ -6907,33 +6934,34 @@ var file_trivet_proto_depIdxs = []int32{
 	18, // 70: trivet.v1.SnapshotWaiter.waiter:type_name -> trivet.v1.LockHolder
 	19, // 71: trivet.v1.SnapshotAnswer.result:type_name -> trivet.v1.Result
 	4,  // 72: trivet.v1.HelloReply.code:type_name -> trivet.v1.HelloReply.Code
-	66, // 73: trivet.v1.PeerRequest.forward:type_name -> trivet.v1.ForwardRequest
-	68, // 74: trivet.v1.PeerRequest.read_index:type_name -> trivet.v1.ReadIndexRequest
-	70, // 75: trivet.v1.PeerRequest.confirm:type_name -> trivet.v1.ConfirmRequest
-	72, // 76: trivet.v1.PeerRequest.promote:type_name -> trivet.v1.PromoteRequest
-	76, // 77: trivet.v1.PeerRequest.member:type_name -> trivet.v1.MemberRequest
-	74, // 78: trivet.v1.PeerRequest.leader_dead:type_name -> trivet.v1.LeaderDeadRequest
-	78, // 79: trivet.v1.PeerRequest.hash:type_name -> trivet.v1.HashRequest
-	80, // 80: trivet.v1.PeerRequest.membership:type_name -> trivet.v1.MembershipRequest
-	67, // 81: trivet.v1.PeerReply.forward:type_name -> trivet.v1.ForwardReply
-	69, // 82: trivet.v1.PeerReply.read_index:type_name -> trivet.v1.ReadIndexReply
-	71, // 83: trivet.v1.PeerReply.confirm:type_name -> trivet.v1.ConfirmReply
-	73, // 84: trivet.v1.PeerReply.promote:type_name -> trivet.v1.PromoteReply
-	77, // 85: trivet.v1.PeerReply.member:type_name -> trivet.v1.MemberReply
-	75, // 86: trivet.v1.PeerReply.leader_dead:type_name -> trivet.v1.LeaderDeadReply
-	79, // 87: trivet.v1.PeerReply.hash:type_name -> trivet.v1.HashReply
-	81, // 88: trivet.v1.PeerReply.membership:type_name -> trivet.v1.MembershipReply
-	19, // 89: trivet.v1.ForwardReply.results:type_name -> trivet.v1.Result
-	17, // 90: trivet.v1.ForwardReply.problem:type_name -> trivet.v1.Problem
-	17, // 91: trivet.v1.ReadIndexReply.problem:type_name -> trivet.v1.Problem
-	5,  // 92: trivet.v1.MembershipRequest.change:type_name -> trivet.v1.MembershipRequest.Change
-	17, // 93: trivet.v1.MembershipReply.problem:type_name -> trivet.v1.Problem
-	82, // 94: trivet.v1.MembershipReply.members:type_name -> trivet.v1.ConfiguredMember
-	95, // [95:95] is the sub-list for method output_type
-	95, // [95:95] is the sub-list for method input_type
-	95, // [95:95] is the sub-list for extension type_name
-	95, // [95:95] is the sub-list for extension extendee
-	0,  // [0:95] is the sub-list for field type_name
+	83, // 73: trivet.v1.HelloReply.folders:type_name -> trivet.v1.HelloReply.FoldersEntry
+	66, // 74: trivet.v1.PeerRequest.forward:type_name -> trivet.v1.ForwardRequest
+	68, // 75: trivet.v1.PeerRequest.read_index:type_name -> trivet.v1.ReadIndexRequest
+	70, // 76: trivet.v1.PeerRequest.confirm:type_name -> trivet.v1.ConfirmRequest
+	72, // 77: trivet.v1.PeerRequest.promote:type_name -> trivet.v1.PromoteRequest
+	76, // 78: trivet.v1.PeerRequest.member:type_name -> trivet.v1.MemberRequest
+	74, // 79: trivet.v1.PeerRequest.leader_dead:type_name -> trivet.v1.LeaderDeadRequest
+	78, // 80: trivet.v1.PeerRequest.hash:type_name -> trivet.v1.HashRequest
+	80, // 81: trivet.v1.PeerRequest.membership:type_name -> trivet.v1.MembershipRequest
+	67, // 82: trivet.v1.PeerReply.forward:type_name -> trivet.v1.ForwardReply
+	69, // 83: trivet.v1.PeerReply.read_index:type_name -> trivet.v1.ReadIndexReply
+	71, // 84: trivet.v1.PeerReply.confirm:type_name -> trivet.v1.ConfirmReply
+	73, // 85: trivet.v1.PeerReply.promote:type_name -> trivet.v1.PromoteReply
+	77, // 86: trivet.v1.PeerReply.member:type_name -> trivet.v1.MemberReply
+	75, // 87: trivet.v1.PeerReply.leader_dead:type_name -> trivet.v1.LeaderDeadReply
+	79, // 88: trivet.v1.PeerReply.hash:type_name -> trivet.v1.HashReply
+	81, // 89: trivet.v1.PeerReply.membership:type_name -> trivet.v1.MembershipReply
+	19, // 90: trivet.v1.ForwardReply.results:type_name -> trivet.v1.Result
+	17, // 91: trivet.v1.ForwardReply.problem:type_name -> trivet.v1.Problem
+	17, // 92: trivet.v1.ReadIndexReply.problem:type_name -> trivet.v1.Problem
+	5,  // 93: trivet.v1.MembershipRequest.change:type_name -> trivet.v1.MembershipRequest.Change
+	17, // 94: trivet.v1.MembershipReply.problem:type_name -> trivet.v1.Problem
+	82, // 95: trivet.v1.MembershipReply.members:type_name -> trivet.v1.ConfiguredMember
+	96, // [96:96] is the sub-list for method output_type
+	96, // [96:96] is the sub-list for method input_type
+	96, // [96:96] is the sub-list for extension type_name
+	96, // [96:96] is the sub-list for extension extendee
+	0,  // [0:96] is the sub-list for field type_name
 }
 
 func init() { file_trivet_proto_init() }
@@ -7015,7 +7043,7 @@ func file_trivet_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_trivet_proto_rawDesc), len(file_trivet_proto_rawDesc)),
 			NumEnums:      6,
-			NumMessages:   77,
+			NumMessages:   78,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
