@@ -36,6 +36,8 @@ type round struct {
 	results []*check.Result
 	verdict check.Verdict
 	changes int
+	// unfinished are the workloads whose last reads were not over in time.
+	unfinished []string
 	// recoveries are how long after the end of each fault all nodes served
 	// again; of one during which the next began, that one's count in.
 	recoveries []time.Duration
@@ -112,8 +114,9 @@ func (r *round) run(ctx context.Context, out io.Writer) error {
 	}
 
 	// The last reads, and the nodes side by side; of those that ever answered.
+	quiet := rec.Now()
 	if mon.Served() {
-		r.finish(ctx, shared, loads, mon)
+		quiet = r.finish(ctx, shared, loads, mon)
 	}
 	mon.Close()
 	if err := rec.Flush(); err != nil {
@@ -135,10 +138,10 @@ func (r *round) run(ctx context.Context, out io.Writer) error {
 	for _, n := range r.env.Nodes {
 		nodes = append(nodes, n.ID)
 	}
-	r.results = append(r.results, check.Hashes(mon.Hashes(), nodes))
+	r.results = append(r.results, check.Hashes(mon.Hashes(), nodes, quiet))
 	if len(r.faults) > 0 {
 		for _, e := range r.events {
-			if at, ok := mon.Recovered(e.Ended); ok && !e.Skipped {
+			if at, ok := mon.Recovered(e.Ended); ok && e.Done() {
 				r.recoveries = append(r.recoveries, time.Duration(at-e.Ended))
 			}
 		}
@@ -171,16 +174,21 @@ func (r *round) write() error {
 }
 
 // finish has all workloads do their last reads, and waits until the nodes show
-// one state.
-func (r *round) finish(ctx context.Context, shared *workload.Run, loads map[string]workload.Workload, mon *monitor.Monitor) {
+// one state. It returns from when on nothing was asked of them any more.
+func (r *round) finish(ctx context.Context, shared *workload.Run, loads map[string]workload.Workload, mon *monitor.Monitor) (quiet int64) {
 	finalCtx, cancel := context.WithTimeout(ctx, finalTime)
 	for _, k := range r.loads {
 		shared.Finish(finalCtx, k.Name, loads[k.Name])
+		if finalCtx.Err() != nil {
+			r.unfinished = append(r.unfinished, k.Name)
+		}
 	}
 	cancel()
+	quiet = shared.Recorder.Now()
 	settleCtx, cancel := context.WithTimeout(ctx, settleTime)
 	mon.Settle(settleCtx)
 	cancel()
+	return quiet
 }
 
 // recover waits until every node has served a request that began after calm, or
@@ -203,10 +211,10 @@ func (r *round) recover(ctx context.Context, mon *monitor.Monitor, calm int64) (
 func (r *round) done() check.Done {
 	d := check.Done{
 		Length: r.length, Operations: map[string]int{}, OK: map[string]int{},
-		FaultsWanted: len(r.faults) > 0, LeaderChanges: r.changes,
+		FaultsWanted: len(r.faults) > 0, LeaderChanges: r.changes, ByF: map[string]check.Share{}, Unfinished: r.unfinished,
 	}
 	for _, e := range r.events {
-		if e.Skipped {
+		if !e.Done() {
 			continue
 		}
 		d.Faults++
@@ -219,11 +227,15 @@ func (r *round) done() check.Done {
 	for name, calls := range r.calls {
 		d.Operations[name] = len(calls)
 		for _, c := range calls {
+			share := d.ByF[name+" "+c.F]
+			share.All++
 			if c.Type == history.OK {
 				d.OK[name]++
+				share.OK++
 			}
+			d.ByF[name+" "+c.F] = share
 			for _, e := range r.events {
-				if !e.Skipped && e.Began <= c.Invoked && c.Invoked <= e.Ended {
+				if e.Done() && e.Began <= c.Invoked && c.Invoked <= e.Ended {
 					d.DuringFaults++
 					break
 				}

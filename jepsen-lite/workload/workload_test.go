@@ -42,6 +42,14 @@ func TestOnlyOKReturnsSomething(t *testing.T) {
 	}
 }
 
+// What is no number is not taken for a key that is not there.
+func TestNumbers(t *testing.T) {
+	require.EqualValues(t, 7, numberOf(api.Item{Value: "7"}, true))
+	require.EqualValues(t, 0, numberOf(api.Item{}, false))
+	require.EqualValues(t, noNumber, numberOf(api.Item{}, true))
+	require.EqualValues(t, noNumber, numberOf(api.Item{Value: "7x"}, true))
+}
+
 // A key has few enough operations, and few enough of unknown outcome, for the
 // search for an order to end.
 func TestRegisterKeysAreRotated(t *testing.T) {
@@ -102,4 +110,25 @@ func TestChoose(t *testing.T) {
 	require.Equal(t, "bank", some[0].Name)
 	_, err = Choose([]string{"banks"})
 	require.ErrorContains(t, err, `"banks"`)
+}
+
+// An add that goes out twice at once, of which one way is refused, is what the
+// other way made of it.
+func TestTheTwinOfARefusedAdd(t *testing.T) {
+	refused := api.Answer{Type: history.Fail, Status: 400, Why: "400"}
+	for _, c := range []struct {
+		name string
+		twin api.Answer
+		open bool
+		want history.Type
+	}{
+		{"no twin", api.Answer{}, false, history.Fail},
+		{"no twin, and a try before that nobody answered", api.Answer{}, true, history.Info},
+		{"done by the twin", api.Answer{Type: history.OK}, true, history.OK},
+		{"nobody knows of the twin", api.Answer{Type: history.Info}, false, history.Info},
+		{"refused too", refused, false, history.Fail},
+		{"refused too, after a try that nobody answered", refused, true, history.Info},
+	} {
+		require.Equal(t, c.want, together(refused, c.twin, c.open).Type, c.name)
+	}
 }
