@@ -145,7 +145,7 @@ func (r *round) run(ctx context.Context, out io.Writer) error {
 				r.recoveries = append(r.recoveries, time.Duration(at-e.Ended))
 			}
 		}
-		r.results = append(r.results, check.Recovery(took, recovered, r.recoveries))
+		r.results = append(r.results, check.Recovery(took, recovered, r.recoveries, mon.Stalled(calm, calm+int64(took))))
 	}
 	if r.members != nil {
 		r.results = append(r.results, check.Deaths(r.members.Deaths()))

@@ -164,8 +164,11 @@ func TestVacuous(t *testing.T) {
 }
 
 func TestRecovery(t *testing.T) {
-	require.Equal(t, Valid, Recovery(9*time.Second, true, nil).Verdict)
-	require.Equal(t, Violated, Recovery(11*time.Second, true, nil).Verdict)
-	require.Equal(t, Violated, Recovery(11*time.Second, false, nil).Verdict)
+	require.Equal(t, Valid, Recovery(9*time.Second, true, nil, 0).Verdict)
+	require.Equal(t, Valid, Recovery(9*time.Second, true, nil, 8*time.Second).Verdict)
+	require.Equal(t, Violated, Recovery(11*time.Second, true, nil, time.Second).Verdict)
+	require.Equal(t, Violated, Recovery(11*time.Second, false, nil, 0).Verdict)
+	require.Equal(t, Inconclusive, Recovery(11*time.Second, true, nil, 2*time.Second).Verdict, "the machine was too busy")
+	require.Equal(t, Inconclusive, Recovery(20*time.Second, false, nil, 5*time.Second).Verdict)
 	require.Equal(t, Violated, Deaths([]string{"n1: panic"}).Verdict)
 }

@@ -80,11 +80,19 @@ func Vacuous(d Done) *Result {
 // writes and linearizable reads again, if none other is in force.
 const RecoveryBound = 10 * time.Second
 
+// stalledShare is the share of a recovery for which the machine may have run
+// nothing here: of one that had less of the machine nobody knows what it took.
+const stalledShare = 0.1
+
 // Recovery judges how long the last recovery took; recovered is false where it
-// was not over when it was given up.
-func Recovery(took time.Duration, recovered bool, others []time.Duration) *Result {
+// was not over when it was given up. stalled is for how long of it the machine ran
+// nothing of this program, and so most likely little of the nodes.
+func Recovery(took time.Duration, recovered bool, others []time.Duration, stalled time.Duration) *Result {
 	r := NewResult(fmt.Sprintf("recovery: within %v of the last fault", RecoveryBound))
+	late := !recovered || took > RecoveryBound
 	switch {
+	case late && float64(stalled) > stalledShare*float64(took):
+		r.inconclusive("it took %v or more, but the machine had no time for this program for %v of them: it is too busy", took.Round(time.Millisecond), stalled.Round(time.Millisecond))
 	case !recovered:
 		r.violated("%v after the last fault some node had not served a write and a linearizable read", took.Round(time.Millisecond))
 	case took > RecoveryBound:
@@ -96,6 +104,7 @@ func Recovery(took time.Duration, recovered bool, others []time.Duration) *Resul
 		longest = max(longest, d)
 	}
 	r.figure("longest of all faults", longest.Round(time.Millisecond))
+	r.figure("of the last the machine stalled for", stalled.Round(time.Millisecond))
 	return r
 }
 

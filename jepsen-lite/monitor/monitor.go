@@ -26,6 +26,7 @@ type Monitor struct {
 	cancel context.CancelFunc
 	quiet  context.CancelFunc // ends the probes alone
 	wg     sync.WaitGroup
+	pulse  pulse
 
 	mu      sync.Mutex
 	leader  string
@@ -43,6 +44,7 @@ func Start(rec *history.Recorder, nodes []api.Node, prefix string) *Monitor {
 	ctx, cancel := context.WithCancel(context.Background())
 	probing, quiet := context.WithCancel(ctx)
 	m := &Monitor{rec: rec, nodes: nodes, prefix: prefix, cancel: cancel, quiet: quiet, served: map[string][]Served{}}
+	m.wg.Go(func() { m.pulse.run(ctx, rec.Now) })
 	for _, n := range nodes {
 		m.wg.Go(func() { m.repeat(ctx, func(c *api.Caller) { m.look(ctx, c, n) }) })
 		m.wg.Go(func() { m.repeat(probing, func(c *api.Caller) { m.probe(probing, c, n) }) })
