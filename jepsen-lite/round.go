@@ -47,10 +47,10 @@ type round struct {
 const (
 	// calmTail is how long the clients go on after the last fault.
 	calmTail = 3 * time.Second
-	// stopTime is how long operations under way may take, finalTime the last
-	// reads, settleTime until all nodes show one index.
+	// stopTime is how long operations under way may take, finalTime the last reads
+	// of one workload, settleTime until all nodes show one index.
 	stopTime   = 20 * time.Second
-	finalTime  = 30 * time.Second
+	finalTime  = 15 * time.Second
 	settleTime = 15 * time.Second
 )
 
@@ -176,14 +176,14 @@ func (r *round) write() error {
 // finish has all workloads do their last reads, and waits until the nodes show
 // one state. It returns from when on nothing was asked of them any more.
 func (r *round) finish(ctx context.Context, shared *workload.Run, loads map[string]workload.Workload, mon *monitor.Monitor) (quiet int64) {
-	finalCtx, cancel := context.WithTimeout(ctx, finalTime)
 	for _, k := range r.loads {
+		finalCtx, cancel := context.WithTimeout(ctx, finalTime)
 		shared.Finish(finalCtx, k.Name, loads[k.Name])
 		if finalCtx.Err() != nil {
 			r.unfinished = append(r.unfinished, k.Name)
 		}
+		cancel()
 	}
-	cancel()
 	quiet = shared.Recorder.Now()
 	settleCtx, cancel := context.WithTimeout(ctx, settleTime)
 	mon.Settle(settleCtx)

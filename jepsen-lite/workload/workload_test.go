@@ -1,6 +1,7 @@
 package workload
 
 import (
+	"context"
 	"testing"
 	"time"
 
@@ -131,4 +132,26 @@ func TestTheTwinOfARefusedAdd(t *testing.T) {
 	} {
 		require.Equal(t, c.want, together(refused, c.twin, c.open).Type, c.name)
 	}
+}
+
+// The last reads are of every node that is there, whichever is not.
+func TestEveryNodeIsAskedBesideOneThatIsDown(t *testing.T) {
+	r := testRun()
+	r.Nodes = []api.Node{{ID: "n1"}, {ID: "n2"}, {ID: "n3"}}
+	w := r.worker("w", 0, nil)
+	ctx, cancel := context.WithCancel(context.Background())
+	asked := map[string]int{}
+	done := w.everyNode(ctx, func(n api.Node) api.Answer {
+		asked[n.ID]++
+		if asked["n1"] == 3 {
+			cancel()
+		}
+		if n.ID == "n1" {
+			return api.Answer{Type: history.Fail}
+		}
+		return api.Answer{Type: history.OK}
+	})
+	require.False(t, done)
+	require.Equal(t, map[string]int{"n1": 3, "n2": 1, "n3": 1}, asked)
+	require.True(t, w.everyNode(context.Background(), func(api.Node) api.Answer { return api.Answer{Type: history.OK} }))
 }
