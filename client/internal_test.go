@@ -1,7 +1,9 @@
 package client
 
 import (
+	"context"
 	"encoding/json"
+	"errors"
 	"net/http"
 	"net/url"
 	"testing"
@@ -219,4 +221,19 @@ func TestErrorStrings(t *testing.T) {
 	require.ErrorIs(t, &Error{}, ErrUnknown)
 	require.Equal(t, "not_applied", NotApplied.String())
 	require.Equal(t, "unknown", Unknown.String())
+}
+
+// A write that ends before it is sent is certainly not applied, whatever is not known of
+// an attempt to do what comes before.
+func TestTheOutcomeOfAnAttemptIsNotTheCalls(t *testing.T) {
+	cut := errors.New("the connection was cut")
+	attempt := &Error{Code: "no_leader", Outcome: Unknown, causes: []error{cut}}
+	err := (&request{op: "put", write: true}).ended(context.DeadlineExceeded, &course{attempts: 1, last: attempt})
+	require.NotErrorIs(t, err, ErrUnknown)
+	for _, kind := range []error{ErrNoLeader, ErrUnavailable, context.DeadlineExceeded, cut} {
+		require.ErrorIs(t, err, kind)
+	}
+	var e *Error
+	require.ErrorAs(t, err, &e)
+	require.Equal(t, NotApplied, e.Outcome)
 }

@@ -47,7 +47,7 @@ func (c *Client) runInSession(ctx context.Context, r *request) error {
 	a := &call{kind: r.kind, key: r.key, write: true}
 	s, e := c.sessions.number(ctx, &batch{calls: []*call{a}})
 	if e != nil {
-		e.op = r.op
+		e.op, e.Outcome = r.op, NotApplied // this was not sent
 		return e
 	}
 	if s == nil {
@@ -263,7 +263,7 @@ func (r *request) ended(cause error, past *course) error {
 	if last == nil {
 		return e
 	}
-	e.causes = append(e.causes, last)
+	e.causes = append(e.causes, attemptError{last})
 	e.Status, e.Node = last.Status, last.Node
 	what := last.Code
 	if last.Detail != "" {

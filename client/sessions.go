@@ -8,6 +8,8 @@ import (
 	"strconv"
 	"sync"
 	"time"
+
+	"trivet/trivetpb"
 )
 
 // sessions is the sessions of a client.
@@ -84,11 +86,10 @@ func (s *sessions) get(ctx context.Context, failed func(*Error)) (*session, *Err
 			if !s.tended {
 				s.tended = s.c.background(s.tend) == nil
 			}
-		case e.Status != 0 && e.Code != codeBadResponse && ctx.Err() == nil:
-			// The cluster can be reached and gives no session: its table is full, or
-			// the token does not allow it. What a write loses without one is that it is
-			// repeated where its node is lost with the answer; to refuse it for that
-			// would make an outage of a full table.
+		case e.givesNoSession():
+			// What a write loses without one is that it is repeated where its node is
+			// lost with the answer; to refuse it for that would make an outage of a full
+			// table.
 			s.c.cfg.Logger.Warn("trivet: no session, writes go without an identity for a while", "error", e)
 			s.without = time.Now().Add(withoutFor)
 			e = nil
@@ -100,6 +101,19 @@ func (s *sessions) get(ctx context.Context, failed func(*Error)) (*session, *Err
 		}
 		return nil, e
 	}
+}
+
+// givesNoSession says that the cluster can do it and will not: its table or a queue is
+// full, or the token does not allow it. That it could not, for want of a leader or of
+// time, says nothing about the next attempt; least of all in a failover, where an
+// identity is worth most.
+func (e *Error) givesNoSession() bool {
+	code, ok := trivetpb.CodeByName(e.Code)
+	if !ok {
+		return false
+	}
+	status := code.Info().Status
+	return (status >= 400 && status < 500) || code == trivetpb.Code_QUOTA_EXCEEDED
 }
 
 // openSession opens a session. One that is opened twice is forgotten once.
