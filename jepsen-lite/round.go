@@ -175,7 +175,7 @@ func (r *round) write() error {
 
 // finish has all workloads do their last reads, and waits until the nodes show
 // one state. It returns from when on nothing was asked of them any more.
-func (r *round) finish(ctx context.Context, shared *workload.Run, loads map[string]workload.Workload, mon *monitor.Monitor) (quiet int64) {
+func (r *round) finish(ctx context.Context, shared *workload.Run, loads map[string]workload.Workload, mon *monitor.Monitor) (end int64) {
 	for _, k := range r.loads {
 		finalCtx, cancel := context.WithTimeout(ctx, finalTime)
 		shared.Finish(finalCtx, k.Name, loads[k.Name])
@@ -184,11 +184,9 @@ func (r *round) finish(ctx context.Context, shared *workload.Run, loads map[stri
 		}
 		cancel()
 	}
-	quiet = shared.Recorder.Now()
 	settleCtx, cancel := context.WithTimeout(ctx, settleTime)
-	mon.Settle(settleCtx)
-	cancel()
-	return quiet
+	defer cancel()
+	return mon.Settle(settleCtx)
 }
 
 // recover waits until every node has served a request that began after calm, or

@@ -104,15 +104,16 @@ func TestSettled(t *testing.T) {
 	m, nodes := monitored(t)
 	look := func() { each(t, m, m.look) }
 	look()
-	require.False(t, m.settled(), "one look is not enough")
+	require.False(t, m.settled(0), "one look is not enough")
 	nodes[0].index, nodes[1].index = 7, 6
 	look()
-	require.False(t, m.settled())
+	require.False(t, m.settled(0))
 	nodes[1].index = 7
 	look()
-	require.False(t, m.settled())
+	require.False(t, m.settled(0))
 	look()
-	require.True(t, m.settled())
+	require.True(t, m.settled(0))
+	require.False(t, m.settled(m.rec.Now()), "that was before the end")
 	require.Len(t, m.Hashes(), 8)
 }
 
