@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"net"
 	"net/http"
 	"net/url"
 	"testing"
@@ -168,6 +169,7 @@ func TestConfig(t *testing.T) {
 		{Config{Timeout: -1}, "Timeout is negative"},
 		{Config{MaxResponseBytes: -1}, "MaxResponseBytes is negative"},
 		{Config{Transport: http.DefaultTransport, MaxConnsPerNode: 1}, "exclude each other"},
+		{Config{Transport: http.DefaultTransport, DialContext: new(net.Dialer).DialContext}, "exclude each other"},
 	} {
 		_, err := Open(t.Context(), tt.cfg)
 		require.ErrorContains(t, err, tt.want)

@@ -72,7 +72,7 @@ func (c *Client) run(ctx context.Context, r *request) error {
 	for round := 0; ; round++ {
 		patience := r.patienceIn(round)
 		var asked time.Duration
-		otherNodes := false
+		otherNodes, answered := false, false
 	nodes:
 		for _, n := range c.members.order(r.write) {
 			began := time.Now()
@@ -100,6 +100,7 @@ func (c *Client) run(ctx context.Context, r *request) error {
 				called = time.Now() // it was well under way
 			}
 			past.add(r, e)
+			answered = answered || e.Status != 0
 			if r.onFailure != nil {
 				r.onFailure(e)
 			}
@@ -119,7 +120,7 @@ func (c *Client) run(ctx context.Context, r *request) error {
 				break nodes
 			}
 		}
-		if !otherNodes {
+		if !otherNodes || (r.parting && !answered) {
 			// No node can do it, and none will.
 			return r.failure(ctx, past.last, &past)
 		}

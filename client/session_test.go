@@ -4,9 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"net/http"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -345,4 +347,41 @@ func TestAWriteThatGoesAloneIsRepeatedUnderItsSeq(t *testing.T) {
 			})
 		})
 	}
+}
+
+// Close does not wait for a cluster that is gone.
+func TestCloseWithoutACluster(t *testing.T) {
+	for name, tt := range map[string]struct {
+		gone func(r *http.Request) (*http.Response, error)
+		call bool // one has failed before
+		most time.Duration
+	}{
+		"all refuse": {gone: func(*http.Request) (*http.Response, error) {
+			return nil, &net.OpError{Op: "dial", Err: syscall.ECONNREFUSED}
+		}},
+		"all hang":              {most: 500 * time.Millisecond, gone: hangs},
+		"all hang, as is known": {call: true, most: 50 * time.Millisecond, gone: hangs},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := over(newFake(), nil)
+				c := s.open(t, "n1", "n2")
+				_, err := c.Put(t.Context(), "k", nil)
+				require.NoError(t, err)
+				s.now(func(r *http.Request, _ int) (*http.Response, error) { return tt.gone(r) })
+				if tt.call {
+					_, err := c.Get(t.Context(), "k")
+					requireError(t, err, client.NotApplied, context.DeadlineExceeded)
+				}
+				began := time.Now()
+				require.NoError(t, c.Close())
+				require.Equal(t, tt.most, time.Since(began))
+			})
+		})
+	}
+}
+
+func hangs(r *http.Request) (*http.Response, error) {
+	<-r.Context().Done()
+	return nil, r.Context().Err()
 }
