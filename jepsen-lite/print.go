@@ -65,28 +65,41 @@ func (r *round) print(out io.Writer) {
 	fmt.Fprintf(w, "all\t\t%d\t%d\t%d\t\t\n", ok, fail, info)
 	w.Flush()
 
-	counts, skipped := map[string]int{}, map[string]bool{}
+	counts, vain, skipped := map[string]int{}, map[string]int{}, map[string]bool{}
 	for _, e := range r.events {
 		if e.Skipped {
 			skipped[e.Kind] = true
 			continue
 		}
-		counts[e.Kind]++
+		if e.Vain {
+			vain[e.Kind]++
+		} else {
+			counts[e.Kind]++
+		}
 		if e.Error != "" {
 			fmt.Fprintf(out, "\nfault %s at %v: %s\n", e.Kind, time.Duration(e.Began).Round(time.Millisecond), e.Error)
 		}
 	}
 	if len(r.faults) > 0 {
-		var done, not []string
+		var done, failed, not []string
 		for _, k := range r.faults {
 			if counts[k.Name] > 0 {
 				done = append(done, fmt.Sprintf("%s %d", k.Name, counts[k.Name]))
+			}
+			if vain[k.Name] > 0 {
+				failed = append(failed, fmt.Sprintf("%s %d", k.Name, vain[k.Name]))
 			}
 			if skipped[k.Name] {
 				not = append(not, k.Name)
 			}
 		}
 		fmt.Fprintf(out, "\nfaults: %s\n", strings.Join(done, ", "))
+		if len(failed) > 0 {
+			fmt.Fprintf(out, "tried in vain: %s\n", strings.Join(failed, ", "))
+		}
+		if n := len(r.plan) - len(r.events); n > 0 {
+			fmt.Fprintf(out, "left out: %d of the plan, as those before them took longer than planned\n", n)
+		}
 		if len(not) > 0 {
 			fmt.Fprintf(out, "not available: %s\n", strings.Join(not, ", "))
 		}

@@ -36,6 +36,8 @@ type round struct {
 	results []*check.Result
 	verdict check.Verdict
 	changes int
+	// unfinished are the workloads whose last reads were not over in time.
+	unfinished []string
 	// recoveries are how long after the end of each fault all nodes served
 	// again; of one during which the next began, that one's count in.
 	recoveries []time.Duration
@@ -45,10 +47,10 @@ type round struct {
 const (
 	// calmTail is how long the clients go on after the last fault.
 	calmTail = 3 * time.Second
-	// stopTime is how long operations under way may take, finalTime the last
-	// reads, settleTime until all nodes show one index.
+	// stopTime is how long operations under way may take, finalTime the last reads
+	// of one workload, settleTime until all nodes show one index.
 	stopTime   = 20 * time.Second
-	finalTime  = 30 * time.Second
+	finalTime  = 15 * time.Second
 	settleTime = 15 * time.Second
 )
 
@@ -112,8 +114,9 @@ func (r *round) run(ctx context.Context, out io.Writer) error {
 	}
 
 	// The last reads, and the nodes side by side; of those that ever answered.
+	quiet := rec.Now()
 	if mon.Served() {
-		r.finish(ctx, shared, loads, mon)
+		quiet = r.finish(ctx, shared, loads, mon)
 	}
 	mon.Close()
 	if err := rec.Flush(); err != nil {
@@ -135,14 +138,14 @@ func (r *round) run(ctx context.Context, out io.Writer) error {
 	for _, n := range r.env.Nodes {
 		nodes = append(nodes, n.ID)
 	}
-	r.results = append(r.results, check.Hashes(mon.Hashes(), nodes))
+	r.results = append(r.results, check.Hashes(mon.Hashes(), nodes, quiet))
 	if len(r.faults) > 0 {
 		for _, e := range r.events {
-			if at, ok := mon.Recovered(e.Ended); ok && !e.Skipped {
+			if at, ok := mon.Recovered(e.Ended); ok && e.Done() {
 				r.recoveries = append(r.recoveries, time.Duration(at-e.Ended))
 			}
 		}
-		r.results = append(r.results, check.Recovery(took, recovered, r.recoveries))
+		r.results = append(r.results, check.Recovery(took, recovered, r.recoveries, mon.Stalled(calm, calm+int64(took))))
 	}
 	if r.members != nil {
 		r.results = append(r.results, check.Deaths(r.members.Deaths()))
@@ -171,16 +174,19 @@ func (r *round) write() error {
 }
 
 // finish has all workloads do their last reads, and waits until the nodes show
-// one state.
-func (r *round) finish(ctx context.Context, shared *workload.Run, loads map[string]workload.Workload, mon *monitor.Monitor) {
-	finalCtx, cancel := context.WithTimeout(ctx, finalTime)
+// one state. It returns from when on nothing was asked of them any more.
+func (r *round) finish(ctx context.Context, shared *workload.Run, loads map[string]workload.Workload, mon *monitor.Monitor) (end int64) {
 	for _, k := range r.loads {
+		finalCtx, cancel := context.WithTimeout(ctx, finalTime)
 		shared.Finish(finalCtx, k.Name, loads[k.Name])
+		if finalCtx.Err() != nil {
+			r.unfinished = append(r.unfinished, k.Name)
+		}
+		cancel()
 	}
-	cancel()
 	settleCtx, cancel := context.WithTimeout(ctx, settleTime)
-	mon.Settle(settleCtx)
-	cancel()
+	defer cancel()
+	return mon.Settle(settleCtx)
 }
 
 // recover waits until every node has served a request that began after calm, or
@@ -203,10 +209,10 @@ func (r *round) recover(ctx context.Context, mon *monitor.Monitor, calm int64) (
 func (r *round) done() check.Done {
 	d := check.Done{
 		Length: r.length, Operations: map[string]int{}, OK: map[string]int{},
-		FaultsWanted: len(r.faults) > 0, LeaderChanges: r.changes,
+		FaultsWanted: len(r.faults) > 0, LeaderChanges: r.changes, ByF: map[string]check.Share{}, Unfinished: r.unfinished,
 	}
 	for _, e := range r.events {
-		if e.Skipped {
+		if !e.Done() {
 			continue
 		}
 		d.Faults++
@@ -219,11 +225,15 @@ func (r *round) done() check.Done {
 	for name, calls := range r.calls {
 		d.Operations[name] = len(calls)
 		for _, c := range calls {
+			share := d.ByF[name+" "+c.F]
+			share.All++
 			if c.Type == history.OK {
 				d.OK[name]++
+				share.OK++
 			}
+			d.ByF[name+" "+c.F] = share
 			for _, e := range r.events {
-				if !e.Skipped && e.Began <= c.Invoked && c.Invoked <= e.Ended {
+				if e.Done() && e.Began <= c.Invoked && c.Invoked <= e.Ended {
 					d.DuringFaults++
 					break
 				}

@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"trivet/jepsen-lite/api"
@@ -59,6 +61,14 @@ func (o *options) run(ctx context.Context, out io.Writer) (check.Verdict, error)
 	case len(o.endpoints) > 0 && len(o.faults) > 0 && o.faults[0] != "none":
 		return none, fmt.Errorf("--faults: nothing is done to a cluster of --endpoints")
 	}
+	for i, at := range o.endpoints {
+		if err := checkEndpoint(at); err != nil {
+			return none, err
+		}
+		if slices.Contains(o.endpoints[:i], at) {
+			return none, fmt.Errorf("--endpoints: %s is there twice", at)
+		}
+	}
 	kinds, err := workload.Choose(o.workloads)
 	if err != nil {
 		return none, err
@@ -75,8 +85,8 @@ func (o *options) run(ctx context.Context, out io.Writer) (check.Verdict, error)
 	env := &nemesis.Environment{}
 	var members *cluster.Cluster // nil where they are somebody else's
 	if len(o.endpoints) > 0 {
-		for i, url := range o.endpoints {
-			env.Nodes = append(env.Nodes, api.Node{ID: fmt.Sprintf("e%d", i+1), URL: url})
+		for i, at := range o.endpoints {
+			env.Nodes = append(env.Nodes, api.Node{ID: fmt.Sprintf("e%d", i+1), URL: at})
 		}
 	} else {
 		if members, err = o.open(ctx, out, dir); err != nil {
@@ -136,6 +146,15 @@ func (o *options) run(ctx context.Context, out io.Writer) (check.Verdict, error)
 	}
 	fmt.Fprintf(out, "report in %s\n", dir)
 	return verdict, err
+}
+
+// checkEndpoint refuses what no request could be sent to.
+func checkEndpoint(at string) error {
+	u, err := url.Parse(at)
+	if err != nil || u.Scheme != "http" || u.Hostname() == "" || u.Port() == "" || (u.Path != "" && u.Path != "/") || u.RawQuery != "" || u.User != nil {
+		return fmt.Errorf("--endpoints: %q is not http://HOST:PORT", at)
+	}
+	return nil
 }
 
 // open starts the cluster.

@@ -89,12 +89,14 @@ const (
 	peerProtocol = 1
 	// maxHello has room for the folders of maxMembers first members.
 	maxHello = 16 << 10
-	// helloTimeout bounds a handshake, so that idle strangers hold nothing.
+	// helloTimeout bounds a handshake, so that idle strangers hold nothing for long.
 	helloTimeout = 3 * time.Second
-	// maxHandshakes bounds connections that have not said who they are, and
-	// maxConnsPerPeer those of one member: raft's transport pools three, plus
-	// one for peer requests, and a snapshot takes one of its own.
-	maxHandshakes   = 64
+	// maxHandshakes bounds connections that have not said who they are
+	// (handshakes.go), each a goroutine and a few KiB. A member that is slow to be
+	// scheduled has to say who it is before that many others have come.
+	maxHandshakes = 256
+	// maxConnsPerPeer bounds the connections of one member: raft's transport pools
+	// three, plus one for peer requests, and a snapshot takes one of its own.
 	maxConnsPerPeer = 32
 	// maxStrangers bounds the connections of all that are not known as members
 	// here yet: a few, in a cluster that adds one at a time.
@@ -103,6 +105,10 @@ const (
 
 // errRefused is wrapped by what dial returns where the other side said no.
 var errRefused = errors.New("refused by the peer")
+
+// errPlaceLost is of a handshake that was closed for a newer one just when it
+// was through: the member dials again.
+var errPlaceLost = errors.New("closed for a newer connection")
 
 func newPeerPort(ln net.Listener, cluster, id string, log *slog.Logger) *peerPort {
 	return &peerPort{
@@ -121,7 +127,7 @@ func (p *peerPort) start() {
 }
 
 func (p *peerPort) accept() {
-	slots := make(chan struct{}, maxHandshakes)
+	strangers := newHandshakes(maxHandshakes)
 	for {
 		c, err := p.ln.Accept()
 		if err != nil {
@@ -137,15 +143,16 @@ func (p *peerPort) accept() {
 			c.Close()
 			return
 		}
-		select {
-		case slots <- struct{}{}:
-		default:
+		place, ok := strangers.begin(c, p.stop)
+		if !ok {
 			p.release(c)
-			continue
+			return
 		}
-		ok := p.spawn(func() {
+		ok = p.spawn(func() {
 			kind, from, err := p.answer(c)
-			<-slots
+			if !strangers.end(place) && err == nil {
+				err = errPlaceLost
+			}
 			if err != nil {
 				p.log.Debug("peer connection refused", "remote", c.RemoteAddr(), "error", err)
 				p.release(c)

@@ -25,6 +25,7 @@ import (
 //     that (matchSnapshot).
 //   - A request for a vote is judged by its log alone, not by whether this member
 //     knows the candidate as a voter (anyCandidate).
+//   - Nothing is sent before the node knows its raft (begun).
 //   - The node can put a message of its own in front of raft (inject): one that
 //     the leader could have sent.
 type transport struct {
@@ -43,6 +44,12 @@ type transport struct {
 	configuration atomic.Pointer[func() raft.Configuration]
 	portStop      <-chan struct{} // closed when the peer port is
 
+	// begun is closed by setState. raft's goroutines run before NewRaft has
+	// returned, and find the address of a member by asking the node, which asks
+	// raft: one whose first timeout passes before the node has been told of its
+	// raft, on a machine that is too busy, would ask in vain.
+	begun chan struct{}
+
 	out  chan raft.RPC
 	once sync.Once
 	stop chan struct{}
@@ -56,6 +63,7 @@ func newTransport(nt *raft.NetworkTransport, port *peerPort, stable *guardedStab
 		id:               raft.ServerID(port.id),
 		portStop:         port.stop,
 		stable:           stable,
+		begun:            make(chan struct{}),
 		out:              make(chan raft.RPC),
 		stop:             make(chan struct{}),
 		done:             make(chan struct{}),
@@ -169,10 +177,21 @@ func (t *transport) close() {
 }
 
 // setState tells the transport how to ask for raft's state, and for the term that
-// it leads.
+// it leads; once, when the node knows its raft.
 func (t *transport) setState(state func() raft.RaftState, leads func() uint64) {
 	t.state.Store(&state)
 	t.leads.Store(&leads)
+	close(t.begun)
+}
+
+// awaitBegin waits for that; its error says that the transport was closed before.
+func (t *transport) awaitBegin() error {
+	select {
+	case <-t.begun:
+		return nil
+	case <-t.stop:
+		return raft.ErrTransportShutdown
+	}
 }
 
 func (t *transport) Consumer() <-chan raft.RPC { return t.out }
@@ -238,6 +257,9 @@ func (t *transport) inject(command any, reply chan raft.RPCResponse) bool {
 // before it tries again, however long the follower has been back. Heartbeats
 // come from another goroutine of raft, with a bound of its own.
 func (t *transport) AppendEntries(id raft.ServerID, _ raft.ServerAddress, req *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) error {
+	if err := t.awaitBegin(); err != nil {
+		return err
+	}
 	boundCommit(req)
 	heartbeat := req.PrevLogEntry == 0 && len(req.Entries) == 0
 	for {
@@ -258,14 +280,23 @@ func (t *transport) AppendEntries(id raft.ServerID, _ raft.ServerAddress, req *r
 }
 
 func (t *transport) RequestVote(id raft.ServerID, _ raft.ServerAddress, req *raft.RequestVoteRequest, resp *raft.RequestVoteResponse) error {
+	if err := t.awaitBegin(); err != nil {
+		return err
+	}
 	return t.NetworkTransport.RequestVote(id, raft.ServerAddress(id), req, resp)
 }
 
 func (t *transport) RequestPreVote(id raft.ServerID, _ raft.ServerAddress, req *raft.RequestPreVoteRequest, resp *raft.RequestPreVoteResponse) error {
+	if err := t.awaitBegin(); err != nil {
+		return err
+	}
 	return t.NetworkTransport.RequestPreVote(id, raft.ServerAddress(id), req, resp)
 }
 
 func (t *transport) InstallSnapshot(id raft.ServerID, _ raft.ServerAddress, req *raft.InstallSnapshotRequest, resp *raft.InstallSnapshotResponse, data io.Reader) error {
+	if err := t.awaitBegin(); err != nil {
+		return err
+	}
 	return t.NetworkTransport.InstallSnapshot(id, raft.ServerAddress(id), req, resp, data)
 }
 

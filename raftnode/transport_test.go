@@ -1,6 +1,7 @@
 package raftnode
 
 import (
+	"strings"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -30,7 +31,46 @@ func heartbeatPair(t *testing.T) (n1 *transport, n2 *transport) {
 		})
 		return tr
 	}
-	return make(p1), make(p2)
+	n1, n2 = make(p1), make(p2)
+	n2.setState(func() raft.RaftState { return raft.Leader }, func() uint64 { return 0 })
+	return n1, n2
+}
+
+// raft runs before NewRaft has returned it. Whatever it sends before the node
+// knows it waits until then: the node asks raft for the address to send it to.
+func TestNothingIsSentBeforeTheNodeKnowsItsRaft(t *testing.T) {
+	for name, send := range map[string]func(*transport) error{
+		"pre-vote": func(tr *transport) error {
+			return tr.RequestPreVote("n2", "", &raft.RequestPreVoteRequest{}, &raft.RequestPreVoteResponse{})
+		},
+		"vote": func(tr *transport) error {
+			return tr.RequestVote("n2", "", &raft.RequestVoteRequest{}, &raft.RequestVoteResponse{})
+		},
+		"entries": func(tr *transport) error {
+			return tr.AppendEntries("n2", "", &raft.AppendEntriesRequest{}, &raft.AppendEntriesResponse{})
+		},
+		"snapshot": func(tr *transport) error {
+			return tr.InstallSnapshot("n2", "", &raft.InstallSnapshotRequest{}, &raft.InstallSnapshotResponse{}, strings.NewReader(""))
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				n1, _ := heartbeatPair(t)
+				done := make(chan error, 1)
+				go func() { done <- send(n1) }()
+				time.Sleep(time.Minute) // virtual
+				require.Empty(t, done, "it was sent")
+				n1.setState(func() raft.RaftState { return raft.Follower }, func() uint64 { return 0 })
+				require.Error(t, <-done, "n2 does not listen")
+
+				closed, _ := heartbeatPair(t)
+				go func() { done <- send(closed) }()
+				synctest.Wait()
+				closed.close()
+				require.ErrorIs(t, <-done, raft.ErrTransportShutdown)
+			})
+		})
+	}
 }
 
 // Only a heartbeat of the present term, met by a follower, may run beside

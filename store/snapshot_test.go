@@ -149,11 +149,16 @@ func (w *fullWriter) Write(p []byte) (int, error) {
 }
 
 // fileOf puts a stream of records into a file as WriteSnapshot does, with a
-// checksum that is right.
+// checksum that is right, in the format of the level that they are of: that of
+// level 0 where they do not begin with a header.
 func fileOf(t testing.TB, records []byte) []byte {
 	t.Helper()
+	first := &trivetpb.SnapshotRecord{}
+	if size, n := binary.Uvarint(records); n > 0 && size <= uint64(len(records)-n) {
+		_ = first.UnmarshalVT(records[n : n+int(size)])
+	}
 	file := bytes.NewBufferString(snapshotMagic)
-	_ = binary.Write(file, binary.LittleEndian, uint32(formatOf(Level)))
+	_ = binary.Write(file, binary.LittleEndian, formatOf(first.GetHeader().GetSettings().GetLevel()))
 	enc, err := zstd.NewWriter(file, zstd.WithEncoderLevel(zstd.SpeedFastest), zstd.WithEncoderConcurrency(1), zstd.WithWindowSize(1<<16))
 	require.NoError(t, err)
 	_, err = enc.Write(records)

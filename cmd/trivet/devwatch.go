@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"strings"
 	"time"
+
+	"trivet/raftnode"
 )
 
 const (
@@ -117,6 +119,10 @@ func (c *devCluster) exited(watching context.Context, e devExit) error {
 	if strings.HasPrefix(e.how, "exit status") {
 		why += ": " + n.why()
 	}
+	if strings.Contains(why, raftnode.ErrRemoved.Error()) {
+		c.removed(n)
+		return c.anyLeft()
+	}
 	if c.restart {
 		n.backoff = min(max(2*n.backoff, devBackoff), devBackoffMost)
 		fmt.Fprintf(c.out, "%s  is gone (%s); it is started again in %v\n", n.id, why, n.backoff)
@@ -129,8 +135,29 @@ func (c *devCluster) exited(watching context.Context, e devExit) error {
 		return nil
 	}
 	fmt.Fprintf(c.out, "%s  is gone (%s); this would start it again:\n    %s\n", n.id, why, shellLine(append([]string{c.called}, n.serveArgs()...)))
+	return c.anyLeft()
+}
+
+// removed tells of a node that ended since it was removed from the cluster.
+// Started again over the folder that it has, it would be told the same.
+func (c *devCluster) removed(n *devNode) {
+	var urls []string
 	for _, other := range c.nodes {
 		if other.process != nil {
+			urls = append(urls, other.url)
+		}
+	}
+	fmt.Fprintf(c.out, "%s  is gone: it was removed from the cluster\n", n.id)
+	if len(urls) > 0 {
+		fmt.Fprintf(c.out, "    with an empty folder it can join again: remove %s, then\n    %s\n", shellLine([]string{n.data}),
+			shellLine(append([]string{c.called}, append(n.serveArgs(), "--join", strings.Join(urls, ","))...)))
+	}
+}
+
+// anyLeft fails where no node is.
+func (c *devCluster) anyLeft() error {
+	for _, n := range c.nodes {
+		if n.process != nil {
 			return nil
 		}
 	}

@@ -92,8 +92,7 @@ func TestNoAcknowledgedWriteIsLost(t *testing.T) {
 	<-enough
 	began := time.Now()
 	require.NoError(t, syscall.Kill(dev.nodePID(killed), syscall.SIGKILL))
-	require.NoError(t, dev.await(`^`+killed+`  is gone \(signal: killed\)`))
-	require.NoError(t, dev.await(`^n\d  is the leader now$`))
+	require.NoError(t, dev.awaitAll(`^`+killed+`  is gone \(signal: killed\)`, `^n\d  is the leader now$`))
 	t.Logf("a new leader was reported %v after the kill of the old one", time.Since(began).Round(time.Millisecond))
 	wg.Wait()
 	require.NoError(t, ctx.Err())

@@ -409,32 +409,48 @@ func (p *process) output() string {
 }
 
 // await waits until the output behind the last match matches.
-func (p *process) await(pattern string) error {
-	re, err := regexp.Compile("(?m)" + pattern)
-	if err != nil {
-		return err
+func (p *process) await(pattern string) error { return p.awaitAll(pattern) }
+
+// awaitAll waits until the output behind the last match matches each of the
+// patterns, in whichever order: what comes from different processes has none.
+func (p *process) awaitAll(patterns ...string) error {
+	var all []*regexp.Regexp
+	for _, pattern := range patterns {
+		re, err := regexp.Compile("(?m)" + pattern)
+		if err != nil {
+			return err
+		}
+		all = append(all, re)
 	}
 	timer := time.NewTimer(deadline)
 	defer timer.Stop()
 	exited := p.exited
 	for last := false; ; {
 		p.mu.Lock()
-		if at := re.FindIndex(p.out[p.read:]); at != nil {
-			p.read += at[1]
+		end, missing := 0, ""
+		for i, re := range all {
+			if at := re.FindIndex(p.out[p.read:]); at != nil {
+				end = max(end, at[1])
+			} else {
+				missing = patterns[i]
+			}
+		}
+		if missing == "" {
+			p.read += end
 			p.mu.Unlock()
 			return nil
 		}
 		written := p.written
 		p.mu.Unlock()
 		if last {
-			return fmt.Errorf("it ended without a match for %s; its output is\n%s", pattern, p.output())
+			return fmt.Errorf("it ended without a match for %s; its output is\n%s", missing, p.output())
 		}
 		select {
 		case <-written:
 		case <-exited:
 			last = true
 		case <-timer.C:
-			return fmt.Errorf("no match for %s; its output is\n%s", pattern, p.output())
+			return fmt.Errorf("no match for %s; its output is\n%s", missing, p.output())
 		}
 	}
 }

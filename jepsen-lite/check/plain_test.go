@@ -103,13 +103,16 @@ func TestCounters(t *testing.T) {
 func TestHashes(t *testing.T) {
 	nodes := []string{"n1", "n2"}
 	same := []Hash{{"n1", 1, 7, "a"}, {"n2", 2, 7, "a"}, {"n2", 3, 8, "b"}}
-	require.Equal(t, Valid, Hashes(same, nodes).Verdict)
-	require.Equal(t, Violated, Hashes(append(same, Hash{"n1", 4, 8, "c"}), nodes).Verdict)
-	require.Equal(t, Inconclusive, Hashes(same[:1], nodes).Verdict, "nothing was compared")
+	require.Equal(t, Valid, Hashes(same, nodes, 0).Verdict)
+	require.Equal(t, Violated, Hashes(append(same, Hash{"n1", 4, 8, "c"}), nodes, 0).Verdict)
+	require.Equal(t, Inconclusive, Hashes(same[:1], nodes, 0).Verdict, "nothing was compared")
+	require.Equal(t, Inconclusive, Hashes(same, nodes, 2).Verdict, "they were at one index once, and not in the end")
+	require.Equal(t, Valid, Hashes(append(same, Hash{"n1", 4, 8, "b"}), nodes, 2).Verdict)
+	require.Equal(t, Inconclusive, Hashes([]Hash{{"n1", 1, 7, ""}, {"n2", 2, 7, ""}}, nodes, 0).Verdict, "no hash equals no hash")
 }
 
 // A node that restores another state after a restart is found by itself.
 func TestHashesOfOneNode(t *testing.T) {
 	seen := []Hash{{"n1", 1, 7, "a"}, {"n2", 2, 7, "a"}, {"n1", 3, 7, "b"}}
-	require.Equal(t, Violated, Hashes(seen, []string{"n1", "n2"}).Verdict)
+	require.Equal(t, Violated, Hashes(seen, []string{"n1", "n2"}, 0).Verdict)
 }

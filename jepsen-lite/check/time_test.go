@@ -142,6 +142,7 @@ func TestFresh(t *testing.T) {
 func TestVacuous(t *testing.T) {
 	good := Done{
 		Length: time.Minute, Operations: map[string]int{"w": 1000}, OK: map[string]int{"w": 900},
+		ByF:          map[string]Share{"w read": {800, 800}, "w write": {200, 100}, "w rare": {19, 0}},
 		FaultsWanted: true, Faults: 5, DuringFaults: 100, LeaderFaults: 2, LeaderChanges: 1,
 	}
 	require.Equal(t, Valid, Vacuous(good).Verdict)
@@ -150,6 +151,8 @@ func TestVacuous(t *testing.T) {
 		"nothing was done":         func(d *Done) { d.Operations = map[string]int{"w": 0} },
 		"too few operations":       func(d *Done) { d.Operations = map[string]int{"w": 29} },
 		"hardly any OK":            func(d *Done) { d.OK = map[string]int{"w": 99} },
+		"all writes failed":        func(d *Done) { d.ByF = map[string]Share{"w write": {20, 0}} },
+		"last reads are missing":   func(d *Done) { d.Unfinished = []string{"w"} },
 		"no fault":                 func(d *Done) { d.Faults = 0 },
 		"no operation in a fault":  func(d *Done) { d.DuringFaults = 0 },
 		"no leader lost its place": func(d *Done) { d.LeaderChanges = 0 },
@@ -161,8 +164,11 @@ func TestVacuous(t *testing.T) {
 }
 
 func TestRecovery(t *testing.T) {
-	require.Equal(t, Valid, Recovery(9*time.Second, true, nil).Verdict)
-	require.Equal(t, Violated, Recovery(11*time.Second, true, nil).Verdict)
-	require.Equal(t, Violated, Recovery(11*time.Second, false, nil).Verdict)
+	require.Equal(t, Valid, Recovery(9*time.Second, true, nil, 0).Verdict)
+	require.Equal(t, Valid, Recovery(9*time.Second, true, nil, 8*time.Second).Verdict)
+	require.Equal(t, Violated, Recovery(11*time.Second, true, nil, time.Second).Verdict)
+	require.Equal(t, Violated, Recovery(11*time.Second, false, nil, 0).Verdict)
+	require.Equal(t, Inconclusive, Recovery(11*time.Second, true, nil, 2*time.Second).Verdict, "the machine was too busy")
+	require.Equal(t, Inconclusive, Recovery(20*time.Second, false, nil, 5*time.Second).Verdict)
 	require.Equal(t, Violated, Deaths([]string{"n1: panic"}).Verdict)
 }

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"time"
 
 	"trivet/jepsen-lite/api"
 	"trivet/jepsen-lite/nemesis"
@@ -208,13 +209,13 @@ var _ nemesis.Processes = (*Cluster)(nil)
 // Kill, Start, Pause and Resume are those of nemesis.Processes.
 func (c *Cluster) Kill(id string) error                       { return c.members[id].kill() }
 func (c *Cluster) Start(ctx context.Context, id string) error { return c.members[id].start(ctx) }
-func (c *Cluster) Forget(id string) error                     { return c.forget(id) }
+func (c *Cluster) Forget(id string, since time.Time) error    { return c.forget(id, since) }
 func (c *Cluster) Pause(id string) error                      { return c.members[id].pause() }
 func (c *Cluster) Resume(id string) error                     { return c.members[id].resume() }
 
-func (c *Cluster) forget(id string) error {
+func (c *Cluster) forget(id string, since time.Time) error {
 	p := c.members[id]
-	p.expectEnd()
+	p.expectEnd(since)
 	if err := p.kill(); err != nil {
 		return err
 	}

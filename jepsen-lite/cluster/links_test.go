@@ -187,6 +187,10 @@ func TestProcessThatEndsByItself(t *testing.T) {
 	require.ErrorContains(t, p.start(context.Background()), "gone")
 	require.Len(t, p.diedAlone(), 1)
 	require.Contains(t, p.diedAlone()[0], "gone")
+	p.expectEnd(time.Now())
+	require.Len(t, p.diedAlone(), 1, "it was removed later, which excuses nothing")
+	p.expectEnd(time.Time{})
+	require.Empty(t, p.diedAlone(), "it was removed before")
 
 	ctx, cancel := context.WithCancel(context.Background())
 	p = &process{id: "n1", binary: "/bin/sh", args: []string{"-c", "sleep 100"}, log: dir + "/log", api: "127.0.0.1:1", launch: launch}

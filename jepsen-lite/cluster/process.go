@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -25,7 +26,13 @@ type process struct {
 	exited chan struct{} // closed when cmd has ended
 	told   bool          // to end
 	may    bool          // end, as its disk is what it is
-	deaths []string
+	deaths []death
+}
+
+// death is an end that nobody had told the process of.
+type death struct {
+	at   time.Time
+	text string
 }
 
 // startTimeout bounds a start: a member checks all of its data first.
@@ -59,7 +66,7 @@ func (p *process) start(ctx context.Context) error {
 		err := cmd.Wait()
 		p.mu.Lock()
 		if !p.told && !p.may {
-			p.deaths = append(p.deaths, fmt.Sprintf("member %s ended by itself (%v): %s", p.id, err, lastLine(p.log)))
+			p.deaths = append(p.deaths, death{time.Now(), fmt.Sprintf("member %s ended by itself (%v): %s", p.id, err, lastLine(p.log))})
 		}
 		p.cmd = nil
 		p.mu.Unlock()
@@ -110,14 +117,13 @@ var launcher struct {
 	answers  chan error
 }
 
-// expectEnd says that the process may end by itself, or has: it was removed.
-func (p *process) expectEnd() {
+// expectEnd says that the process may end by itself, or has since a time: it was
+// removed then.
+func (p *process) expectEnd(since time.Time) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.told = true
-	if n := len(p.deaths); n > 0 && p.cmd == nil {
-		p.deaths = p.deaths[:n-1]
-	}
+	p.deaths = slices.DeleteFunc(p.deaths, func(d death) bool { return !d.at.Before(since) })
 }
 
 // mayEnd says whether the process may end by itself from now on.
@@ -166,7 +172,11 @@ func (p *process) signal(s syscall.Signal) error {
 func (p *process) diedAlone() []string {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return append([]string(nil), p.deaths...)
+	var out []string
+	for _, d := range p.deaths {
+		out = append(out, d.text)
+	}
+	return out
 }
 
 // lastLine is what a process said last, or where a panic begins.

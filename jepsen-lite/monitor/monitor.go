@@ -26,6 +26,7 @@ type Monitor struct {
 	cancel context.CancelFunc
 	quiet  context.CancelFunc // ends the probes alone
 	wg     sync.WaitGroup
+	pulse  pulse
 
 	mu      sync.Mutex
 	leader  string
@@ -43,6 +44,7 @@ func Start(rec *history.Recorder, nodes []api.Node, prefix string) *Monitor {
 	ctx, cancel := context.WithCancel(context.Background())
 	probing, quiet := context.WithCancel(ctx)
 	m := &Monitor{rec: rec, nodes: nodes, prefix: prefix, cancel: cancel, quiet: quiet, served: map[string][]Served{}}
+	m.wg.Go(func() { m.pulse.run(ctx, rec.Now) })
 	for _, n := range nodes {
 		m.wg.Go(func() { m.repeat(ctx, func(c *api.Caller) { m.look(ctx, c, n) }) })
 		m.wg.Go(func() { m.repeat(probing, func(c *api.Caller) { m.probe(probing, c, n) }) })
@@ -105,20 +107,24 @@ func (m *Monitor) probe(ctx context.Context, c *api.Caller, n api.Node) {
 }
 
 // Settle ends the probes and waits until all nodes show the same index twice in
-// a row, or ctx ends: then their hashes at it can be compared.
-func (m *Monitor) Settle(ctx context.Context) {
+// a row, or ctx ends: then their hashes at it can be compared. It returns from
+// when on the looks are those of the end.
+func (m *Monitor) Settle(ctx context.Context) (end int64) {
 	m.quiet()
-	for !m.settled() {
+	end = m.rec.Now()
+	for !m.settled(end) {
 		select {
 		case <-ctx.Done():
-			return
+			return end
 		case <-time.After(interval / 2):
 		}
 	}
+	return end
 }
 
-// settled says that the last two looks at each node showed one index.
-func (m *Monitor) settled() bool {
+// settled says that the last two looks at each node, all of them since a time,
+// showed one index.
+func (m *Monitor) settled(since int64) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if len(m.hashes) < 2*len(m.nodes) {
@@ -128,7 +134,7 @@ func (m *Monitor) settled() bool {
 	looks := map[string]int{}
 	for _, h := range last {
 		looks[h.Node]++
-		if h.Index != last[0].Index {
+		if h.Index != last[0].Index || h.At < since {
 			return false
 		}
 	}

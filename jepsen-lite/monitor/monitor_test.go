@@ -104,14 +104,28 @@ func TestSettled(t *testing.T) {
 	m, nodes := monitored(t)
 	look := func() { each(t, m, m.look) }
 	look()
-	require.False(t, m.settled(), "one look is not enough")
+	require.False(t, m.settled(0), "one look is not enough")
 	nodes[0].index, nodes[1].index = 7, 6
 	look()
-	require.False(t, m.settled())
+	require.False(t, m.settled(0))
 	nodes[1].index = 7
 	look()
-	require.False(t, m.settled())
+	require.False(t, m.settled(0))
 	look()
-	require.True(t, m.settled())
+	require.True(t, m.settled(0))
+	require.False(t, m.settled(m.rec.Now()), "that was before the end")
 	require.Len(t, m.Hashes(), 8)
+}
+
+// Only what is late by much counts, and only what lies between the two times.
+func TestPulse(t *testing.T) {
+	var p pulse
+	second := int64(time.Second)
+	p.took(second, second+int64(lateBeat)-1)
+	require.Zero(t, p.between(0, 10*second))
+	p.took(2*second, 3*second)
+	p.took(5*second, 7*second)
+	require.Equal(t, 3*time.Second, p.between(0, 10*second))
+	require.Equal(t, 1500*time.Millisecond, p.between(2*second+second/2, 6*second))
+	require.Zero(t, p.between(3*second, 5*second))
 }

@@ -31,10 +31,10 @@ type Processes interface {
 	// Start starts a process that was killed over what it left, and returns when
 	// it takes requests.
 	Start(ctx context.Context, id string) error
-	// Forget ends a process, which may have ended by itself, since it was removed
-	// from the cluster, and takes from it all that it had. The next Start joins it
-	// to the cluster as if it were new.
-	Forget(id string) error
+	// Forget ends a process, which may have ended by itself since a time, as it was
+	// removed from the cluster then, and takes from it all that it had. The next
+	// Start joins it to the cluster as if it were new.
+	Forget(id string, since time.Time) error
 	// Pause and Resume stop it between two instructions and let it go on
 	// (SIGSTOP, SIGCONT). It can be killed meanwhile.
 	Pause(id string) error

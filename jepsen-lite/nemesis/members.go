@@ -86,6 +86,7 @@ func demote(ctx context.Context, env *Environment, rnd *rand.Rand) (any, func(co
 func replace(ctx context.Context, env *Environment, rnd *rand.Rand) (any, func(context.Context) error, error) {
 	who := one(env, rnd)
 	path := "/v1/cluster/members/" + who[0]
+	since := time.Now()
 	err := change(ctx, env, rnd, "DELETE", path, nil)
 	if errors.Is(err, errNotAvailable) {
 		return who, nothing, err
@@ -97,7 +98,7 @@ func replace(ctx context.Context, env *Environment, rnd *rand.Rand) (any, func(c
 		if err != nil {
 			return err
 		}
-		if err := env.Processes.Forget(who[0]); err != nil {
+		if err := env.Processes.Forget(who[0], since); err != nil {
 			return err
 		}
 		return env.Processes.Start(ctx, who[0])

@@ -38,9 +38,9 @@ func (f *fake) Start(_ context.Context, id string) error {
 	time.Sleep(f.slow)
 	return f.set(id, "up")
 }
-func (f *fake) Forget(id string) error { return f.set(id, "forgotten") }
-func (f *fake) Pause(id string) error  { return f.set(id, "paused") }
-func (f *fake) Resume(id string) error { return f.set(id, "up") }
+func (f *fake) Forget(id string, _ time.Time) error { return f.set(id, "forgotten") }
+func (f *fake) Pause(id string) error               { return f.set(id, "paused") }
+func (f *fake) Resume(id string) error              { return f.set(id, "up") }
 func (f *fake) Jump(id string, by time.Duration) error {
 	if by == 0 {
 		return f.set(id, "up")
@@ -174,6 +174,7 @@ func TestFaultThatFailsIsToldAndEnded(t *testing.T) {
 		f.err = errors.New("no such process")
 		events := Run(context.Background(), env, history.NewRecorder(nil, time.Now()), []Step{{Lane: "process", Kind: "kill-one", For: time.Second}})
 		require.Contains(t, events[0].Error, "no such process")
+		require.False(t, events[0].Done(), "it is not counted as a fault")
 		for _, n := range env.Nodes {
 			require.Equal(t, "up", f.state[n.ID])
 		}

@@ -22,9 +22,14 @@ type Event struct {
 	Began int64 `json:"began"`
 	Ended int64 `json:"ended"`
 	// Skipped says that the cluster has no such thing.
-	Skipped bool   `json:"skipped,omitempty"`
-	Error   string `json:"error,omitempty"`
+	Skipped bool `json:"skipped,omitempty"`
+	// Vain says that it could not be done, or not to all whom it was meant for.
+	Vain  bool   `json:"vain,omitempty"`
+	Error string `json:"error,omitempty"`
 }
+
+// Done says that the fault was what it was meant to be.
+func (e Event) Done() bool { return !e.Skipped && !e.Vain }
 
 // Run does the steps at their times and returns what it did, in the order of
 // beginning, when all is over. Where ctx ends, faults end early, and are ended
@@ -79,6 +84,7 @@ func do(ctx context.Context, env *Environment, rec *history.Recorder, s Step) Ev
 		e.Skipped, e.Ended = true, rec.Note("skip-"+s.Kind, nil)
 		return e
 	}
+	e.Vain = err != nil
 	sleepUntil(ctx, time.Now().Add(s.For))
 	// The end comes even where the run was cut short.
 	endCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), endTimeout)

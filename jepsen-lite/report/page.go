@@ -45,7 +45,7 @@ pre { white-space: pre-wrap; background: #8881; padding: .6em } .key span { padd
 {{end}}</table>
 <h2>Faults</h2>
 <table><tr><th class="n">from<th class="n">to<th>what<th>whom<th>
-{{range .Events}}<tr><td class="n">{{at .Began}}<td class="n">{{at .Ended}}<td>{{.Kind}}<td>{{.Whom}}<td>{{if .Skipped}}not available{{end}}{{.Error}}
+{{range .Events}}<tr><td class="n">{{at .Began}}<td class="n">{{at .Ended}}<td>{{.Kind}}<td>{{.Whom}}<td>{{if .Skipped}}not available{{end}}{{if .Vain}}in vain: {{end}}{{.Error}}
 {{end}}</table>
 </html>
 `))

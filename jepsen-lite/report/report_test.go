@@ -18,7 +18,7 @@ import (
 )
 
 func example() *Round {
-	bad := check.Recovery(11*time.Second, true, nil)
+	bad := check.Recovery(11*time.Second, true, nil, 0)
 	bad.Files = map[string][]byte{"register-k.html": []byte("<html>")}
 	bad.Findings = []string{"a <script> in a key"}
 	return &Round{

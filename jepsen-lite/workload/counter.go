@@ -35,8 +35,8 @@ func (c *counter) Work(ctx context.Context, w *Worker) {
 func readCounter(ctx context.Context, w *Worker, n api.Node, key string) api.Answer {
 	in := check.Count{Key: key}
 	p := w.begin("read", n, in)
-	item, _, a := w.Get(ctx, n, key, nil)
-	in.Value = decimal(item.Value)
+	item, found, a := w.Get(ctx, n, key, nil)
+	in.Value = numberOf(item, found)
 	w.end(p, a, in)
 	return a
 }

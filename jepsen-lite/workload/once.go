@@ -112,6 +112,19 @@ func (o *once) add(ctx context.Context, w *Worker, s *onceState, kind string) {
 			twin <- a
 		}()
 	}
+	// join waits for the twin, once, and returns what it was told.
+	join := func() (a api.Answer, sum int64) {
+		if twin == nil {
+			return a, 0
+		}
+		a = <-twin
+		twin = nil
+		var out struct{ Value int64 }
+		if a.Type == history.OK && a.JSON(&out) != nil {
+			a.Type = history.Info
+		}
+		return a, out.Value
+	}
 	unknown := false
 	for {
 		sum, a := w.Add(ctx, n, in.Key, 1, add.header)
@@ -124,26 +137,36 @@ func (o *once) add(ctx context.Context, w *Worker, s *onceState, kind string) {
 			break
 		}
 		if ctx.Err() != nil || final(a) {
-			if unknown {
-				a.Type = history.Info
+			twin, value := join()
+			if a = together(a, twin, unknown); a.Type == history.OK {
+				in.Value = value
+				s.remember(add)
 			}
-			w.end(p, a, nil)
+			w.end(p, a, in)
 			s.session = 0
 			break
 		}
 		n = w.node()
 		w.pause(ctx)
 	}
-	if twin != nil {
-		if a := <-twin; a.Type == history.OK {
-			var out struct{ Value int64 }
-			if a.JSON(&out) == nil {
-				p := w.begin("repeat", n, in)
-				in.Value = out.Value
-				w.end(p, a, in)
-			}
-		}
+	if a, value := join(); a.Type == history.OK {
+		p := w.begin("repeat", n, in)
+		in.Value = value
+		w.end(p, a, in)
 	}
+}
+
+// together is what became of an add that was given up with an answer, of whose
+// twin there was another (none: the zero Answer); open says that a try before
+// that may have done it.
+func together(a, twin api.Answer, open bool) api.Answer {
+	switch {
+	case twin.Type == history.OK:
+		return twin
+	case open || twin.Type == history.Info:
+		a.Type = history.Info
+	}
+	return a
 }
 
 // remember keeps an add to be sent again, in place of an older one. A session's

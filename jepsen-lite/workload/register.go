@@ -73,9 +73,8 @@ func (r *register) Work(ctx context.Context, w *Worker) {
 	switch k := w.Rand.IntN(10); {
 	case k < 5:
 		p := w.begin("read", n, in)
-		item, _, a := w.Get(ctx, n, in.Key, nil)
-		out := check.Register{Key: in.Key, Value: decimal(item.Value), Revision: a.Revision()}
-		c = w.end(p, a, out)
+		item, found, a := w.Get(ctx, n, in.Key, nil)
+		c = w.end(p, a, check.Register{Key: in.Key, Value: numberOf(item, found), Revision: a.Revision()})
 	case k < 8 || value < 3:
 		in.Value = value
 		p := w.begin("write", n, in)
@@ -99,10 +98,25 @@ func (r *register) Work(ctx context.Context, w *Worker) {
 	}
 }
 
-// decimal is the number of a text, 0 of none and of what is none.
+// noNumber is what a text is that is none. No workload writes it, so whoever
+// reads it has read what nobody wrote.
+const noNumber = -1
+
 func decimal(s string) int64 {
-	n, _ := strconv.ParseInt(s, 10, 64)
+	n, err := strconv.ParseInt(s, 10, 64)
+	if err != nil {
+		return noNumber
+	}
 	return n
+}
+
+// numberOf is what a key holds: 0 where it is not there, which is not the same as
+// one that is there and holds nothing.
+func numberOf(item api.Item, found bool) int64 {
+	if !found {
+		return 0
+	}
+	return decimal(item.Value)
 }
 
 func (r *register) Final(ctx context.Context, w *Worker) {
@@ -110,8 +124,8 @@ func (r *register) Final(ctx context.Context, w *Worker) {
 		in := check.Register{Key: fmt.Sprintf("%sregister/%d.%d", r.run.Prefix, i, g.key)}
 		w.everyNode(ctx, func(n api.Node) api.Answer {
 			p := w.begin("read", n, in)
-			item, _, a := w.Get(ctx, n, in.Key, nil)
-			w.end(p, a, check.Register{Key: in.Key, Value: decimal(item.Value), Revision: a.Revision()})
+			item, found, a := w.Get(ctx, n, in.Key, nil)
+			w.end(p, a, check.Register{Key: in.Key, Value: numberOf(item, found), Revision: a.Revision()})
 			return a
 		})
 	}

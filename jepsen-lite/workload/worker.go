@@ -3,6 +3,7 @@ package workload
 import (
 	"context"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"time"
 
@@ -129,20 +130,18 @@ func (w *Worker) insist(ctx context.Context, f func(api.Node) api.Answer) bool {
 }
 
 // everyNode calls f for each node until it is OK, and returns false where it was
-// not on some node before ctx ended.
+// not on some node before ctx ended. The nodes take turns: one that is down does
+// not keep f from the others.
 func (w *Worker) everyNode(ctx context.Context, f func(api.Node) api.Answer) bool {
-	all := true
-	for _, n := range w.Run.Nodes {
-		done := false
-		for ctx.Err() == nil && !done {
-			if done = f(n).Type == history.OK; !done {
-				select {
-				case <-ctx.Done():
-				case <-time.After(50 * time.Millisecond):
-				}
-			}
+	left := slices.Clone(w.Run.Nodes)
+	for {
+		left = slices.DeleteFunc(left, func(n api.Node) bool { return ctx.Err() == nil && f(n).Type == history.OK })
+		if len(left) == 0 || ctx.Err() != nil {
+			return len(left) == 0
 		}
-		all = all && done
+		select {
+		case <-ctx.Done():
+		case <-time.After(50 * time.Millisecond):
+		}
 	}
-	return all
 }

@@ -1,6 +1,7 @@
 package workload
 
 import (
+	"context"
 	"testing"
 	"time"
 
@@ -40,6 +41,14 @@ func TestOnlyOKReturnsSomething(t *testing.T) {
 		c := w.end(w.begin("x", r.Nodes[0], 1), api.Answer{Type: kind, Why: "why"}, 2)
 		require.Equal(t, kind == history.OK, c.Out == 2)
 	}
+}
+
+// What is no number is not taken for a key that is not there.
+func TestNumbers(t *testing.T) {
+	require.EqualValues(t, 7, numberOf(api.Item{Value: "7"}, true))
+	require.EqualValues(t, 0, numberOf(api.Item{}, false))
+	require.EqualValues(t, noNumber, numberOf(api.Item{}, true))
+	require.EqualValues(t, noNumber, numberOf(api.Item{Value: "7x"}, true))
 }
 
 // A key has few enough operations, and few enough of unknown outcome, for the
@@ -102,4 +111,47 @@ func TestChoose(t *testing.T) {
 	require.Equal(t, "bank", some[0].Name)
 	_, err = Choose([]string{"banks"})
 	require.ErrorContains(t, err, `"banks"`)
+}
+
+// An add that goes out twice at once, of which one way is refused, is what the
+// other way made of it.
+func TestTheTwinOfARefusedAdd(t *testing.T) {
+	refused := api.Answer{Type: history.Fail, Status: 400, Why: "400"}
+	for _, c := range []struct {
+		name string
+		twin api.Answer
+		open bool
+		want history.Type
+	}{
+		{"no twin", api.Answer{}, false, history.Fail},
+		{"no twin, and a try before that nobody answered", api.Answer{}, true, history.Info},
+		{"done by the twin", api.Answer{Type: history.OK}, true, history.OK},
+		{"nobody knows of the twin", api.Answer{Type: history.Info}, false, history.Info},
+		{"refused too", refused, false, history.Fail},
+		{"refused too, after a try that nobody answered", refused, true, history.Info},
+	} {
+		require.Equal(t, c.want, together(refused, c.twin, c.open).Type, c.name)
+	}
+}
+
+// The last reads are of every node that is there, whichever is not.
+func TestEveryNodeIsAskedBesideOneThatIsDown(t *testing.T) {
+	r := testRun()
+	r.Nodes = []api.Node{{ID: "n1"}, {ID: "n2"}, {ID: "n3"}}
+	w := r.worker("w", 0, nil)
+	ctx, cancel := context.WithCancel(context.Background())
+	asked := map[string]int{}
+	done := w.everyNode(ctx, func(n api.Node) api.Answer {
+		asked[n.ID]++
+		if asked["n1"] == 3 {
+			cancel()
+		}
+		if n.ID == "n1" {
+			return api.Answer{Type: history.Fail}
+		}
+		return api.Answer{Type: history.OK}
+	})
+	require.False(t, done)
+	require.Equal(t, map[string]int{"n1": 3, "n2": 1, "n3": 1}, asked)
+	require.True(t, w.everyNode(context.Background(), func(api.Node) api.Answer { return api.Answer{Type: history.OK} }))
 }
