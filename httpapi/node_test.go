@@ -54,6 +54,8 @@ type soloNode struct {
 
 func newSoloNode() *soloNode { return &soloNode{data: store.New(), done: make(chan struct{})} }
 
+func (n *soloNode) Pace(w io.Writer) io.Writer { return w }
+
 func (n *soloNode) Propose(ctx context.Context, commands []*trivetpb.Command) ([]*trivetpb.Result, error) {
 	if n.onPropose != nil {
 		return n.onPropose(ctx, commands)
