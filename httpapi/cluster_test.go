@@ -245,27 +245,29 @@ func BenchmarkCluster(b *testing.B) {
 
 // exchange sends a request and reads past its answer.
 func exchange(b testing.TB, conn net.Conn, r *bufio.Reader, request []byte) {
-	if _, err := conn.Write(request); err != nil {
+	if err := exchangeOnce(conn, r, request); err != nil {
 		b.Error(err)
-		return
+	}
+}
+
+func exchangeOnce(conn net.Conn, r *bufio.Reader, request []byte) error {
+	if _, err := conn.Write(request); err != nil {
+		return err
 	}
 	length, first := 0, true
 	for {
 		line, err := r.ReadSlice('\n')
 		if err != nil {
-			b.Error(err)
-			return
+			return err
 		}
 		switch {
 		case first:
 			if first = false; !bytes.HasPrefix(line, []byte("HTTP/1.1 20")) {
-				b.Errorf("%s", line)
+				return fmt.Errorf("the answer is %q", line)
 			}
 		case len(line) == 2:
-			if _, err := r.Discard(length); err != nil {
-				b.Error(err)
-			}
-			return
+			_, err := r.Discard(length)
+			return err
 		case bytes.HasPrefix(line, []byte("Content-Length: ")):
 			length, _ = strconv.Atoi(string(line[16 : len(line)-2]))
 		}

@@ -41,6 +41,7 @@ type soloNode struct {
 	// What a test wants to go otherwise; set before the server starts.
 	onPropose func(ctx context.Context, commands []*trivetpb.Command) ([]*trivetpb.Result, error)
 	onRead    func(ctx context.Context, o raftnode.ReadOptions) (raftnode.Proof, error)
+	onPace    func(w io.Writer) io.Writer
 	onCluster func(ctx context.Context) (raftnode.ClusterStatus, error)
 	onChange  func(what string, m raftnode.NewMember) (raftnode.MemberChange, error)
 	reasons   []string
@@ -53,6 +54,13 @@ type soloNode struct {
 }
 
 func newSoloNode() *soloNode { return &soloNode{data: store.New(), done: make(chan struct{})} }
+
+func (n *soloNode) Pace(w io.Writer) io.Writer {
+	if n.onPace != nil {
+		return n.onPace(w)
+	}
+	return w
+}
 
 func (n *soloNode) Propose(ctx context.Context, commands []*trivetpb.Command) ([]*trivetpb.Result, error) {
 	if n.onPropose != nil {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"net/http"
@@ -26,6 +27,8 @@ type Node interface {
 	Propose(ctx context.Context, commands []*trivetpb.Command) ([]*trivetpb.Result, error)
 	// AwaitRead returns once Store is as fresh as asked.
 	AwaitRead(ctx context.Context, o raftnode.ReadOptions) (raftnode.Proof, error)
+	// Pace returns a writer for a snapshot that gives way to the node's other work.
+	Pace(w io.Writer) io.Writer
 	// Store is the local state.
 	Store() *store.Store
 	// Done is closed when Store stays as it is for good: the node has failed or

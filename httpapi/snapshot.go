@@ -46,7 +46,7 @@ func (s *Server) getSnapshot(c *call) *trivetpb.Problem {
 		return nil
 	}
 	w := &chunkWriter{c: c, buf: make([]byte, 0, snapshotChunk)}
-	err := v.WriteSnapshot(w)
+	err := v.WriteSnapshot(s.node.Pace(w))
 	if err == nil {
 		err = w.flush()
 	}

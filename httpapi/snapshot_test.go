@@ -1,6 +1,7 @@
 package httpapi
 
 import (
+	"bytes"
 	"io"
 	"math/rand/v2"
 	"net/http"
@@ -80,4 +81,16 @@ func TestSnapshotsThatAreCut(t *testing.T) {
 	require.ErrorIs(t, err, io.ErrUnexpectedEOF)
 	resp.Body.Close()
 	require.Empty(t, d.log.String())
+}
+
+// All of a snapshot is written at the pace that the node allows.
+func TestSnapshotGivesWay(t *testing.T) {
+	node := newSoloNode()
+	var paced bytes.Buffer
+	node.onPace = func(w io.Writer) io.Writer { return io.MultiWriter(w, &paced) }
+	node.put(t, "k", "v")
+	d := openDoor(t, node, Config{})
+	r := d.do("GET", "/v1/snapshot", "")
+	require.Equal(t, 200, r.status)
+	require.Equal(t, r.body, paced.String())
 }

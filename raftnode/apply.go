@@ -133,13 +133,18 @@ func (f *fsm) Snapshot() (raft.FSMSnapshot, error) {
 	if err != nil {
 		return nil, err
 	}
-	return fsmSnapshot{view}, nil
+	return fsmSnapshot{view, func(w io.Writer) io.Writer {
+		return newPacer(w, f.n.served, f.n.snapshots.late, f.n.ctx.Done())
+	}}, nil
 }
 
-type fsmSnapshot struct{ view *store.View }
+type fsmSnapshot struct {
+	view *store.View
+	pace func(io.Writer) io.Writer
+}
 
 func (s fsmSnapshot) Persist(sink raft.SnapshotSink) error {
-	if err := s.view.WriteSnapshot(sink); err != nil {
+	if err := s.view.WriteSnapshot(s.pace(sink)); err != nil {
 		sink.Cancel()
 		return err
 	}

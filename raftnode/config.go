@@ -62,7 +62,8 @@ type Config struct {
 	// has, "wal" for a new one.
 	LogStore string
 	// SnapshotBytes is how many bytes of log entries are applied between one
-	// snapshot and the next. Default 256 MiB.
+	// snapshot and the next, at most: members draw by chance up to a quarter less,
+	// so that not all take theirs at the same moment. Default 256 MiB.
 	SnapshotBytes int64
 	// QueueBytes bounds the commands that wait in the queue and those that are
 	// under way; past it Propose answers OVERLOADED. Default 64 MiB.

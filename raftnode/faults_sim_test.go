@@ -420,7 +420,7 @@ func TestSimSnapshotInTheMiddleOfALog(t *testing.T) {
 		time.Sleep(time.Second)    // virtual: for a snapshot of its no-op and marker
 		for _, n := range s.up() { // from here on, entries must do
 			n.snapshots.mu.Lock()
-			n.snapshots.limit = 1 << 40
+			n.snapshots.next = 1 << 40
 			n.snapshots.mu.Unlock()
 		}
 		d := s.members[next.ID()].disk

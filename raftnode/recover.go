@@ -260,5 +260,5 @@ func (f *recoveryFSM) Snapshot() (raft.FSMSnapshot, error) {
 	if err != nil {
 		return nil, err
 	}
-	return fsmSnapshot{view}, nil
+	return fsmSnapshot{view, func(w io.Writer) io.Writer { return w }}, nil
 }

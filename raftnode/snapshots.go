@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"slices"
@@ -85,7 +86,7 @@ func openSnapshots(dir string, log *slog.Logger, raftLog hclog.Logger) (raft.Sna
 			}
 		}
 	}
-	return inner, nil
+	return syncedSnapshots{inner, where}, nil
 }
 
 // List returns the newest snapshot.
@@ -158,6 +159,56 @@ func (s *snapshotSink) Close() error {
 	return err
 }
 
+// syncedSnapshots is raft's file snapshot store, but that it syncs a snapshot as
+// it grows. raft syncs it at its end, which for a large one is a long write to the
+// disk, behind which those to the log wait.
+type syncedSnapshots struct {
+	raft.SnapshotStore
+	where string
+}
+
+// syncEach is how much of a snapshot is synced at a time.
+const syncEach = 8 << 20
+
+func (s syncedSnapshots) Create(version raft.SnapshotVersion, index, term uint64, c raft.Configuration, cIndex uint64, t raft.Transport) (raft.SnapshotSink, error) {
+	sink, err := s.SnapshotStore.Create(version, index, term, c, cIndex, t)
+	if err != nil {
+		return nil, err
+	}
+	// raft keeps the file that it writes to itself; this is another way to it.
+	file, err := os.OpenFile(filepath.Join(s.where, sink.ID()+".tmp", "state.bin"), os.O_RDWR, 0)
+	if err != nil {
+		_ = sink.Cancel() // the first error is the one to tell
+		return nil, err
+	}
+	return &syncedSink{SnapshotSink: sink, file: file}, nil
+}
+
+type syncedSink struct {
+	raft.SnapshotSink
+	file    *os.File
+	waiting int // bytes that were written since the last sync
+}
+
+func (s *syncedSink) Write(p []byte) (int, error) {
+	n, err := s.SnapshotSink.Write(p)
+	if s.waiting += n; err == nil && s.waiting >= syncEach {
+		s.waiting = 0
+		err = s.file.Sync()
+	}
+	return n, err
+}
+
+func (s *syncedSink) Cancel() error {
+	s.file.Close()
+	return s.SnapshotSink.Cancel()
+}
+
+func (s *syncedSink) Close() error {
+	s.file.Close()
+	return s.SnapshotSink.Close()
+}
+
 // lastError returns why Open failed, nil where it did not.
 func (s *snapshotStore) lastError() error {
 	s.mu.Lock()
@@ -168,24 +219,34 @@ func (s *snapshotStore) lastError() error {
 // snapshotter decides when this member takes a snapshot: once it has applied a
 // given number of bytes since the last one. raft counts entries, of which one
 // may hold a command or a thousand.
+//
+// All members apply the same, and would take their snapshots at the same moment,
+// with nobody left to do the work. So each draws by chance how much less than
+// the number it waits for, up to a quarter.
 type snapshotter struct {
-	wake chan struct{} // has room for one
+	wake  chan struct{} // has room for one
+	limit int64
 
 	mu         sync.Mutex
-	limit      int64
+	next       int64 // of limit, for the next snapshot
 	bytes      int64 // applied since the last snapshot
 	restoreErr error // why the last restore failed
 }
 
 func newSnapshotter(limit int64) *snapshotter {
-	return &snapshotter{limit: limit, wake: make(chan struct{}, 1)}
+	s := &snapshotter{limit: limit, wake: make(chan struct{}, 1)}
+	s.draw()
+	return s
 }
+
+// draw draws when the next snapshot is due.
+func (s *snapshotter) draw() { s.next = s.limit - rand.N(s.limit/4+1) }
 
 func (s *snapshotter) applied(bytes int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.bytes += int64(bytes)
-	if s.bytes >= s.limit {
+	if s.bytes >= s.next {
 		select {
 		case s.wake <- struct{}{}:
 		default:
@@ -215,7 +276,16 @@ func (s *snapshotter) lastError() error {
 func (s *snapshotter) taken(before int64) {
 	s.mu.Lock()
 	s.bytes -= before
+	s.draw()
 	s.mu.Unlock()
+}
+
+// late says, while a snapshot is taken, that what has been applied since would be
+// enough for another.
+func (s *snapshotter) late() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.bytes >= 2*s.limit
 }
 
 // due returns what was applied since the last snapshot, and whether that is
@@ -223,7 +293,7 @@ func (s *snapshotter) taken(before int64) {
 func (s *snapshotter) due() (bytes int64, due bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.bytes, s.bytes >= s.limit
+	return s.bytes, s.bytes >= s.next
 }
 
 // takeSnapshots runs until the node stops.
