@@ -1,5 +1,5 @@
 // The one schema of Trivet: what goes into the replicated log, what a snapshot
-// holds, what /v1/batch speaks as application/x-protobuf, and what members say
+// holds, what /v1/batch, /v1/watch and /v1/kv speak as application/x-protobuf, and what members say
 // to each other on the peer port.
 //
 // Compatibility: fields are only ever added, numbers are never used again, and
@@ -326,6 +326,64 @@ func (Compare_Relation) EnumDescriptor() ([]byte, []int) {
 	return file_trivet_proto_rawDescGZIP(), []int{10, 1}
 }
 
+type WatchFrame_Type int32
+
+const (
+	WatchFrame_UNSPECIFIED WatchFrame_Type = 0
+	WatchFrame_CHANGE      WatchFrame_Type = 1
+	WatchFrame_ITEMS       WatchFrame_Type = 2
+	WatchFrame_SYNCED      WatchFrame_Type = 3
+	WatchFrame_PROGRESS    WatchFrame_Type = 4
+	WatchFrame_ERROR       WatchFrame_Type = 5
+)
+
+// Enum value maps for WatchFrame_Type.
+var (
+	WatchFrame_Type_name = map[int32]string{
+		0: "UNSPECIFIED",
+		1: "CHANGE",
+		2: "ITEMS",
+		3: "SYNCED",
+		4: "PROGRESS",
+		5: "ERROR",
+	}
+	WatchFrame_Type_value = map[string]int32{
+		"UNSPECIFIED": 0,
+		"CHANGE":      1,
+		"ITEMS":       2,
+		"SYNCED":      3,
+		"PROGRESS":    4,
+		"ERROR":       5,
+	}
+)
+
+func (x WatchFrame_Type) Enum() *WatchFrame_Type {
+	p := new(WatchFrame_Type)
+	*p = x
+	return p
+}
+
+func (x WatchFrame_Type) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (WatchFrame_Type) Descriptor() protoreflect.EnumDescriptor {
+	return file_trivet_proto_enumTypes[4].Descriptor()
+}
+
+func (WatchFrame_Type) Type() protoreflect.EnumType {
+	return &file_trivet_proto_enumTypes[4]
+}
+
+func (x WatchFrame_Type) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use WatchFrame_Type.Descriptor instead.
+func (WatchFrame_Type) EnumDescriptor() ([]byte, []int) {
+	return file_trivet_proto_rawDescGZIP(), []int{26, 0}
+}
+
 type HelloReply_Code int32
 
 const (
@@ -366,11 +424,11 @@ func (x HelloReply_Code) String() string {
 }
 
 func (HelloReply_Code) Descriptor() protoreflect.EnumDescriptor {
-	return file_trivet_proto_enumTypes[4].Descriptor()
+	return file_trivet_proto_enumTypes[5].Descriptor()
 }
 
 func (HelloReply_Code) Type() protoreflect.EnumType {
-	return &file_trivet_proto_enumTypes[4]
+	return &file_trivet_proto_enumTypes[5]
 }
 
 func (x HelloReply_Code) Number() protoreflect.EnumNumber {
@@ -379,7 +437,7 @@ func (x HelloReply_Code) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use HelloReply_Code.Descriptor instead.
 func (HelloReply_Code) EnumDescriptor() ([]byte, []int) {
-	return file_trivet_proto_rawDescGZIP(), []int{57, 0}
+	return file_trivet_proto_rawDescGZIP(), []int{60, 0}
 }
 
 type MembershipRequest_Change int32
@@ -429,11 +487,11 @@ func (x MembershipRequest_Change) String() string {
 }
 
 func (MembershipRequest_Change) Descriptor() protoreflect.EnumDescriptor {
-	return file_trivet_proto_enumTypes[5].Descriptor()
+	return file_trivet_proto_enumTypes[6].Descriptor()
 }
 
 func (MembershipRequest_Change) Type() protoreflect.EnumType {
-	return &file_trivet_proto_enumTypes[5]
+	return &file_trivet_proto_enumTypes[6]
 }
 
 func (x MembershipRequest_Change) Number() protoreflect.EnumNumber {
@@ -442,7 +500,7 @@ func (x MembershipRequest_Change) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use MembershipRequest_Change.Descriptor instead.
 func (MembershipRequest_Change) EnumDescriptor() ([]byte, []int) {
-	return file_trivet_proto_rawDescGZIP(), []int{74, 0}
+	return file_trivet_proto_rawDescGZIP(), []int{77, 0}
 }
 
 // Item is a key as it stands at some revision. The words are etcd's.
@@ -2326,6 +2384,237 @@ func (x *BatchResponse) GetResults() []*Result {
 	return nil
 }
 
+// WatchFrame is one frame of a watch. In the answer each has its length before it,
+// as a varint.
+type WatchFrame struct {
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	Type     WatchFrame_Type        `protobuf:"varint,1,opt,name=type,proto3,enum=trivet.v1.WatchFrame_Type" json:"type,omitempty"`
+	Revision uint64                 `protobuf:"varint,2,opt,name=revision,proto3" json:"revision,omitempty"`
+	// events goes with CHANGE, items with ITEMS, problem with ERROR.
+	Events        []*WatchEvent `protobuf:"bytes,3,rep,name=events,proto3" json:"events,omitempty"`
+	Items         []*Item       `protobuf:"bytes,4,rep,name=items,proto3" json:"items,omitempty"`
+	Problem       *Problem      `protobuf:"bytes,5,opt,name=problem,proto3" json:"problem,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WatchFrame) Reset() {
+	*x = WatchFrame{}
+	mi := &file_trivet_proto_msgTypes[26]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WatchFrame) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WatchFrame) ProtoMessage() {}
+
+func (x *WatchFrame) ProtoReflect() protoreflect.Message {
+	mi := &file_trivet_proto_msgTypes[26]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WatchFrame.ProtoReflect.Descriptor instead.
+func (*WatchFrame) Descriptor() ([]byte, []int) {
+	return file_trivet_proto_rawDescGZIP(), []int{26}
+}
+
+func (x *WatchFrame) GetType() WatchFrame_Type {
+	if x != nil {
+		return x.Type
+	}
+	return WatchFrame_UNSPECIFIED
+}
+
+func (x *WatchFrame) GetRevision() uint64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
+func (x *WatchFrame) GetEvents() []*WatchEvent {
+	if x != nil {
+		return x.Events
+	}
+	return nil
+}
+
+func (x *WatchFrame) GetItems() []*Item {
+	if x != nil {
+		return x.Items
+	}
+	return nil
+}
+
+func (x *WatchFrame) GetProblem() *Problem {
+	if x != nil {
+		return x.Problem
+	}
+	return nil
+}
+
+// WatchEvent is the change of a key.
+type WatchEvent struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// item is the item after a put; of a deletion it has key and mod_revision alone.
+	Item    *Item `protobuf:"bytes,1,opt,name=item,proto3" json:"item,omitempty"`
+	Deleted bool  `protobuf:"varint,2,opt,name=deleted,proto3" json:"deleted,omitempty"`
+	// expired says of a deletion that the end of a lease brought it.
+	Expired bool `protobuf:"varint,3,opt,name=expired,proto3" json:"expired,omitempty"`
+	// prev is the item before, where it was asked for and there was one.
+	Prev          *Item `protobuf:"bytes,4,opt,name=prev,proto3" json:"prev,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WatchEvent) Reset() {
+	*x = WatchEvent{}
+	mi := &file_trivet_proto_msgTypes[27]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WatchEvent) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WatchEvent) ProtoMessage() {}
+
+func (x *WatchEvent) ProtoReflect() protoreflect.Message {
+	mi := &file_trivet_proto_msgTypes[27]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WatchEvent.ProtoReflect.Descriptor instead.
+func (*WatchEvent) Descriptor() ([]byte, []int) {
+	return file_trivet_proto_rawDescGZIP(), []int{27}
+}
+
+func (x *WatchEvent) GetItem() *Item {
+	if x != nil {
+		return x.Item
+	}
+	return nil
+}
+
+func (x *WatchEvent) GetDeleted() bool {
+	if x != nil {
+		return x.Deleted
+	}
+	return false
+}
+
+func (x *WatchEvent) GetExpired() bool {
+	if x != nil {
+		return x.Expired
+	}
+	return false
+}
+
+func (x *WatchEvent) GetPrev() *Item {
+	if x != nil {
+		return x.Prev
+	}
+	return nil
+}
+
+// RangePage is a page of a range.
+type RangePage struct {
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	Revision uint64                 `protobuf:"varint,1,opt,name=revision,proto3" json:"revision,omitempty"`
+	Items    []*Item                `protobuf:"bytes,2,rep,name=items,proto3" json:"items,omitempty"`
+	// count is the number of keys in the whole range.
+	Count uint64 `protobuf:"varint,3,opt,name=count,proto3" json:"count,omitempty"`
+	// next is the cursor of the next page; empty with the last one.
+	Next string `protobuf:"bytes,4,opt,name=next,proto3" json:"next,omitempty"`
+	// prefixes are common ones, where a delimiter was given.
+	Prefixes      [][]byte `protobuf:"bytes,5,rep,name=prefixes,proto3" json:"prefixes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RangePage) Reset() {
+	*x = RangePage{}
+	mi := &file_trivet_proto_msgTypes[28]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RangePage) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RangePage) ProtoMessage() {}
+
+func (x *RangePage) ProtoReflect() protoreflect.Message {
+	mi := &file_trivet_proto_msgTypes[28]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RangePage.ProtoReflect.Descriptor instead.
+func (*RangePage) Descriptor() ([]byte, []int) {
+	return file_trivet_proto_rawDescGZIP(), []int{28}
+}
+
+func (x *RangePage) GetRevision() uint64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
+func (x *RangePage) GetItems() []*Item {
+	if x != nil {
+		return x.Items
+	}
+	return nil
+}
+
+func (x *RangePage) GetCount() uint64 {
+	if x != nil {
+		return x.Count
+	}
+	return 0
+}
+
+func (x *RangePage) GetNext() string {
+	if x != nil {
+		return x.Next
+	}
+	return ""
+}
+
+func (x *RangePage) GetPrefixes() [][]byte {
+	if x != nil {
+		return x.Prefixes
+	}
+	return nil
+}
+
 // Entry is the data of one log entry: a batch of commands.
 type Entry struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -2340,7 +2629,7 @@ type Entry struct {
 
 func (x *Entry) Reset() {
 	*x = Entry{}
-	mi := &file_trivet_proto_msgTypes[26]
+	mi := &file_trivet_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2352,7 +2641,7 @@ func (x *Entry) String() string {
 func (*Entry) ProtoMessage() {}
 
 func (x *Entry) ProtoReflect() protoreflect.Message {
-	mi := &file_trivet_proto_msgTypes[26]
+	mi := &file_trivet_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2365,7 +2654,7 @@ func (x *Entry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Entry.ProtoReflect.Descriptor instead.
 func (*Entry) Descriptor() ([]byte, []int) {
-	return file_trivet_proto_rawDescGZIP(), []int{26}
+	return file_trivet_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *Entry) GetClockMs() uint64 {
@@ -2422,7 +2711,7 @@ type Command struct {
 
 func (x *Command) Reset() {
 	*x = Command{}
-	mi := &file_trivet_proto_msgTypes[27]
+	mi := &file_trivet_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2434,7 +2723,7 @@ func (x *Command) String() string {
 func (*Command) ProtoMessage() {}
 
 func (x *Command) ProtoReflect() protoreflect.Message {
-	mi := &file_trivet_proto_msgTypes[27]
+	mi := &file_trivet_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2447,7 +2736,7 @@ func (x *Command) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Command.ProtoReflect.Descriptor instead.
 func (*Command) Descriptor() ([]byte, []int) {
-	return file_trivet_proto_rawDescGZIP(), []int{27}
+	return file_trivet_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *Command) GetCommand() isCommand_Command {
@@ -2754,7 +3043,7 @@ type Guard struct {
 
 func (x *Guard) Reset() {
 	*x = Guard{}
-	mi := &file_trivet_proto_msgTypes[28]
+	mi := &file_trivet_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2766,7 +3055,7 @@ func (x *Guard) String() string {
 func (*Guard) ProtoMessage() {}
 
 func (x *Guard) ProtoReflect() protoreflect.Message {
-	mi := &file_trivet_proto_msgTypes[28]
+	mi := &file_trivet_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2779,7 +3068,7 @@ func (x *Guard) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Guard.ProtoReflect.Descriptor instead.
 func (*Guard) Descriptor() ([]byte, []int) {
-	return file_trivet_proto_rawDescGZIP(), []int{28}
+	return file_trivet_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *Guard) GetLock() []byte {
@@ -2806,7 +3095,7 @@ type LeaseGrant struct {
 
 func (x *LeaseGrant) Reset() {
 	*x = LeaseGrant{}
-	mi := &file_trivet_proto_msgTypes[29]
+	mi := &file_trivet_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2818,7 +3107,7 @@ func (x *LeaseGrant) String() string {
 func (*LeaseGrant) ProtoMessage() {}
 
 func (x *LeaseGrant) ProtoReflect() protoreflect.Message {
-	mi := &file_trivet_proto_msgTypes[29]
+	mi := &file_trivet_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2831,7 +3120,7 @@ func (x *LeaseGrant) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LeaseGrant.ProtoReflect.Descriptor instead.
 func (*LeaseGrant) Descriptor() ([]byte, []int) {
-	return file_trivet_proto_rawDescGZIP(), []int{29}
+	return file_trivet_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *LeaseGrant) GetTtlMs() uint64 {
@@ -2851,7 +3140,7 @@ type LeaseKeepAlive struct {
 
 func (x *LeaseKeepAlive) Reset() {
 	*x = LeaseKeepAlive{}
-	mi := &file_trivet_proto_msgTypes[30]
+	mi := &file_trivet_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2863,7 +3152,7 @@ func (x *LeaseKeepAlive) String() string {
 func (*LeaseKeepAlive) ProtoMessage() {}
 
 func (x *LeaseKeepAlive) ProtoReflect() protoreflect.Message {
-	mi := &file_trivet_proto_msgTypes[30]
+	mi := &file_trivet_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2876,7 +3165,7 @@ func (x *LeaseKeepAlive) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LeaseKeepAlive.ProtoReflect.Descriptor instead.
 func (*LeaseKeepAlive) Descriptor() ([]byte, []int) {
-	return file_trivet_proto_rawDescGZIP(), []int{30}
+	return file_trivet_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *LeaseKeepAlive) GetLease() uint64 {
@@ -2896,7 +3185,7 @@ type LeaseRevoke struct {
 
 func (x *LeaseRevoke) Reset() {
 	*x = LeaseRevoke{}
-	mi := &file_trivet_proto_msgTypes[31]
+	mi := &file_trivet_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2908,7 +3197,7 @@ func (x *LeaseRevoke) String() string {
 func (*LeaseRevoke) ProtoMessage() {}
 
 func (x *LeaseRevoke) ProtoReflect() protoreflect.Message {
-	mi := &file_trivet_proto_msgTypes[31]
+	mi := &file_trivet_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2921,7 +3210,7 @@ func (x *LeaseRevoke) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LeaseRevoke.ProtoReflect.Descriptor instead.
 func (*LeaseRevoke) Descriptor() ([]byte, []int) {
-	return file_trivet_proto_rawDescGZIP(), []int{31}
+	return file_trivet_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *LeaseRevoke) GetLease() uint64 {
@@ -2944,7 +3233,7 @@ type LockAcquire struct {
 
 func (x *LockAcquire) Reset() {
 	*x = LockAcquire{}
-	mi := &file_trivet_proto_msgTypes[32]
+	mi := &file_trivet_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2956,7 +3245,7 @@ func (x *LockAcquire) String() string {
 func (*LockAcquire) ProtoMessage() {}
 
 func (x *LockAcquire) ProtoReflect() protoreflect.Message {
-	mi := &file_trivet_proto_msgTypes[32]
+	mi := &file_trivet_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2969,7 +3258,7 @@ func (x *LockAcquire) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LockAcquire.ProtoReflect.Descriptor instead.
 func (*LockAcquire) Descriptor() ([]byte, []int) {
-	return file_trivet_proto_rawDescGZIP(), []int{32}
+	return file_trivet_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *LockAcquire) GetName() []byte {
@@ -3010,7 +3299,7 @@ type LockKeepAlive struct {
 
 func (x *LockKeepAlive) Reset() {
 	*x = LockKeepAlive{}
-	mi := &file_trivet_proto_msgTypes[33]
+	mi := &file_trivet_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3022,7 +3311,7 @@ func (x *LockKeepAlive) String() string {
 func (*LockKeepAlive) ProtoMessage() {}
 
 func (x *LockKeepAlive) ProtoReflect() protoreflect.Message {
-	mi := &file_trivet_proto_msgTypes[33]
+	mi := &file_trivet_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3035,7 +3324,7 @@ func (x *LockKeepAlive) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LockKeepAlive.ProtoReflect.Descriptor instead.
 func (*LockKeepAlive) Descriptor() ([]byte, []int) {
-	return file_trivet_proto_rawDescGZIP(), []int{33}
+	return file_trivet_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *LockKeepAlive) GetName() []byte {
@@ -3063,7 +3352,7 @@ type LockRelease struct {
 
 func (x *LockRelease) Reset() {
 	*x = LockRelease{}
-	mi := &file_trivet_proto_msgTypes[34]
+	mi := &file_trivet_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3075,7 +3364,7 @@ func (x *LockRelease) String() string {
 func (*LockRelease) ProtoMessage() {}
 
 func (x *LockRelease) ProtoReflect() protoreflect.Message {
-	mi := &file_trivet_proto_msgTypes[34]
+	mi := &file_trivet_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3088,7 +3377,7 @@ func (x *LockRelease) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LockRelease.ProtoReflect.Descriptor instead.
 func (*LockRelease) Descriptor() ([]byte, []int) {
-	return file_trivet_proto_rawDescGZIP(), []int{34}
+	return file_trivet_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *LockRelease) GetName() []byte {
@@ -3119,7 +3408,7 @@ type LockCancel struct {
 
 func (x *LockCancel) Reset() {
 	*x = LockCancel{}
-	mi := &file_trivet_proto_msgTypes[35]
+	mi := &file_trivet_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3131,7 +3420,7 @@ func (x *LockCancel) String() string {
 func (*LockCancel) ProtoMessage() {}
 
 func (x *LockCancel) ProtoReflect() protoreflect.Message {
-	mi := &file_trivet_proto_msgTypes[35]
+	mi := &file_trivet_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3144,7 +3433,7 @@ func (x *LockCancel) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LockCancel.ProtoReflect.Descriptor instead.
 func (*LockCancel) Descriptor() ([]byte, []int) {
-	return file_trivet_proto_rawDescGZIP(), []int{35}
+	return file_trivet_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *LockCancel) GetName() []byte {
@@ -3182,7 +3471,7 @@ type SessionOpen struct {
 
 func (x *SessionOpen) Reset() {
 	*x = SessionOpen{}
-	mi := &file_trivet_proto_msgTypes[36]
+	mi := &file_trivet_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3194,7 +3483,7 @@ func (x *SessionOpen) String() string {
 func (*SessionOpen) ProtoMessage() {}
 
 func (x *SessionOpen) ProtoReflect() protoreflect.Message {
-	mi := &file_trivet_proto_msgTypes[36]
+	mi := &file_trivet_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3207,7 +3496,7 @@ func (x *SessionOpen) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SessionOpen.ProtoReflect.Descriptor instead.
 func (*SessionOpen) Descriptor() ([]byte, []int) {
-	return file_trivet_proto_rawDescGZIP(), []int{36}
+	return file_trivet_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *SessionOpen) GetTtlMs() uint64 {
@@ -3233,7 +3522,7 @@ type SessionKeepAlive struct {
 
 func (x *SessionKeepAlive) Reset() {
 	*x = SessionKeepAlive{}
-	mi := &file_trivet_proto_msgTypes[37]
+	mi := &file_trivet_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3245,7 +3534,7 @@ func (x *SessionKeepAlive) String() string {
 func (*SessionKeepAlive) ProtoMessage() {}
 
 func (x *SessionKeepAlive) ProtoReflect() protoreflect.Message {
-	mi := &file_trivet_proto_msgTypes[37]
+	mi := &file_trivet_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3258,7 +3547,7 @@ func (x *SessionKeepAlive) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SessionKeepAlive.ProtoReflect.Descriptor instead.
 func (*SessionKeepAlive) Descriptor() ([]byte, []int) {
-	return file_trivet_proto_rawDescGZIP(), []int{37}
+	return file_trivet_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *SessionKeepAlive) GetSession() uint64 {
@@ -3277,7 +3566,7 @@ type SessionClose struct {
 
 func (x *SessionClose) Reset() {
 	*x = SessionClose{}
-	mi := &file_trivet_proto_msgTypes[38]
+	mi := &file_trivet_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3289,7 +3578,7 @@ func (x *SessionClose) String() string {
 func (*SessionClose) ProtoMessage() {}
 
 func (x *SessionClose) ProtoReflect() protoreflect.Message {
-	mi := &file_trivet_proto_msgTypes[38]
+	mi := &file_trivet_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3302,7 +3591,7 @@ func (x *SessionClose) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SessionClose.ProtoReflect.Descriptor instead.
 func (*SessionClose) Descriptor() ([]byte, []int) {
-	return file_trivet_proto_rawDescGZIP(), []int{38}
+	return file_trivet_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *SessionClose) GetSession() uint64 {
@@ -3322,7 +3611,7 @@ type Expire struct {
 
 func (x *Expire) Reset() {
 	*x = Expire{}
-	mi := &file_trivet_proto_msgTypes[39]
+	mi := &file_trivet_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3334,7 +3623,7 @@ func (x *Expire) String() string {
 func (*Expire) ProtoMessage() {}
 
 func (x *Expire) ProtoReflect() protoreflect.Message {
-	mi := &file_trivet_proto_msgTypes[39]
+	mi := &file_trivet_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3347,7 +3636,7 @@ func (x *Expire) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Expire.ProtoReflect.Descriptor instead.
 func (*Expire) Descriptor() ([]byte, []int) {
-	return file_trivet_proto_rawDescGZIP(), []int{39}
+	return file_trivet_proto_rawDescGZIP(), []int{42}
 }
 
 // RestoreChunk stages a part of a snapshot file. offset 0 begins the upload.
@@ -3363,7 +3652,7 @@ type RestoreChunk struct {
 
 func (x *RestoreChunk) Reset() {
 	*x = RestoreChunk{}
-	mi := &file_trivet_proto_msgTypes[40]
+	mi := &file_trivet_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3375,7 +3664,7 @@ func (x *RestoreChunk) String() string {
 func (*RestoreChunk) ProtoMessage() {}
 
 func (x *RestoreChunk) ProtoReflect() protoreflect.Message {
-	mi := &file_trivet_proto_msgTypes[40]
+	mi := &file_trivet_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3388,7 +3677,7 @@ func (x *RestoreChunk) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RestoreChunk.ProtoReflect.Descriptor instead.
 func (*RestoreChunk) Descriptor() ([]byte, []int) {
-	return file_trivet_proto_rawDescGZIP(), []int{40}
+	return file_trivet_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *RestoreChunk) GetUpload() uint64 {
@@ -3426,7 +3715,7 @@ type RestoreCommit struct {
 
 func (x *RestoreCommit) Reset() {
 	*x = RestoreCommit{}
-	mi := &file_trivet_proto_msgTypes[41]
+	mi := &file_trivet_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3438,7 +3727,7 @@ func (x *RestoreCommit) String() string {
 func (*RestoreCommit) ProtoMessage() {}
 
 func (x *RestoreCommit) ProtoReflect() protoreflect.Message {
-	mi := &file_trivet_proto_msgTypes[41]
+	mi := &file_trivet_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3451,7 +3740,7 @@ func (x *RestoreCommit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RestoreCommit.ProtoReflect.Descriptor instead.
 func (*RestoreCommit) Descriptor() ([]byte, []int) {
-	return file_trivet_proto_rawDescGZIP(), []int{41}
+	return file_trivet_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *RestoreCommit) GetUpload() uint64 {
@@ -3477,7 +3766,7 @@ type RestoreAbort struct {
 
 func (x *RestoreAbort) Reset() {
 	*x = RestoreAbort{}
-	mi := &file_trivet_proto_msgTypes[42]
+	mi := &file_trivet_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3489,7 +3778,7 @@ func (x *RestoreAbort) String() string {
 func (*RestoreAbort) ProtoMessage() {}
 
 func (x *RestoreAbort) ProtoReflect() protoreflect.Message {
-	mi := &file_trivet_proto_msgTypes[42]
+	mi := &file_trivet_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3502,7 +3791,7 @@ func (x *RestoreAbort) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RestoreAbort.ProtoReflect.Descriptor instead.
 func (*RestoreAbort) Descriptor() ([]byte, []int) {
-	return file_trivet_proto_rawDescGZIP(), []int{42}
+	return file_trivet_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *RestoreAbort) GetUpload() uint64 {
@@ -3530,7 +3819,7 @@ type Marker struct {
 
 func (x *Marker) Reset() {
 	*x = Marker{}
-	mi := &file_trivet_proto_msgTypes[43]
+	mi := &file_trivet_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3542,7 +3831,7 @@ func (x *Marker) String() string {
 func (*Marker) ProtoMessage() {}
 
 func (x *Marker) ProtoReflect() protoreflect.Message {
-	mi := &file_trivet_proto_msgTypes[43]
+	mi := &file_trivet_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3555,7 +3844,7 @@ func (x *Marker) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Marker.ProtoReflect.Descriptor instead.
 func (*Marker) Descriptor() ([]byte, []int) {
-	return file_trivet_proto_rawDescGZIP(), []int{43}
+	return file_trivet_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *Marker) GetTerm() uint64 {
@@ -3597,7 +3886,7 @@ type Settings struct {
 
 func (x *Settings) Reset() {
 	*x = Settings{}
-	mi := &file_trivet_proto_msgTypes[44]
+	mi := &file_trivet_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3609,7 +3898,7 @@ func (x *Settings) String() string {
 func (*Settings) ProtoMessage() {}
 
 func (x *Settings) ProtoReflect() protoreflect.Message {
-	mi := &file_trivet_proto_msgTypes[44]
+	mi := &file_trivet_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3622,7 +3911,7 @@ func (x *Settings) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Settings.ProtoReflect.Descriptor instead.
 func (*Settings) Descriptor() ([]byte, []int) {
-	return file_trivet_proto_rawDescGZIP(), []int{44}
+	return file_trivet_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *Settings) GetHistoryMs() uint64 {
@@ -3673,7 +3962,7 @@ type SnapshotRecord struct {
 
 func (x *SnapshotRecord) Reset() {
 	*x = SnapshotRecord{}
-	mi := &file_trivet_proto_msgTypes[45]
+	mi := &file_trivet_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3685,7 +3974,7 @@ func (x *SnapshotRecord) String() string {
 func (*SnapshotRecord) ProtoMessage() {}
 
 func (x *SnapshotRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_trivet_proto_msgTypes[45]
+	mi := &file_trivet_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3698,7 +3987,7 @@ func (x *SnapshotRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotRecord.ProtoReflect.Descriptor instead.
 func (*SnapshotRecord) Descriptor() ([]byte, []int) {
-	return file_trivet_proto_rawDescGZIP(), []int{45}
+	return file_trivet_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *SnapshotRecord) GetRecord() isSnapshotRecord_Record {
@@ -3867,7 +4156,7 @@ type SnapshotHeader struct {
 
 func (x *SnapshotHeader) Reset() {
 	*x = SnapshotHeader{}
-	mi := &file_trivet_proto_msgTypes[46]
+	mi := &file_trivet_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3879,7 +4168,7 @@ func (x *SnapshotHeader) String() string {
 func (*SnapshotHeader) ProtoMessage() {}
 
 func (x *SnapshotHeader) ProtoReflect() protoreflect.Message {
-	mi := &file_trivet_proto_msgTypes[46]
+	mi := &file_trivet_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3892,7 +4181,7 @@ func (x *SnapshotHeader) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotHeader.ProtoReflect.Descriptor instead.
 func (*SnapshotHeader) Descriptor() ([]byte, []int) {
-	return file_trivet_proto_rawDescGZIP(), []int{46}
+	return file_trivet_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *SnapshotHeader) GetIndex() uint64 {
@@ -3980,7 +4269,7 @@ type SnapshotVersion struct {
 
 func (x *SnapshotVersion) Reset() {
 	*x = SnapshotVersion{}
-	mi := &file_trivet_proto_msgTypes[47]
+	mi := &file_trivet_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3992,7 +4281,7 @@ func (x *SnapshotVersion) String() string {
 func (*SnapshotVersion) ProtoMessage() {}
 
 func (x *SnapshotVersion) ProtoReflect() protoreflect.Message {
-	mi := &file_trivet_proto_msgTypes[47]
+	mi := &file_trivet_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4005,7 +4294,7 @@ func (x *SnapshotVersion) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotVersion.ProtoReflect.Descriptor instead.
 func (*SnapshotVersion) Descriptor() ([]byte, []int) {
-	return file_trivet_proto_rawDescGZIP(), []int{47}
+	return file_trivet_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *SnapshotVersion) GetKey() []byte {
@@ -4083,7 +4372,7 @@ type SnapshotClock struct {
 
 func (x *SnapshotClock) Reset() {
 	*x = SnapshotClock{}
-	mi := &file_trivet_proto_msgTypes[48]
+	mi := &file_trivet_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4095,7 +4384,7 @@ func (x *SnapshotClock) String() string {
 func (*SnapshotClock) ProtoMessage() {}
 
 func (x *SnapshotClock) ProtoReflect() protoreflect.Message {
-	mi := &file_trivet_proto_msgTypes[48]
+	mi := &file_trivet_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4108,7 +4397,7 @@ func (x *SnapshotClock) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotClock.ProtoReflect.Descriptor instead.
 func (*SnapshotClock) Descriptor() ([]byte, []int) {
-	return file_trivet_proto_rawDescGZIP(), []int{48}
+	return file_trivet_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *SnapshotClock) GetRevision() uint64 {
@@ -4141,7 +4430,7 @@ type SnapshotLease struct {
 
 func (x *SnapshotLease) Reset() {
 	*x = SnapshotLease{}
-	mi := &file_trivet_proto_msgTypes[49]
+	mi := &file_trivet_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4153,7 +4442,7 @@ func (x *SnapshotLease) String() string {
 func (*SnapshotLease) ProtoMessage() {}
 
 func (x *SnapshotLease) ProtoReflect() protoreflect.Message {
-	mi := &file_trivet_proto_msgTypes[49]
+	mi := &file_trivet_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4166,7 +4455,7 @@ func (x *SnapshotLease) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotLease.ProtoReflect.Descriptor instead.
 func (*SnapshotLease) Descriptor() ([]byte, []int) {
-	return file_trivet_proto_rawDescGZIP(), []int{49}
+	return file_trivet_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *SnapshotLease) GetId() uint64 {
@@ -4216,7 +4505,7 @@ type SnapshotLock struct {
 
 func (x *SnapshotLock) Reset() {
 	*x = SnapshotLock{}
-	mi := &file_trivet_proto_msgTypes[50]
+	mi := &file_trivet_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4228,7 +4517,7 @@ func (x *SnapshotLock) String() string {
 func (*SnapshotLock) ProtoMessage() {}
 
 func (x *SnapshotLock) ProtoReflect() protoreflect.Message {
-	mi := &file_trivet_proto_msgTypes[50]
+	mi := &file_trivet_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4241,7 +4530,7 @@ func (x *SnapshotLock) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotLock.ProtoReflect.Descriptor instead.
 func (*SnapshotLock) Descriptor() ([]byte, []int) {
-	return file_trivet_proto_rawDescGZIP(), []int{50}
+	return file_trivet_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *SnapshotLock) GetName() []byte {
@@ -4275,7 +4564,7 @@ type SnapshotWaiter struct {
 
 func (x *SnapshotWaiter) Reset() {
 	*x = SnapshotWaiter{}
-	mi := &file_trivet_proto_msgTypes[51]
+	mi := &file_trivet_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4287,7 +4576,7 @@ func (x *SnapshotWaiter) String() string {
 func (*SnapshotWaiter) ProtoMessage() {}
 
 func (x *SnapshotWaiter) ProtoReflect() protoreflect.Message {
-	mi := &file_trivet_proto_msgTypes[51]
+	mi := &file_trivet_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4300,7 +4589,7 @@ func (x *SnapshotWaiter) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotWaiter.ProtoReflect.Descriptor instead.
 func (*SnapshotWaiter) Descriptor() ([]byte, []int) {
-	return file_trivet_proto_rawDescGZIP(), []int{51}
+	return file_trivet_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *SnapshotWaiter) GetWaiter() *LockHolder {
@@ -4331,7 +4620,7 @@ type SnapshotSession struct {
 
 func (x *SnapshotSession) Reset() {
 	*x = SnapshotSession{}
-	mi := &file_trivet_proto_msgTypes[52]
+	mi := &file_trivet_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4343,7 +4632,7 @@ func (x *SnapshotSession) String() string {
 func (*SnapshotSession) ProtoMessage() {}
 
 func (x *SnapshotSession) ProtoReflect() protoreflect.Message {
-	mi := &file_trivet_proto_msgTypes[52]
+	mi := &file_trivet_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4356,7 +4645,7 @@ func (x *SnapshotSession) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotSession.ProtoReflect.Descriptor instead.
 func (*SnapshotSession) Descriptor() ([]byte, []int) {
-	return file_trivet_proto_rawDescGZIP(), []int{52}
+	return file_trivet_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *SnapshotSession) GetId() uint64 {
@@ -4410,7 +4699,7 @@ type SnapshotAnswer struct {
 
 func (x *SnapshotAnswer) Reset() {
 	*x = SnapshotAnswer{}
-	mi := &file_trivet_proto_msgTypes[53]
+	mi := &file_trivet_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4422,7 +4711,7 @@ func (x *SnapshotAnswer) String() string {
 func (*SnapshotAnswer) ProtoMessage() {}
 
 func (x *SnapshotAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_trivet_proto_msgTypes[53]
+	mi := &file_trivet_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4435,7 +4724,7 @@ func (x *SnapshotAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotAnswer.ProtoReflect.Descriptor instead.
 func (*SnapshotAnswer) Descriptor() ([]byte, []int) {
-	return file_trivet_proto_rawDescGZIP(), []int{53}
+	return file_trivet_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *SnapshotAnswer) GetSession() uint64 {
@@ -4493,7 +4782,7 @@ type SnapshotUpload struct {
 
 func (x *SnapshotUpload) Reset() {
 	*x = SnapshotUpload{}
-	mi := &file_trivet_proto_msgTypes[54]
+	mi := &file_trivet_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4505,7 +4794,7 @@ func (x *SnapshotUpload) String() string {
 func (*SnapshotUpload) ProtoMessage() {}
 
 func (x *SnapshotUpload) ProtoReflect() protoreflect.Message {
-	mi := &file_trivet_proto_msgTypes[54]
+	mi := &file_trivet_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4518,7 +4807,7 @@ func (x *SnapshotUpload) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotUpload.ProtoReflect.Descriptor instead.
 func (*SnapshotUpload) Descriptor() ([]byte, []int) {
-	return file_trivet_proto_rawDescGZIP(), []int{54}
+	return file_trivet_proto_rawDescGZIP(), []int{57}
 }
 
 func (x *SnapshotUpload) GetUpload() uint64 {
@@ -4559,7 +4848,7 @@ type SnapshotFooter struct {
 
 func (x *SnapshotFooter) Reset() {
 	*x = SnapshotFooter{}
-	mi := &file_trivet_proto_msgTypes[55]
+	mi := &file_trivet_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4571,7 +4860,7 @@ func (x *SnapshotFooter) String() string {
 func (*SnapshotFooter) ProtoMessage() {}
 
 func (x *SnapshotFooter) ProtoReflect() protoreflect.Message {
-	mi := &file_trivet_proto_msgTypes[55]
+	mi := &file_trivet_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4584,7 +4873,7 @@ func (x *SnapshotFooter) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotFooter.ProtoReflect.Descriptor instead.
 func (*SnapshotFooter) Descriptor() ([]byte, []int) {
-	return file_trivet_proto_rawDescGZIP(), []int{55}
+	return file_trivet_proto_rawDescGZIP(), []int{58}
 }
 
 func (x *SnapshotFooter) GetRecords() uint64 {
@@ -4621,7 +4910,7 @@ type Hello struct {
 
 func (x *Hello) Reset() {
 	*x = Hello{}
-	mi := &file_trivet_proto_msgTypes[56]
+	mi := &file_trivet_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4633,7 +4922,7 @@ func (x *Hello) String() string {
 func (*Hello) ProtoMessage() {}
 
 func (x *Hello) ProtoReflect() protoreflect.Message {
-	mi := &file_trivet_proto_msgTypes[56]
+	mi := &file_trivet_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4646,7 +4935,7 @@ func (x *Hello) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Hello.ProtoReflect.Descriptor instead.
 func (*Hello) Descriptor() ([]byte, []int) {
-	return file_trivet_proto_rawDescGZIP(), []int{56}
+	return file_trivet_proto_rawDescGZIP(), []int{59}
 }
 
 func (x *Hello) GetProtocol() uint32 {
@@ -4733,7 +5022,7 @@ type HelloReply struct {
 
 func (x *HelloReply) Reset() {
 	*x = HelloReply{}
-	mi := &file_trivet_proto_msgTypes[57]
+	mi := &file_trivet_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4745,7 +5034,7 @@ func (x *HelloReply) String() string {
 func (*HelloReply) ProtoMessage() {}
 
 func (x *HelloReply) ProtoReflect() protoreflect.Message {
-	mi := &file_trivet_proto_msgTypes[57]
+	mi := &file_trivet_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4758,7 +5047,7 @@ func (x *HelloReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HelloReply.ProtoReflect.Descriptor instead.
 func (*HelloReply) Descriptor() ([]byte, []int) {
-	return file_trivet_proto_rawDescGZIP(), []int{57}
+	return file_trivet_proto_rawDescGZIP(), []int{60}
 }
 
 func (x *HelloReply) GetRefused() string {
@@ -4832,7 +5121,7 @@ type PeerRequest struct {
 
 func (x *PeerRequest) Reset() {
 	*x = PeerRequest{}
-	mi := &file_trivet_proto_msgTypes[58]
+	mi := &file_trivet_proto_msgTypes[61]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4844,7 +5133,7 @@ func (x *PeerRequest) String() string {
 func (*PeerRequest) ProtoMessage() {}
 
 func (x *PeerRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_trivet_proto_msgTypes[58]
+	mi := &file_trivet_proto_msgTypes[61]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4857,7 +5146,7 @@ func (x *PeerRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PeerRequest.ProtoReflect.Descriptor instead.
 func (*PeerRequest) Descriptor() ([]byte, []int) {
-	return file_trivet_proto_rawDescGZIP(), []int{58}
+	return file_trivet_proto_rawDescGZIP(), []int{61}
 }
 
 func (x *PeerRequest) GetId() uint64 {
@@ -5018,7 +5307,7 @@ type PeerReply struct {
 
 func (x *PeerReply) Reset() {
 	*x = PeerReply{}
-	mi := &file_trivet_proto_msgTypes[59]
+	mi := &file_trivet_proto_msgTypes[62]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5030,7 +5319,7 @@ func (x *PeerReply) String() string {
 func (*PeerReply) ProtoMessage() {}
 
 func (x *PeerReply) ProtoReflect() protoreflect.Message {
-	mi := &file_trivet_proto_msgTypes[59]
+	mi := &file_trivet_proto_msgTypes[62]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5043,7 +5332,7 @@ func (x *PeerReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PeerReply.ProtoReflect.Descriptor instead.
 func (*PeerReply) Descriptor() ([]byte, []int) {
-	return file_trivet_proto_rawDescGZIP(), []int{59}
+	return file_trivet_proto_rawDescGZIP(), []int{62}
 }
 
 func (x *PeerReply) GetId() uint64 {
@@ -5196,7 +5485,7 @@ type ForwardRequest struct {
 
 func (x *ForwardRequest) Reset() {
 	*x = ForwardRequest{}
-	mi := &file_trivet_proto_msgTypes[60]
+	mi := &file_trivet_proto_msgTypes[63]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5208,7 +5497,7 @@ func (x *ForwardRequest) String() string {
 func (*ForwardRequest) ProtoMessage() {}
 
 func (x *ForwardRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_trivet_proto_msgTypes[60]
+	mi := &file_trivet_proto_msgTypes[63]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5221,7 +5510,7 @@ func (x *ForwardRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ForwardRequest.ProtoReflect.Descriptor instead.
 func (*ForwardRequest) Descriptor() ([]byte, []int) {
-	return file_trivet_proto_rawDescGZIP(), []int{60}
+	return file_trivet_proto_rawDescGZIP(), []int{63}
 }
 
 func (x *ForwardRequest) GetCommands() [][]byte {
@@ -5244,7 +5533,7 @@ type ForwardReply struct {
 
 func (x *ForwardReply) Reset() {
 	*x = ForwardReply{}
-	mi := &file_trivet_proto_msgTypes[61]
+	mi := &file_trivet_proto_msgTypes[64]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5256,7 +5545,7 @@ func (x *ForwardReply) String() string {
 func (*ForwardReply) ProtoMessage() {}
 
 func (x *ForwardReply) ProtoReflect() protoreflect.Message {
-	mi := &file_trivet_proto_msgTypes[61]
+	mi := &file_trivet_proto_msgTypes[64]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5269,7 +5558,7 @@ func (x *ForwardReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ForwardReply.ProtoReflect.Descriptor instead.
 func (*ForwardReply) Descriptor() ([]byte, []int) {
-	return file_trivet_proto_rawDescGZIP(), []int{61}
+	return file_trivet_proto_rawDescGZIP(), []int{64}
 }
 
 func (x *ForwardReply) GetResults() []*Result {
@@ -5295,7 +5584,7 @@ type ReadIndexRequest struct {
 
 func (x *ReadIndexRequest) Reset() {
 	*x = ReadIndexRequest{}
-	mi := &file_trivet_proto_msgTypes[62]
+	mi := &file_trivet_proto_msgTypes[65]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5307,7 +5596,7 @@ func (x *ReadIndexRequest) String() string {
 func (*ReadIndexRequest) ProtoMessage() {}
 
 func (x *ReadIndexRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_trivet_proto_msgTypes[62]
+	mi := &file_trivet_proto_msgTypes[65]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5320,7 +5609,7 @@ func (x *ReadIndexRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadIndexRequest.ProtoReflect.Descriptor instead.
 func (*ReadIndexRequest) Descriptor() ([]byte, []int) {
-	return file_trivet_proto_rawDescGZIP(), []int{62}
+	return file_trivet_proto_rawDescGZIP(), []int{65}
 }
 
 type ReadIndexReply struct {
@@ -5336,7 +5625,7 @@ type ReadIndexReply struct {
 
 func (x *ReadIndexReply) Reset() {
 	*x = ReadIndexReply{}
-	mi := &file_trivet_proto_msgTypes[63]
+	mi := &file_trivet_proto_msgTypes[66]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5348,7 +5637,7 @@ func (x *ReadIndexReply) String() string {
 func (*ReadIndexReply) ProtoMessage() {}
 
 func (x *ReadIndexReply) ProtoReflect() protoreflect.Message {
-	mi := &file_trivet_proto_msgTypes[63]
+	mi := &file_trivet_proto_msgTypes[66]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5361,7 +5650,7 @@ func (x *ReadIndexReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadIndexReply.ProtoReflect.Descriptor instead.
 func (*ReadIndexReply) Descriptor() ([]byte, []int) {
-	return file_trivet_proto_rawDescGZIP(), []int{63}
+	return file_trivet_proto_rawDescGZIP(), []int{66}
 }
 
 func (x *ReadIndexReply) GetTerm() uint64 {
@@ -5395,7 +5684,7 @@ type ConfirmRequest struct {
 
 func (x *ConfirmRequest) Reset() {
 	*x = ConfirmRequest{}
-	mi := &file_trivet_proto_msgTypes[64]
+	mi := &file_trivet_proto_msgTypes[67]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5407,7 +5696,7 @@ func (x *ConfirmRequest) String() string {
 func (*ConfirmRequest) ProtoMessage() {}
 
 func (x *ConfirmRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_trivet_proto_msgTypes[64]
+	mi := &file_trivet_proto_msgTypes[67]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5420,7 +5709,7 @@ func (x *ConfirmRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConfirmRequest.ProtoReflect.Descriptor instead.
 func (*ConfirmRequest) Descriptor() ([]byte, []int) {
-	return file_trivet_proto_rawDescGZIP(), []int{64}
+	return file_trivet_proto_rawDescGZIP(), []int{67}
 }
 
 func (x *ConfirmRequest) GetTerm() uint64 {
@@ -5440,7 +5729,7 @@ type ConfirmReply struct {
 
 func (x *ConfirmReply) Reset() {
 	*x = ConfirmReply{}
-	mi := &file_trivet_proto_msgTypes[65]
+	mi := &file_trivet_proto_msgTypes[68]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5452,7 +5741,7 @@ func (x *ConfirmReply) String() string {
 func (*ConfirmReply) ProtoMessage() {}
 
 func (x *ConfirmReply) ProtoReflect() protoreflect.Message {
-	mi := &file_trivet_proto_msgTypes[65]
+	mi := &file_trivet_proto_msgTypes[68]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5465,7 +5754,7 @@ func (x *ConfirmReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConfirmReply.ProtoReflect.Descriptor instead.
 func (*ConfirmReply) Descriptor() ([]byte, []int) {
-	return file_trivet_proto_rawDescGZIP(), []int{65}
+	return file_trivet_proto_rawDescGZIP(), []int{68}
 }
 
 func (x *ConfirmReply) GetTerm() uint64 {
@@ -5489,7 +5778,7 @@ type PromoteRequest struct {
 
 func (x *PromoteRequest) Reset() {
 	*x = PromoteRequest{}
-	mi := &file_trivet_proto_msgTypes[66]
+	mi := &file_trivet_proto_msgTypes[69]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5501,7 +5790,7 @@ func (x *PromoteRequest) String() string {
 func (*PromoteRequest) ProtoMessage() {}
 
 func (x *PromoteRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_trivet_proto_msgTypes[66]
+	mi := &file_trivet_proto_msgTypes[69]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5514,7 +5803,7 @@ func (x *PromoteRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PromoteRequest.ProtoReflect.Descriptor instead.
 func (*PromoteRequest) Descriptor() ([]byte, []int) {
-	return file_trivet_proto_rawDescGZIP(), []int{66}
+	return file_trivet_proto_rawDescGZIP(), []int{69}
 }
 
 func (x *PromoteRequest) GetTerm() uint64 {
@@ -5547,7 +5836,7 @@ type PromoteReply struct {
 
 func (x *PromoteReply) Reset() {
 	*x = PromoteReply{}
-	mi := &file_trivet_proto_msgTypes[67]
+	mi := &file_trivet_proto_msgTypes[70]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5559,7 +5848,7 @@ func (x *PromoteReply) String() string {
 func (*PromoteReply) ProtoMessage() {}
 
 func (x *PromoteReply) ProtoReflect() protoreflect.Message {
-	mi := &file_trivet_proto_msgTypes[67]
+	mi := &file_trivet_proto_msgTypes[70]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5572,7 +5861,7 @@ func (x *PromoteReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PromoteReply.ProtoReflect.Descriptor instead.
 func (*PromoteReply) Descriptor() ([]byte, []int) {
-	return file_trivet_proto_rawDescGZIP(), []int{67}
+	return file_trivet_proto_rawDescGZIP(), []int{70}
 }
 
 func (x *PromoteReply) GetRefused() string {
@@ -5600,7 +5889,7 @@ type LeaderDeadRequest struct {
 
 func (x *LeaderDeadRequest) Reset() {
 	*x = LeaderDeadRequest{}
-	mi := &file_trivet_proto_msgTypes[68]
+	mi := &file_trivet_proto_msgTypes[71]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5612,7 +5901,7 @@ func (x *LeaderDeadRequest) String() string {
 func (*LeaderDeadRequest) ProtoMessage() {}
 
 func (x *LeaderDeadRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_trivet_proto_msgTypes[68]
+	mi := &file_trivet_proto_msgTypes[71]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5625,7 +5914,7 @@ func (x *LeaderDeadRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LeaderDeadRequest.ProtoReflect.Descriptor instead.
 func (*LeaderDeadRequest) Descriptor() ([]byte, []int) {
-	return file_trivet_proto_rawDescGZIP(), []int{68}
+	return file_trivet_proto_rawDescGZIP(), []int{71}
 }
 
 func (x *LeaderDeadRequest) GetLeader() string {
@@ -5676,7 +5965,7 @@ type LeaderDeadReply struct {
 
 func (x *LeaderDeadReply) Reset() {
 	*x = LeaderDeadReply{}
-	mi := &file_trivet_proto_msgTypes[69]
+	mi := &file_trivet_proto_msgTypes[72]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5688,7 +5977,7 @@ func (x *LeaderDeadReply) String() string {
 func (*LeaderDeadReply) ProtoMessage() {}
 
 func (x *LeaderDeadReply) ProtoReflect() protoreflect.Message {
-	mi := &file_trivet_proto_msgTypes[69]
+	mi := &file_trivet_proto_msgTypes[72]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5701,7 +5990,7 @@ func (x *LeaderDeadReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LeaderDeadReply.ProtoReflect.Descriptor instead.
 func (*LeaderDeadReply) Descriptor() ([]byte, []int) {
-	return file_trivet_proto_rawDescGZIP(), []int{69}
+	return file_trivet_proto_rawDescGZIP(), []int{72}
 }
 
 func (x *LeaderDeadReply) GetDead() bool {
@@ -5734,7 +6023,7 @@ type MemberRequest struct {
 
 func (x *MemberRequest) Reset() {
 	*x = MemberRequest{}
-	mi := &file_trivet_proto_msgTypes[70]
+	mi := &file_trivet_proto_msgTypes[73]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5746,7 +6035,7 @@ func (x *MemberRequest) String() string {
 func (*MemberRequest) ProtoMessage() {}
 
 func (x *MemberRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_trivet_proto_msgTypes[70]
+	mi := &file_trivet_proto_msgTypes[73]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5759,7 +6048,7 @@ func (x *MemberRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MemberRequest.ProtoReflect.Descriptor instead.
 func (*MemberRequest) Descriptor() ([]byte, []int) {
-	return file_trivet_proto_rawDescGZIP(), []int{70}
+	return file_trivet_proto_rawDescGZIP(), []int{73}
 }
 
 type MemberReply struct {
@@ -5784,7 +6073,7 @@ type MemberReply struct {
 
 func (x *MemberReply) Reset() {
 	*x = MemberReply{}
-	mi := &file_trivet_proto_msgTypes[71]
+	mi := &file_trivet_proto_msgTypes[74]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5796,7 +6085,7 @@ func (x *MemberReply) String() string {
 func (*MemberReply) ProtoMessage() {}
 
 func (x *MemberReply) ProtoReflect() protoreflect.Message {
-	mi := &file_trivet_proto_msgTypes[71]
+	mi := &file_trivet_proto_msgTypes[74]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5809,7 +6098,7 @@ func (x *MemberReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MemberReply.ProtoReflect.Descriptor instead.
 func (*MemberReply) Descriptor() ([]byte, []int) {
-	return file_trivet_proto_rawDescGZIP(), []int{71}
+	return file_trivet_proto_rawDescGZIP(), []int{74}
 }
 
 func (x *MemberReply) GetApi() string {
@@ -5897,7 +6186,7 @@ type HashRequest struct {
 
 func (x *HashRequest) Reset() {
 	*x = HashRequest{}
-	mi := &file_trivet_proto_msgTypes[72]
+	mi := &file_trivet_proto_msgTypes[75]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5909,7 +6198,7 @@ func (x *HashRequest) String() string {
 func (*HashRequest) ProtoMessage() {}
 
 func (x *HashRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_trivet_proto_msgTypes[72]
+	mi := &file_trivet_proto_msgTypes[75]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5922,7 +6211,7 @@ func (x *HashRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HashRequest.ProtoReflect.Descriptor instead.
 func (*HashRequest) Descriptor() ([]byte, []int) {
-	return file_trivet_proto_rawDescGZIP(), []int{72}
+	return file_trivet_proto_rawDescGZIP(), []int{75}
 }
 
 func (x *HashRequest) GetIndex() uint64 {
@@ -5957,7 +6246,7 @@ type HashReply struct {
 
 func (x *HashReply) Reset() {
 	*x = HashReply{}
-	mi := &file_trivet_proto_msgTypes[73]
+	mi := &file_trivet_proto_msgTypes[76]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5969,7 +6258,7 @@ func (x *HashReply) String() string {
 func (*HashReply) ProtoMessage() {}
 
 func (x *HashReply) ProtoReflect() protoreflect.Message {
-	mi := &file_trivet_proto_msgTypes[73]
+	mi := &file_trivet_proto_msgTypes[76]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5982,7 +6271,7 @@ func (x *HashReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HashReply.ProtoReflect.Descriptor instead.
 func (*HashReply) Descriptor() ([]byte, []int) {
-	return file_trivet_proto_rawDescGZIP(), []int{73}
+	return file_trivet_proto_rawDescGZIP(), []int{76}
 }
 
 func (x *HashReply) GetKnown() bool {
@@ -6021,7 +6310,7 @@ type MembershipRequest struct {
 
 func (x *MembershipRequest) Reset() {
 	*x = MembershipRequest{}
-	mi := &file_trivet_proto_msgTypes[74]
+	mi := &file_trivet_proto_msgTypes[77]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6033,7 +6322,7 @@ func (x *MembershipRequest) String() string {
 func (*MembershipRequest) ProtoMessage() {}
 
 func (x *MembershipRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_trivet_proto_msgTypes[74]
+	mi := &file_trivet_proto_msgTypes[77]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6046,7 +6335,7 @@ func (x *MembershipRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MembershipRequest.ProtoReflect.Descriptor instead.
 func (*MembershipRequest) Descriptor() ([]byte, []int) {
-	return file_trivet_proto_rawDescGZIP(), []int{74}
+	return file_trivet_proto_rawDescGZIP(), []int{77}
 }
 
 func (x *MembershipRequest) GetChange() MembershipRequest_Change {
@@ -6118,7 +6407,7 @@ type MembershipReply struct {
 
 func (x *MembershipReply) Reset() {
 	*x = MembershipReply{}
-	mi := &file_trivet_proto_msgTypes[75]
+	mi := &file_trivet_proto_msgTypes[78]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6130,7 +6419,7 @@ func (x *MembershipReply) String() string {
 func (*MembershipReply) ProtoMessage() {}
 
 func (x *MembershipReply) ProtoReflect() protoreflect.Message {
-	mi := &file_trivet_proto_msgTypes[75]
+	mi := &file_trivet_proto_msgTypes[78]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6143,7 +6432,7 @@ func (x *MembershipReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MembershipReply.ProtoReflect.Descriptor instead.
 func (*MembershipReply) Descriptor() ([]byte, []int) {
-	return file_trivet_proto_rawDescGZIP(), []int{75}
+	return file_trivet_proto_rawDescGZIP(), []int{78}
 }
 
 func (x *MembershipReply) GetProblem() *Problem {
@@ -6200,7 +6489,7 @@ type ConfiguredMember struct {
 
 func (x *ConfiguredMember) Reset() {
 	*x = ConfiguredMember{}
-	mi := &file_trivet_proto_msgTypes[76]
+	mi := &file_trivet_proto_msgTypes[79]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6212,7 +6501,7 @@ func (x *ConfiguredMember) String() string {
 func (*ConfiguredMember) ProtoMessage() {}
 
 func (x *ConfiguredMember) ProtoReflect() protoreflect.Message {
-	mi := &file_trivet_proto_msgTypes[76]
+	mi := &file_trivet_proto_msgTypes[79]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6225,7 +6514,7 @@ func (x *ConfiguredMember) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConfiguredMember.ProtoReflect.Descriptor instead.
 func (*ConfiguredMember) Descriptor() ([]byte, []int) {
-	return file_trivet_proto_rawDescGZIP(), []int{76}
+	return file_trivet_proto_rawDescGZIP(), []int{79}
 }
 
 func (x *ConfiguredMember) GetId() string {
@@ -6398,7 +6687,35 @@ const file_trivet_proto_rawDesc = "" +
 	"\x06guards\x18\x03 \x03(\v2\x10.trivet.v1.GuardR\x06guards\"X\n" +
 	"\rBatchResponse\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\x04R\brevision\x12+\n" +
-	"\aresults\x18\x02 \x03(\v2\x11.trivet.v1.ResultR\aresults\"R\n" +
+	"\aresults\x18\x02 \x03(\v2\x11.trivet.v1.ResultR\aresults\"\xb1\x02\n" +
+	"\n" +
+	"WatchFrame\x12.\n" +
+	"\x04type\x18\x01 \x01(\x0e2\x1a.trivet.v1.WatchFrame.TypeR\x04type\x12\x1a\n" +
+	"\brevision\x18\x02 \x01(\x04R\brevision\x12-\n" +
+	"\x06events\x18\x03 \x03(\v2\x15.trivet.v1.WatchEventR\x06events\x12%\n" +
+	"\x05items\x18\x04 \x03(\v2\x0f.trivet.v1.ItemR\x05items\x12,\n" +
+	"\aproblem\x18\x05 \x01(\v2\x12.trivet.v1.ProblemR\aproblem\"S\n" +
+	"\x04Type\x12\x0f\n" +
+	"\vUNSPECIFIED\x10\x00\x12\n" +
+	"\n" +
+	"\x06CHANGE\x10\x01\x12\t\n" +
+	"\x05ITEMS\x10\x02\x12\n" +
+	"\n" +
+	"\x06SYNCED\x10\x03\x12\f\n" +
+	"\bPROGRESS\x10\x04\x12\t\n" +
+	"\x05ERROR\x10\x05\"\x8a\x01\n" +
+	"\n" +
+	"WatchEvent\x12#\n" +
+	"\x04item\x18\x01 \x01(\v2\x0f.trivet.v1.ItemR\x04item\x12\x18\n" +
+	"\adeleted\x18\x02 \x01(\bR\adeleted\x12\x18\n" +
+	"\aexpired\x18\x03 \x01(\bR\aexpired\x12#\n" +
+	"\x04prev\x18\x04 \x01(\v2\x0f.trivet.v1.ItemR\x04prev\"\x94\x01\n" +
+	"\tRangePage\x12\x1a\n" +
+	"\brevision\x18\x01 \x01(\x04R\brevision\x12%\n" +
+	"\x05items\x18\x02 \x03(\v2\x0f.trivet.v1.ItemR\x05items\x12\x14\n" +
+	"\x05count\x18\x03 \x01(\x04R\x05count\x12\x12\n" +
+	"\x04next\x18\x04 \x01(\tR\x04next\x12\x1a\n" +
+	"\bprefixes\x18\x05 \x03(\fR\bprefixes\"R\n" +
 	"\x05Entry\x12\x19\n" +
 	"\bclock_ms\x18\x01 \x01(\x04R\aclockMs\x12.\n" +
 	"\bcommands\x18\x02 \x03(\v2\x12.trivet.v1.CommandR\bcommands\"\x85\t\n" +
@@ -6746,194 +7063,205 @@ func file_trivet_proto_rawDescGZIP() []byte {
 	return file_trivet_proto_rawDescData
 }
 
-var file_trivet_proto_enumTypes = make([]protoimpl.EnumInfo, 6)
-var file_trivet_proto_msgTypes = make([]protoimpl.MessageInfo, 77)
+var file_trivet_proto_enumTypes = make([]protoimpl.EnumInfo, 7)
+var file_trivet_proto_msgTypes = make([]protoimpl.MessageInfo, 80)
 var file_trivet_proto_goTypes = []any{
 	(Code)(0),                     // 0: trivet.v1.Code
 	(Precondition_Kind)(0),        // 1: trivet.v1.Precondition.Kind
 	(Compare_Target)(0),           // 2: trivet.v1.Compare.Target
 	(Compare_Relation)(0),         // 3: trivet.v1.Compare.Relation
-	(HelloReply_Code)(0),          // 4: trivet.v1.HelloReply.Code
-	(MembershipRequest_Change)(0), // 5: trivet.v1.MembershipRequest.Change
-	(*Item)(nil),                  // 6: trivet.v1.Item
-	(*KeyRange)(nil),              // 7: trivet.v1.KeyRange
-	(*Op)(nil),                    // 8: trivet.v1.Op
-	(*PutOp)(nil),                 // 9: trivet.v1.PutOp
-	(*DeleteOp)(nil),              // 10: trivet.v1.DeleteOp
-	(*GetOp)(nil),                 // 11: trivet.v1.GetOp
-	(*RangeOp)(nil),               // 12: trivet.v1.RangeOp
-	(*AddOp)(nil),                 // 13: trivet.v1.AddOp
-	(*TxnOp)(nil),                 // 14: trivet.v1.TxnOp
-	(*Precondition)(nil),          // 15: trivet.v1.Precondition
-	(*Compare)(nil),               // 16: trivet.v1.Compare
-	(*Problem)(nil),               // 17: trivet.v1.Problem
-	(*LockHolder)(nil),            // 18: trivet.v1.LockHolder
-	(*Result)(nil),                // 19: trivet.v1.Result
-	(*PutResult)(nil),             // 20: trivet.v1.PutResult
-	(*DeleteResult)(nil),          // 21: trivet.v1.DeleteResult
-	(*GetResult)(nil),             // 22: trivet.v1.GetResult
-	(*RangeResult)(nil),           // 23: trivet.v1.RangeResult
-	(*AddResult)(nil),             // 24: trivet.v1.AddResult
-	(*TxnResult)(nil),             // 25: trivet.v1.TxnResult
-	(*LeaseResult)(nil),           // 26: trivet.v1.LeaseResult
-	(*LockResult)(nil),            // 27: trivet.v1.LockResult
-	(*SessionResult)(nil),         // 28: trivet.v1.SessionResult
-	(*BatchRequest)(nil),          // 29: trivet.v1.BatchRequest
-	(*BatchOp)(nil),               // 30: trivet.v1.BatchOp
-	(*BatchResponse)(nil),         // 31: trivet.v1.BatchResponse
-	(*Entry)(nil),                 // 32: trivet.v1.Entry
-	(*Command)(nil),               // 33: trivet.v1.Command
-	(*Guard)(nil),                 // 34: trivet.v1.Guard
-	(*LeaseGrant)(nil),            // 35: trivet.v1.LeaseGrant
-	(*LeaseKeepAlive)(nil),        // 36: trivet.v1.LeaseKeepAlive
-	(*LeaseRevoke)(nil),           // 37: trivet.v1.LeaseRevoke
-	(*LockAcquire)(nil),           // 38: trivet.v1.LockAcquire
-	(*LockKeepAlive)(nil),         // 39: trivet.v1.LockKeepAlive
-	(*LockRelease)(nil),           // 40: trivet.v1.LockRelease
-	(*LockCancel)(nil),            // 41: trivet.v1.LockCancel
-	(*SessionOpen)(nil),           // 42: trivet.v1.SessionOpen
-	(*SessionKeepAlive)(nil),      // 43: trivet.v1.SessionKeepAlive
-	(*SessionClose)(nil),          // 44: trivet.v1.SessionClose
-	(*Expire)(nil),                // 45: trivet.v1.Expire
-	(*RestoreChunk)(nil),          // 46: trivet.v1.RestoreChunk
-	(*RestoreCommit)(nil),         // 47: trivet.v1.RestoreCommit
-	(*RestoreAbort)(nil),          // 48: trivet.v1.RestoreAbort
-	(*Marker)(nil),                // 49: trivet.v1.Marker
-	(*Settings)(nil),              // 50: trivet.v1.Settings
-	(*SnapshotRecord)(nil),        // 51: trivet.v1.SnapshotRecord
-	(*SnapshotHeader)(nil),        // 52: trivet.v1.SnapshotHeader
-	(*SnapshotVersion)(nil),       // 53: trivet.v1.SnapshotVersion
-	(*SnapshotClock)(nil),         // 54: trivet.v1.SnapshotClock
-	(*SnapshotLease)(nil),         // 55: trivet.v1.SnapshotLease
-	(*SnapshotLock)(nil),          // 56: trivet.v1.SnapshotLock
-	(*SnapshotWaiter)(nil),        // 57: trivet.v1.SnapshotWaiter
-	(*SnapshotSession)(nil),       // 58: trivet.v1.SnapshotSession
-	(*SnapshotAnswer)(nil),        // 59: trivet.v1.SnapshotAnswer
-	(*SnapshotUpload)(nil),        // 60: trivet.v1.SnapshotUpload
-	(*SnapshotFooter)(nil),        // 61: trivet.v1.SnapshotFooter
-	(*Hello)(nil),                 // 62: trivet.v1.Hello
-	(*HelloReply)(nil),            // 63: trivet.v1.HelloReply
-	(*PeerRequest)(nil),           // 64: trivet.v1.PeerRequest
-	(*PeerReply)(nil),             // 65: trivet.v1.PeerReply
-	(*ForwardRequest)(nil),        // 66: trivet.v1.ForwardRequest
-	(*ForwardReply)(nil),          // 67: trivet.v1.ForwardReply
-	(*ReadIndexRequest)(nil),      // 68: trivet.v1.ReadIndexRequest
-	(*ReadIndexReply)(nil),        // 69: trivet.v1.ReadIndexReply
-	(*ConfirmRequest)(nil),        // 70: trivet.v1.ConfirmRequest
-	(*ConfirmReply)(nil),          // 71: trivet.v1.ConfirmReply
-	(*PromoteRequest)(nil),        // 72: trivet.v1.PromoteRequest
-	(*PromoteReply)(nil),          // 73: trivet.v1.PromoteReply
-	(*LeaderDeadRequest)(nil),     // 74: trivet.v1.LeaderDeadRequest
-	(*LeaderDeadReply)(nil),       // 75: trivet.v1.LeaderDeadReply
-	(*MemberRequest)(nil),         // 76: trivet.v1.MemberRequest
-	(*MemberReply)(nil),           // 77: trivet.v1.MemberReply
-	(*HashRequest)(nil),           // 78: trivet.v1.HashRequest
-	(*HashReply)(nil),             // 79: trivet.v1.HashReply
-	(*MembershipRequest)(nil),     // 80: trivet.v1.MembershipRequest
-	(*MembershipReply)(nil),       // 81: trivet.v1.MembershipReply
-	(*ConfiguredMember)(nil),      // 82: trivet.v1.ConfiguredMember
+	(WatchFrame_Type)(0),          // 4: trivet.v1.WatchFrame.Type
+	(HelloReply_Code)(0),          // 5: trivet.v1.HelloReply.Code
+	(MembershipRequest_Change)(0), // 6: trivet.v1.MembershipRequest.Change
+	(*Item)(nil),                  // 7: trivet.v1.Item
+	(*KeyRange)(nil),              // 8: trivet.v1.KeyRange
+	(*Op)(nil),                    // 9: trivet.v1.Op
+	(*PutOp)(nil),                 // 10: trivet.v1.PutOp
+	(*DeleteOp)(nil),              // 11: trivet.v1.DeleteOp
+	(*GetOp)(nil),                 // 12: trivet.v1.GetOp
+	(*RangeOp)(nil),               // 13: trivet.v1.RangeOp
+	(*AddOp)(nil),                 // 14: trivet.v1.AddOp
+	(*TxnOp)(nil),                 // 15: trivet.v1.TxnOp
+	(*Precondition)(nil),          // 16: trivet.v1.Precondition
+	(*Compare)(nil),               // 17: trivet.v1.Compare
+	(*Problem)(nil),               // 18: trivet.v1.Problem
+	(*LockHolder)(nil),            // 19: trivet.v1.LockHolder
+	(*Result)(nil),                // 20: trivet.v1.Result
+	(*PutResult)(nil),             // 21: trivet.v1.PutResult
+	(*DeleteResult)(nil),          // 22: trivet.v1.DeleteResult
+	(*GetResult)(nil),             // 23: trivet.v1.GetResult
+	(*RangeResult)(nil),           // 24: trivet.v1.RangeResult
+	(*AddResult)(nil),             // 25: trivet.v1.AddResult
+	(*TxnResult)(nil),             // 26: trivet.v1.TxnResult
+	(*LeaseResult)(nil),           // 27: trivet.v1.LeaseResult
+	(*LockResult)(nil),            // 28: trivet.v1.LockResult
+	(*SessionResult)(nil),         // 29: trivet.v1.SessionResult
+	(*BatchRequest)(nil),          // 30: trivet.v1.BatchRequest
+	(*BatchOp)(nil),               // 31: trivet.v1.BatchOp
+	(*BatchResponse)(nil),         // 32: trivet.v1.BatchResponse
+	(*WatchFrame)(nil),            // 33: trivet.v1.WatchFrame
+	(*WatchEvent)(nil),            // 34: trivet.v1.WatchEvent
+	(*RangePage)(nil),             // 35: trivet.v1.RangePage
+	(*Entry)(nil),                 // 36: trivet.v1.Entry
+	(*Command)(nil),               // 37: trivet.v1.Command
+	(*Guard)(nil),                 // 38: trivet.v1.Guard
+	(*LeaseGrant)(nil),            // 39: trivet.v1.LeaseGrant
+	(*LeaseKeepAlive)(nil),        // 40: trivet.v1.LeaseKeepAlive
+	(*LeaseRevoke)(nil),           // 41: trivet.v1.LeaseRevoke
+	(*LockAcquire)(nil),           // 42: trivet.v1.LockAcquire
+	(*LockKeepAlive)(nil),         // 43: trivet.v1.LockKeepAlive
+	(*LockRelease)(nil),           // 44: trivet.v1.LockRelease
+	(*LockCancel)(nil),            // 45: trivet.v1.LockCancel
+	(*SessionOpen)(nil),           // 46: trivet.v1.SessionOpen
+	(*SessionKeepAlive)(nil),      // 47: trivet.v1.SessionKeepAlive
+	(*SessionClose)(nil),          // 48: trivet.v1.SessionClose
+	(*Expire)(nil),                // 49: trivet.v1.Expire
+	(*RestoreChunk)(nil),          // 50: trivet.v1.RestoreChunk
+	(*RestoreCommit)(nil),         // 51: trivet.v1.RestoreCommit
+	(*RestoreAbort)(nil),          // 52: trivet.v1.RestoreAbort
+	(*Marker)(nil),                // 53: trivet.v1.Marker
+	(*Settings)(nil),              // 54: trivet.v1.Settings
+	(*SnapshotRecord)(nil),        // 55: trivet.v1.SnapshotRecord
+	(*SnapshotHeader)(nil),        // 56: trivet.v1.SnapshotHeader
+	(*SnapshotVersion)(nil),       // 57: trivet.v1.SnapshotVersion
+	(*SnapshotClock)(nil),         // 58: trivet.v1.SnapshotClock
+	(*SnapshotLease)(nil),         // 59: trivet.v1.SnapshotLease
+	(*SnapshotLock)(nil),          // 60: trivet.v1.SnapshotLock
+	(*SnapshotWaiter)(nil),        // 61: trivet.v1.SnapshotWaiter
+	(*SnapshotSession)(nil),       // 62: trivet.v1.SnapshotSession
+	(*SnapshotAnswer)(nil),        // 63: trivet.v1.SnapshotAnswer
+	(*SnapshotUpload)(nil),        // 64: trivet.v1.SnapshotUpload
+	(*SnapshotFooter)(nil),        // 65: trivet.v1.SnapshotFooter
+	(*Hello)(nil),                 // 66: trivet.v1.Hello
+	(*HelloReply)(nil),            // 67: trivet.v1.HelloReply
+	(*PeerRequest)(nil),           // 68: trivet.v1.PeerRequest
+	(*PeerReply)(nil),             // 69: trivet.v1.PeerReply
+	(*ForwardRequest)(nil),        // 70: trivet.v1.ForwardRequest
+	(*ForwardReply)(nil),          // 71: trivet.v1.ForwardReply
+	(*ReadIndexRequest)(nil),      // 72: trivet.v1.ReadIndexRequest
+	(*ReadIndexReply)(nil),        // 73: trivet.v1.ReadIndexReply
+	(*ConfirmRequest)(nil),        // 74: trivet.v1.ConfirmRequest
+	(*ConfirmReply)(nil),          // 75: trivet.v1.ConfirmReply
+	(*PromoteRequest)(nil),        // 76: trivet.v1.PromoteRequest
+	(*PromoteReply)(nil),          // 77: trivet.v1.PromoteReply
+	(*LeaderDeadRequest)(nil),     // 78: trivet.v1.LeaderDeadRequest
+	(*LeaderDeadReply)(nil),       // 79: trivet.v1.LeaderDeadReply
+	(*MemberRequest)(nil),         // 80: trivet.v1.MemberRequest
+	(*MemberReply)(nil),           // 81: trivet.v1.MemberReply
+	(*HashRequest)(nil),           // 82: trivet.v1.HashRequest
+	(*HashReply)(nil),             // 83: trivet.v1.HashReply
+	(*MembershipRequest)(nil),     // 84: trivet.v1.MembershipRequest
+	(*MembershipReply)(nil),       // 85: trivet.v1.MembershipReply
+	(*ConfiguredMember)(nil),      // 86: trivet.v1.ConfiguredMember
 }
 var file_trivet_proto_depIdxs = []int32{
-	9,  // 0: trivet.v1.Op.put:type_name -> trivet.v1.PutOp
-	10, // 1: trivet.v1.Op.delete:type_name -> trivet.v1.DeleteOp
-	11, // 2: trivet.v1.Op.get:type_name -> trivet.v1.GetOp
-	12, // 3: trivet.v1.Op.range:type_name -> trivet.v1.RangeOp
-	13, // 4: trivet.v1.Op.add:type_name -> trivet.v1.AddOp
-	14, // 5: trivet.v1.Op.txn:type_name -> trivet.v1.TxnOp
-	15, // 6: trivet.v1.PutOp.precondition:type_name -> trivet.v1.Precondition
-	7,  // 7: trivet.v1.DeleteOp.range:type_name -> trivet.v1.KeyRange
-	15, // 8: trivet.v1.DeleteOp.precondition:type_name -> trivet.v1.Precondition
-	7,  // 9: trivet.v1.RangeOp.range:type_name -> trivet.v1.KeyRange
-	16, // 10: trivet.v1.TxnOp.if:type_name -> trivet.v1.Compare
-	8,  // 11: trivet.v1.TxnOp.then:type_name -> trivet.v1.Op
-	8,  // 12: trivet.v1.TxnOp.else:type_name -> trivet.v1.Op
-	1,  // 13: trivet.v1.Precondition.kind:type_name -> trivet.v1.Precondition.Kind
-	7,  // 14: trivet.v1.Compare.range:type_name -> trivet.v1.KeyRange
-	2,  // 15: trivet.v1.Compare.target:type_name -> trivet.v1.Compare.Target
-	3,  // 16: trivet.v1.Compare.relation:type_name -> trivet.v1.Compare.Relation
-	0,  // 17: trivet.v1.Problem.code:type_name -> trivet.v1.Code
-	18, // 18: trivet.v1.Problem.holder:type_name -> trivet.v1.LockHolder
-	17, // 19: trivet.v1.Result.problem:type_name -> trivet.v1.Problem
-	20, // 20: trivet.v1.Result.put:type_name -> trivet.v1.PutResult
-	21, // 21: trivet.v1.Result.delete:type_name -> trivet.v1.DeleteResult
-	22, // 22: trivet.v1.Result.get:type_name -> trivet.v1.GetResult
-	23, // 23: trivet.v1.Result.range:type_name -> trivet.v1.RangeResult
-	24, // 24: trivet.v1.Result.add:type_name -> trivet.v1.AddResult
-	25, // 25: trivet.v1.Result.txn:type_name -> trivet.v1.TxnResult
-	26, // 26: trivet.v1.Result.lease:type_name -> trivet.v1.LeaseResult
-	27, // 27: trivet.v1.Result.lock:type_name -> trivet.v1.LockResult
-	28, // 28: trivet.v1.Result.session:type_name -> trivet.v1.SessionResult
-	6,  // 29: trivet.v1.PutResult.prev:type_name -> trivet.v1.Item
-	6,  // 30: trivet.v1.DeleteResult.prev:type_name -> trivet.v1.Item
-	6,  // 31: trivet.v1.GetResult.item:type_name -> trivet.v1.Item
-	6,  // 32: trivet.v1.RangeResult.items:type_name -> trivet.v1.Item
-	19, // 33: trivet.v1.TxnResult.results:type_name -> trivet.v1.Result
-	18, // 34: trivet.v1.LockResult.holder:type_name -> trivet.v1.LockHolder
-	30, // 35: trivet.v1.BatchRequest.ops:type_name -> trivet.v1.BatchOp
-	8,  // 36: trivet.v1.BatchOp.op:type_name -> trivet.v1.Op
-	34, // 37: trivet.v1.BatchOp.guards:type_name -> trivet.v1.Guard
-	19, // 38: trivet.v1.BatchResponse.results:type_name -> trivet.v1.Result
-	33, // 39: trivet.v1.Entry.commands:type_name -> trivet.v1.Command
-	8,  // 40: trivet.v1.Command.op:type_name -> trivet.v1.Op
-	49, // 41: trivet.v1.Command.marker:type_name -> trivet.v1.Marker
-	35, // 42: trivet.v1.Command.lease_grant:type_name -> trivet.v1.LeaseGrant
-	36, // 43: trivet.v1.Command.lease_keep_alive:type_name -> trivet.v1.LeaseKeepAlive
-	37, // 44: trivet.v1.Command.lease_revoke:type_name -> trivet.v1.LeaseRevoke
-	38, // 45: trivet.v1.Command.lock_acquire:type_name -> trivet.v1.LockAcquire
-	39, // 46: trivet.v1.Command.lock_keep_alive:type_name -> trivet.v1.LockKeepAlive
-	40, // 47: trivet.v1.Command.lock_release:type_name -> trivet.v1.LockRelease
-	41, // 48: trivet.v1.Command.lock_cancel:type_name -> trivet.v1.LockCancel
-	42, // 49: trivet.v1.Command.session_open:type_name -> trivet.v1.SessionOpen
-	43, // 50: trivet.v1.Command.session_keep_alive:type_name -> trivet.v1.SessionKeepAlive
-	44, // 51: trivet.v1.Command.session_close:type_name -> trivet.v1.SessionClose
-	45, // 52: trivet.v1.Command.expire:type_name -> trivet.v1.Expire
-	46, // 53: trivet.v1.Command.restore_chunk:type_name -> trivet.v1.RestoreChunk
-	47, // 54: trivet.v1.Command.restore_commit:type_name -> trivet.v1.RestoreCommit
-	48, // 55: trivet.v1.Command.restore_abort:type_name -> trivet.v1.RestoreAbort
-	34, // 56: trivet.v1.Command.guards:type_name -> trivet.v1.Guard
-	50, // 57: trivet.v1.Marker.settings:type_name -> trivet.v1.Settings
-	52, // 58: trivet.v1.SnapshotRecord.header:type_name -> trivet.v1.SnapshotHeader
-	53, // 59: trivet.v1.SnapshotRecord.version:type_name -> trivet.v1.SnapshotVersion
-	54, // 60: trivet.v1.SnapshotRecord.clock:type_name -> trivet.v1.SnapshotClock
-	61, // 61: trivet.v1.SnapshotRecord.footer:type_name -> trivet.v1.SnapshotFooter
-	55, // 62: trivet.v1.SnapshotRecord.lease:type_name -> trivet.v1.SnapshotLease
-	56, // 63: trivet.v1.SnapshotRecord.lock:type_name -> trivet.v1.SnapshotLock
-	58, // 64: trivet.v1.SnapshotRecord.session:type_name -> trivet.v1.SnapshotSession
-	59, // 65: trivet.v1.SnapshotRecord.answer:type_name -> trivet.v1.SnapshotAnswer
-	60, // 66: trivet.v1.SnapshotRecord.upload:type_name -> trivet.v1.SnapshotUpload
-	50, // 67: trivet.v1.SnapshotHeader.settings:type_name -> trivet.v1.Settings
-	18, // 68: trivet.v1.SnapshotLock.holder:type_name -> trivet.v1.LockHolder
-	57, // 69: trivet.v1.SnapshotLock.queue:type_name -> trivet.v1.SnapshotWaiter
-	18, // 70: trivet.v1.SnapshotWaiter.waiter:type_name -> trivet.v1.LockHolder
-	19, // 71: trivet.v1.SnapshotAnswer.result:type_name -> trivet.v1.Result
-	4,  // 72: trivet.v1.HelloReply.code:type_name -> trivet.v1.HelloReply.Code
-	66, // 73: trivet.v1.PeerRequest.forward:type_name -> trivet.v1.ForwardRequest
-	68, // 74: trivet.v1.PeerRequest.read_index:type_name -> trivet.v1.ReadIndexRequest
-	70, // 75: trivet.v1.PeerRequest.confirm:type_name -> trivet.v1.ConfirmRequest
-	72, // 76: trivet.v1.PeerRequest.promote:type_name -> trivet.v1.PromoteRequest
-	76, // 77: trivet.v1.PeerRequest.member:type_name -> trivet.v1.MemberRequest
-	74, // 78: trivet.v1.PeerRequest.leader_dead:type_name -> trivet.v1.LeaderDeadRequest
-	78, // 79: trivet.v1.PeerRequest.hash:type_name -> trivet.v1.HashRequest
-	80, // 80: trivet.v1.PeerRequest.membership:type_name -> trivet.v1.MembershipRequest
-	67, // 81: trivet.v1.PeerReply.forward:type_name -> trivet.v1.ForwardReply
-	69, // 82: trivet.v1.PeerReply.read_index:type_name -> trivet.v1.ReadIndexReply
-	71, // 83: trivet.v1.PeerReply.confirm:type_name -> trivet.v1.ConfirmReply
-	73, // 84: trivet.v1.PeerReply.promote:type_name -> trivet.v1.PromoteReply
-	77, // 85: trivet.v1.PeerReply.member:type_name -> trivet.v1.MemberReply
-	75, // 86: trivet.v1.PeerReply.leader_dead:type_name -> trivet.v1.LeaderDeadReply
-	79, // 87: trivet.v1.PeerReply.hash:type_name -> trivet.v1.HashReply
-	81, // 88: trivet.v1.PeerReply.membership:type_name -> trivet.v1.MembershipReply
-	19, // 89: trivet.v1.ForwardReply.results:type_name -> trivet.v1.Result
-	17, // 90: trivet.v1.ForwardReply.problem:type_name -> trivet.v1.Problem
-	17, // 91: trivet.v1.ReadIndexReply.problem:type_name -> trivet.v1.Problem
-	5,  // 92: trivet.v1.MembershipRequest.change:type_name -> trivet.v1.MembershipRequest.Change
-	17, // 93: trivet.v1.MembershipReply.problem:type_name -> trivet.v1.Problem
-	82, // 94: trivet.v1.MembershipReply.members:type_name -> trivet.v1.ConfiguredMember
-	95, // [95:95] is the sub-list for method output_type
-	95, // [95:95] is the sub-list for method input_type
-	95, // [95:95] is the sub-list for extension type_name
-	95, // [95:95] is the sub-list for extension extendee
-	0,  // [0:95] is the sub-list for field type_name
+	10,  // 0: trivet.v1.Op.put:type_name -> trivet.v1.PutOp
+	11,  // 1: trivet.v1.Op.delete:type_name -> trivet.v1.DeleteOp
+	12,  // 2: trivet.v1.Op.get:type_name -> trivet.v1.GetOp
+	13,  // 3: trivet.v1.Op.range:type_name -> trivet.v1.RangeOp
+	14,  // 4: trivet.v1.Op.add:type_name -> trivet.v1.AddOp
+	15,  // 5: trivet.v1.Op.txn:type_name -> trivet.v1.TxnOp
+	16,  // 6: trivet.v1.PutOp.precondition:type_name -> trivet.v1.Precondition
+	8,   // 7: trivet.v1.DeleteOp.range:type_name -> trivet.v1.KeyRange
+	16,  // 8: trivet.v1.DeleteOp.precondition:type_name -> trivet.v1.Precondition
+	8,   // 9: trivet.v1.RangeOp.range:type_name -> trivet.v1.KeyRange
+	17,  // 10: trivet.v1.TxnOp.if:type_name -> trivet.v1.Compare
+	9,   // 11: trivet.v1.TxnOp.then:type_name -> trivet.v1.Op
+	9,   // 12: trivet.v1.TxnOp.else:type_name -> trivet.v1.Op
+	1,   // 13: trivet.v1.Precondition.kind:type_name -> trivet.v1.Precondition.Kind
+	8,   // 14: trivet.v1.Compare.range:type_name -> trivet.v1.KeyRange
+	2,   // 15: trivet.v1.Compare.target:type_name -> trivet.v1.Compare.Target
+	3,   // 16: trivet.v1.Compare.relation:type_name -> trivet.v1.Compare.Relation
+	0,   // 17: trivet.v1.Problem.code:type_name -> trivet.v1.Code
+	19,  // 18: trivet.v1.Problem.holder:type_name -> trivet.v1.LockHolder
+	18,  // 19: trivet.v1.Result.problem:type_name -> trivet.v1.Problem
+	21,  // 20: trivet.v1.Result.put:type_name -> trivet.v1.PutResult
+	22,  // 21: trivet.v1.Result.delete:type_name -> trivet.v1.DeleteResult
+	23,  // 22: trivet.v1.Result.get:type_name -> trivet.v1.GetResult
+	24,  // 23: trivet.v1.Result.range:type_name -> trivet.v1.RangeResult
+	25,  // 24: trivet.v1.Result.add:type_name -> trivet.v1.AddResult
+	26,  // 25: trivet.v1.Result.txn:type_name -> trivet.v1.TxnResult
+	27,  // 26: trivet.v1.Result.lease:type_name -> trivet.v1.LeaseResult
+	28,  // 27: trivet.v1.Result.lock:type_name -> trivet.v1.LockResult
+	29,  // 28: trivet.v1.Result.session:type_name -> trivet.v1.SessionResult
+	7,   // 29: trivet.v1.PutResult.prev:type_name -> trivet.v1.Item
+	7,   // 30: trivet.v1.DeleteResult.prev:type_name -> trivet.v1.Item
+	7,   // 31: trivet.v1.GetResult.item:type_name -> trivet.v1.Item
+	7,   // 32: trivet.v1.RangeResult.items:type_name -> trivet.v1.Item
+	20,  // 33: trivet.v1.TxnResult.results:type_name -> trivet.v1.Result
+	19,  // 34: trivet.v1.LockResult.holder:type_name -> trivet.v1.LockHolder
+	31,  // 35: trivet.v1.BatchRequest.ops:type_name -> trivet.v1.BatchOp
+	9,   // 36: trivet.v1.BatchOp.op:type_name -> trivet.v1.Op
+	38,  // 37: trivet.v1.BatchOp.guards:type_name -> trivet.v1.Guard
+	20,  // 38: trivet.v1.BatchResponse.results:type_name -> trivet.v1.Result
+	4,   // 39: trivet.v1.WatchFrame.type:type_name -> trivet.v1.WatchFrame.Type
+	34,  // 40: trivet.v1.WatchFrame.events:type_name -> trivet.v1.WatchEvent
+	7,   // 41: trivet.v1.WatchFrame.items:type_name -> trivet.v1.Item
+	18,  // 42: trivet.v1.WatchFrame.problem:type_name -> trivet.v1.Problem
+	7,   // 43: trivet.v1.WatchEvent.item:type_name -> trivet.v1.Item
+	7,   // 44: trivet.v1.WatchEvent.prev:type_name -> trivet.v1.Item
+	7,   // 45: trivet.v1.RangePage.items:type_name -> trivet.v1.Item
+	37,  // 46: trivet.v1.Entry.commands:type_name -> trivet.v1.Command
+	9,   // 47: trivet.v1.Command.op:type_name -> trivet.v1.Op
+	53,  // 48: trivet.v1.Command.marker:type_name -> trivet.v1.Marker
+	39,  // 49: trivet.v1.Command.lease_grant:type_name -> trivet.v1.LeaseGrant
+	40,  // 50: trivet.v1.Command.lease_keep_alive:type_name -> trivet.v1.LeaseKeepAlive
+	41,  // 51: trivet.v1.Command.lease_revoke:type_name -> trivet.v1.LeaseRevoke
+	42,  // 52: trivet.v1.Command.lock_acquire:type_name -> trivet.v1.LockAcquire
+	43,  // 53: trivet.v1.Command.lock_keep_alive:type_name -> trivet.v1.LockKeepAlive
+	44,  // 54: trivet.v1.Command.lock_release:type_name -> trivet.v1.LockRelease
+	45,  // 55: trivet.v1.Command.lock_cancel:type_name -> trivet.v1.LockCancel
+	46,  // 56: trivet.v1.Command.session_open:type_name -> trivet.v1.SessionOpen
+	47,  // 57: trivet.v1.Command.session_keep_alive:type_name -> trivet.v1.SessionKeepAlive
+	48,  // 58: trivet.v1.Command.session_close:type_name -> trivet.v1.SessionClose
+	49,  // 59: trivet.v1.Command.expire:type_name -> trivet.v1.Expire
+	50,  // 60: trivet.v1.Command.restore_chunk:type_name -> trivet.v1.RestoreChunk
+	51,  // 61: trivet.v1.Command.restore_commit:type_name -> trivet.v1.RestoreCommit
+	52,  // 62: trivet.v1.Command.restore_abort:type_name -> trivet.v1.RestoreAbort
+	38,  // 63: trivet.v1.Command.guards:type_name -> trivet.v1.Guard
+	54,  // 64: trivet.v1.Marker.settings:type_name -> trivet.v1.Settings
+	56,  // 65: trivet.v1.SnapshotRecord.header:type_name -> trivet.v1.SnapshotHeader
+	57,  // 66: trivet.v1.SnapshotRecord.version:type_name -> trivet.v1.SnapshotVersion
+	58,  // 67: trivet.v1.SnapshotRecord.clock:type_name -> trivet.v1.SnapshotClock
+	65,  // 68: trivet.v1.SnapshotRecord.footer:type_name -> trivet.v1.SnapshotFooter
+	59,  // 69: trivet.v1.SnapshotRecord.lease:type_name -> trivet.v1.SnapshotLease
+	60,  // 70: trivet.v1.SnapshotRecord.lock:type_name -> trivet.v1.SnapshotLock
+	62,  // 71: trivet.v1.SnapshotRecord.session:type_name -> trivet.v1.SnapshotSession
+	63,  // 72: trivet.v1.SnapshotRecord.answer:type_name -> trivet.v1.SnapshotAnswer
+	64,  // 73: trivet.v1.SnapshotRecord.upload:type_name -> trivet.v1.SnapshotUpload
+	54,  // 74: trivet.v1.SnapshotHeader.settings:type_name -> trivet.v1.Settings
+	19,  // 75: trivet.v1.SnapshotLock.holder:type_name -> trivet.v1.LockHolder
+	61,  // 76: trivet.v1.SnapshotLock.queue:type_name -> trivet.v1.SnapshotWaiter
+	19,  // 77: trivet.v1.SnapshotWaiter.waiter:type_name -> trivet.v1.LockHolder
+	20,  // 78: trivet.v1.SnapshotAnswer.result:type_name -> trivet.v1.Result
+	5,   // 79: trivet.v1.HelloReply.code:type_name -> trivet.v1.HelloReply.Code
+	70,  // 80: trivet.v1.PeerRequest.forward:type_name -> trivet.v1.ForwardRequest
+	72,  // 81: trivet.v1.PeerRequest.read_index:type_name -> trivet.v1.ReadIndexRequest
+	74,  // 82: trivet.v1.PeerRequest.confirm:type_name -> trivet.v1.ConfirmRequest
+	76,  // 83: trivet.v1.PeerRequest.promote:type_name -> trivet.v1.PromoteRequest
+	80,  // 84: trivet.v1.PeerRequest.member:type_name -> trivet.v1.MemberRequest
+	78,  // 85: trivet.v1.PeerRequest.leader_dead:type_name -> trivet.v1.LeaderDeadRequest
+	82,  // 86: trivet.v1.PeerRequest.hash:type_name -> trivet.v1.HashRequest
+	84,  // 87: trivet.v1.PeerRequest.membership:type_name -> trivet.v1.MembershipRequest
+	71,  // 88: trivet.v1.PeerReply.forward:type_name -> trivet.v1.ForwardReply
+	73,  // 89: trivet.v1.PeerReply.read_index:type_name -> trivet.v1.ReadIndexReply
+	75,  // 90: trivet.v1.PeerReply.confirm:type_name -> trivet.v1.ConfirmReply
+	77,  // 91: trivet.v1.PeerReply.promote:type_name -> trivet.v1.PromoteReply
+	81,  // 92: trivet.v1.PeerReply.member:type_name -> trivet.v1.MemberReply
+	79,  // 93: trivet.v1.PeerReply.leader_dead:type_name -> trivet.v1.LeaderDeadReply
+	83,  // 94: trivet.v1.PeerReply.hash:type_name -> trivet.v1.HashReply
+	85,  // 95: trivet.v1.PeerReply.membership:type_name -> trivet.v1.MembershipReply
+	20,  // 96: trivet.v1.ForwardReply.results:type_name -> trivet.v1.Result
+	18,  // 97: trivet.v1.ForwardReply.problem:type_name -> trivet.v1.Problem
+	18,  // 98: trivet.v1.ReadIndexReply.problem:type_name -> trivet.v1.Problem
+	6,   // 99: trivet.v1.MembershipRequest.change:type_name -> trivet.v1.MembershipRequest.Change
+	18,  // 100: trivet.v1.MembershipReply.problem:type_name -> trivet.v1.Problem
+	86,  // 101: trivet.v1.MembershipReply.members:type_name -> trivet.v1.ConfiguredMember
+	102, // [102:102] is the sub-list for method output_type
+	102, // [102:102] is the sub-list for method input_type
+	102, // [102:102] is the sub-list for extension type_name
+	102, // [102:102] is the sub-list for extension extendee
+	0,   // [0:102] is the sub-list for field type_name
 }
 
 func init() { file_trivet_proto_init() }
@@ -6960,7 +7288,7 @@ func file_trivet_proto_init() {
 		(*Result_Lock)(nil),
 		(*Result_Session)(nil),
 	}
-	file_trivet_proto_msgTypes[27].OneofWrappers = []any{
+	file_trivet_proto_msgTypes[30].OneofWrappers = []any{
 		(*Command_Op)(nil),
 		(*Command_Marker)(nil),
 		(*Command_LeaseGrant)(nil),
@@ -6978,7 +7306,7 @@ func file_trivet_proto_init() {
 		(*Command_RestoreCommit)(nil),
 		(*Command_RestoreAbort)(nil),
 	}
-	file_trivet_proto_msgTypes[45].OneofWrappers = []any{
+	file_trivet_proto_msgTypes[48].OneofWrappers = []any{
 		(*SnapshotRecord_Header)(nil),
 		(*SnapshotRecord_Version)(nil),
 		(*SnapshotRecord_Clock)(nil),
@@ -6989,7 +7317,7 @@ func file_trivet_proto_init() {
 		(*SnapshotRecord_Answer)(nil),
 		(*SnapshotRecord_Upload)(nil),
 	}
-	file_trivet_proto_msgTypes[58].OneofWrappers = []any{
+	file_trivet_proto_msgTypes[61].OneofWrappers = []any{
 		(*PeerRequest_Forward)(nil),
 		(*PeerRequest_ReadIndex)(nil),
 		(*PeerRequest_Confirm)(nil),
@@ -6999,7 +7327,7 @@ func file_trivet_proto_init() {
 		(*PeerRequest_Hash)(nil),
 		(*PeerRequest_Membership)(nil),
 	}
-	file_trivet_proto_msgTypes[59].OneofWrappers = []any{
+	file_trivet_proto_msgTypes[62].OneofWrappers = []any{
 		(*PeerReply_Forward)(nil),
 		(*PeerReply_ReadIndex)(nil),
 		(*PeerReply_Confirm)(nil),
@@ -7014,8 +7342,8 @@ func file_trivet_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_trivet_proto_rawDesc), len(file_trivet_proto_rawDesc)),
-			NumEnums:      6,
-			NumMessages:   77,
+			NumEnums:      7,
+			NumMessages:   80,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
