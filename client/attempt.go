@@ -37,6 +37,8 @@ type request struct {
 	// time. harmless: a second application changes nothing that the first one has
 	// not. once: where the cluster is overloaded it is not waited for.
 	identified, harmless, once bool
+	// parting: it is not worth waiting for nodes, where none answers.
+	parting bool
 	// sessioned says that what makes it identified is a session, which means nothing
 	// to another cluster. inSession asks for that, of a write that goes alone; kind and
 	// key are what Resolve needs to know of it.

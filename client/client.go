@@ -91,8 +91,8 @@ func Open(ctx context.Context, cfg Config) (*Client, error) {
 
 // Close ends the calls under way, which fail with ErrClosed (and ErrUnknown,
 // where a write had been sent), waits for them, has the cluster forget the session
-// of this Client, for which it waits half a second at most, and closes all
-// connections.
+// of this Client, for which it waits half a second at most (and a twentieth of one where
+// no node answered of late, or not at all where all refuse), and closes all connections.
 // Later calls fail with ErrClosed. Calling Close again does no harm. The error
 // is always nil; it is there so that a Client is an io.Closer.
 func (c *Client) Close() error {

@@ -1,10 +1,12 @@
 package client
 
 import (
+	"context"
 	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"net/http"
 	"net/url"
 	"slices"
@@ -48,6 +50,11 @@ type Config struct {
 	// one of dialling (*net.OpError). Close does not close it. For Watch it must
 	// return an answer as soon as its headers are there, and its body as it comes.
 	Transport http.RoundTripper
+	// DialContext, where set, makes the connections: through a proxy, over a Unix
+	// socket, in memory (trivettest). It gets "tcp" and HOST:PORT, has two seconds, and
+	// its connections belong to the client. All else stays as it is without it. Default:
+	// net.Dialer. Not with Transport.
+	DialContext func(ctx context.Context, network, address string) (net.Conn, error)
 	// MaxConnsPerNode bounds the connections to one node; a call that needs one
 	// more waits for one, and its context. Default 512. Not with Transport.
 	MaxConnsPerNode int
@@ -86,6 +93,9 @@ func (c Config) withDefaults() (Config, []*url.URL, error) {
 	}
 	if c.Transport != nil && c.TLS != nil {
 		return c, nil, errors.New("TLS and Transport exclude each other: a Transport makes its own connections")
+	}
+	if c.Transport != nil && c.DialContext != nil {
+		return c, nil, errors.New("DialContext and Transport exclude each other: a Transport makes its own connections")
 	}
 	if c.Transport != nil && c.MaxConnsPerNode != 0 {
 		return c, nil, errors.New("MaxConnsPerNode and Transport exclude each other: a Transport makes its own connections")

@@ -250,6 +250,16 @@ func (e *Error) Is(target error) bool {
 // Unwrap returns the causes.
 func (e *Error) Unwrap() []error { return e.causes }
 
+// attemptError is the failure of one attempt, as a cause of the call's. It is of the
+// same kinds, but for ErrUnknown: what is known of the call, its own Outcome says.
+// Another attempt may have settled it, or this one was of something that comes before
+// the call, like the opening of a session.
+type attemptError struct{ e *Error }
+
+func (a attemptError) Error() string        { return a.e.Error() }
+func (a attemptError) Is(target error) bool { return target != ErrUnknown && a.e.Is(target) }
+func (a attemptError) Unwrap() []error      { return a.e.causes }
+
 // refusal is a call that the client itself refuses, before anything was sent.
 func refusal(op string, code trivetpb.Code, format string, args ...any) *Error {
 	return &Error{

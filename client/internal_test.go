@@ -1,7 +1,10 @@
 package client
 
 import (
+	"context"
 	"encoding/json"
+	"errors"
+	"net"
 	"net/http"
 	"net/url"
 	"testing"
@@ -166,6 +169,7 @@ func TestConfig(t *testing.T) {
 		{Config{Timeout: -1}, "Timeout is negative"},
 		{Config{MaxResponseBytes: -1}, "MaxResponseBytes is negative"},
 		{Config{Transport: http.DefaultTransport, MaxConnsPerNode: 1}, "exclude each other"},
+		{Config{Transport: http.DefaultTransport, DialContext: new(net.Dialer).DialContext}, "exclude each other"},
 	} {
 		_, err := Open(t.Context(), tt.cfg)
 		require.ErrorContains(t, err, tt.want)
@@ -219,4 +223,19 @@ func TestErrorStrings(t *testing.T) {
 	require.ErrorIs(t, &Error{}, ErrUnknown)
 	require.Equal(t, "not_applied", NotApplied.String())
 	require.Equal(t, "unknown", Unknown.String())
+}
+
+// A write that ends before it is sent is certainly not applied, whatever is not known of
+// an attempt to do what comes before.
+func TestTheOutcomeOfAnAttemptIsNotTheCalls(t *testing.T) {
+	cut := errors.New("the connection was cut")
+	attempt := &Error{Code: "no_leader", Outcome: Unknown, causes: []error{cut}}
+	err := (&request{op: "put", write: true}).ended(context.DeadlineExceeded, &course{attempts: 1, last: attempt})
+	require.NotErrorIs(t, err, ErrUnknown)
+	for _, kind := range []error{ErrNoLeader, ErrUnavailable, context.DeadlineExceeded, cut} {
+		require.ErrorIs(t, err, kind)
+	}
+	var e *Error
+	require.ErrorAs(t, err, &e)
+	require.Equal(t, NotApplied, e.Outcome)
 }

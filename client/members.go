@@ -76,6 +76,22 @@ func (m *members) trust(n *node) {
 	}
 }
 
+// silent says that every node failed when it was last asked.
+func (m *members) silent() bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	nodes := m.known
+	if len(nodes) == 0 {
+		nodes = m.endpoints
+	}
+	for _, n := range nodes {
+		if n.failures.Load() == 0 {
+			return false
+		}
+	}
+	return true
+}
+
 // order returns every node, in the order to ask them: for a write the leader
 // first, for a read the one that pick says; then the members in turn, then the
 // endpoints that are none of them, and at the end those that failed a short while

@@ -47,7 +47,7 @@ func (c *Client) runInSession(ctx context.Context, r *request) error {
 	a := &call{kind: r.kind, key: r.key, write: true}
 	s, e := c.sessions.number(ctx, &batch{calls: []*call{a}})
 	if e != nil {
-		e.op = r.op
+		e.op, e.Outcome = r.op, NotApplied // this was not sent
 		return e
 	}
 	if s == nil {
@@ -72,7 +72,7 @@ func (c *Client) run(ctx context.Context, r *request) error {
 	for round := 0; ; round++ {
 		patience := r.patienceIn(round)
 		var asked time.Duration
-		otherNodes := false
+		otherNodes, answered := false, false
 	nodes:
 		for _, n := range c.members.order(r.write) {
 			began := time.Now()
@@ -100,6 +100,7 @@ func (c *Client) run(ctx context.Context, r *request) error {
 				called = time.Now() // it was well under way
 			}
 			past.add(r, e)
+			answered = answered || e.Status != 0
 			if r.onFailure != nil {
 				r.onFailure(e)
 			}
@@ -119,7 +120,7 @@ func (c *Client) run(ctx context.Context, r *request) error {
 				break nodes
 			}
 		}
-		if !otherNodes {
+		if !otherNodes || (r.parting && !answered) {
 			// No node can do it, and none will.
 			return r.failure(ctx, past.last, &past)
 		}
@@ -263,7 +264,7 @@ func (r *request) ended(cause error, past *course) error {
 	if last == nil {
 		return e
 	}
-	e.causes = append(e.causes, last)
+	e.causes = append(e.causes, attemptError{last})
 	e.Status, e.Node = last.Status, last.Node
 	what := last.Code
 	if last.Detail != "" {

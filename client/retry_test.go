@@ -17,6 +17,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"trivet/client"
+	"trivet/trivetpb"
 )
 
 // script is a Transport in virtual time: a function in place of every node.
@@ -85,13 +86,24 @@ func response(r *http.Request, status int, mediaType, body string) *http.Respons
 	}
 }
 
+// refusal is a problem as a node would answer it.
 func refusal(r *http.Request, status int, code, retryAfter string) (*http.Response, error) {
 	resp := response(r, status, "application/problem+json",
-		fmt.Sprintf(`{"code":%q,"outcome":"not_applied","retryable":true,"detail":"it is so"}`, code))
+		fmt.Sprintf(`{"code":%q,"outcome":"not_applied","retryable":%v,"detail":"it is so"}`, code, retryable(code, status)))
 	if retryAfter != "" {
 		resp.Header.Set("Retry-After", retryAfter)
 	}
 	return resp, nil
+}
+
+// retryable is what the server says of a code, which it sends with this status.
+func retryable(name string, status int) bool {
+	for number := range trivetpb.Code_name {
+		if info := trivetpb.Code(number).Info(); info.Name == name && info.Status == status {
+			return info.Retryable
+		}
+	}
+	panic(fmt.Sprintf("no server answers %d %s", status, name))
 }
 
 func done(r *http.Request) (*http.Response, error) {

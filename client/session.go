@@ -41,8 +41,11 @@ const (
 	// withoutFor is how long writes go without an identity where the cluster gave
 	// no session.
 	withoutFor = 5 * time.Second
-	// closePatience is how long Close waits for the sessions to be closed.
-	closePatience = 500 * time.Millisecond
+	// closePatience is how long Close waits for the sessions to be closed, silentPatience
+	// how long where no node has answered of late: then it is most likely for nothing,
+	// and a session that is not closed ends by its ttl.
+	closePatience  = 500 * time.Millisecond
+	silentPatience = 50 * time.Millisecond
 )
 
 // session is one session of the client.

@@ -4,9 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"net/http"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -240,6 +242,57 @@ func TestWritesGoOnWithoutASession(t *testing.T) {
 	})
 }
 
+// What became of the opening of a session is not what became of the write: that was
+// not sent. Nor does a failure to open one have the writes after it go without.
+func TestAWriteBeforeItsSessionIsCertain(t *testing.T) {
+	for _, tt := range []struct {
+		name   string
+		answer func(*http.Request) (*http.Response, error)
+	}{
+		{"the answer is lost", func(*http.Request) (*http.Response, error) { return nil, errCut }},
+		{"504", func(r *http.Request) (*http.Response, error) { return refusal(r, 504, "timeout", "") }},
+		{"503", func(r *http.Request) (*http.Response, error) { return refusal(r, 503, "no_leader", "") }},
+		{"500", func(r *http.Request) (*http.Response, error) {
+			return response(r, 500, "application/problem+json", `{"code":"internal","outcome":"unknown","detail":"it failed"}`), nil
+		}},
+	} {
+		for _, alone := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s, alone %v", tt.name, alone), func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					f, bad := newFake(), true
+					s := over(f, nil)
+					inner := s.answer
+					s.answer = func(r *http.Request, nth int) (*http.Response, error) {
+						if bad && r.URL.Path == "/v1/sessions" {
+							return tt.answer(r)
+						}
+						return inner(r, nth)
+					}
+					c := s.open(t, "n1", "n2")
+					defer c.Close()
+					ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+					defer cancel()
+					var err error
+					if alone {
+						_, err = c.LeaseGrant(ctx, time.Minute)
+					} else {
+						_, err = c.Add(ctx, "n", 1)
+					}
+					requireError(t, err, client.NotApplied, client.ErrUnavailable)
+					time.Sleep(time.Second) // what is left of the opening ends, virtually
+					bad = false
+					for range 3 {
+						_, err = c.Add(t.Context(), "n", 1)
+						require.NoError(t, err)
+					}
+					require.EqualValues(t, 1, f.opened)
+					require.Equal(t, 3, f.applied["n"])
+				})
+			})
+		}
+	}
+}
+
 // A write that goes by itself has its seq in a header, and is repeated under it too.
 func TestAWriteThatGoesAloneIsRepeatedUnderItsSeq(t *testing.T) {
 	large := make([]byte, 1<<20+1)
@@ -294,4 +347,41 @@ func TestAWriteThatGoesAloneIsRepeatedUnderItsSeq(t *testing.T) {
 			})
 		})
 	}
+}
+
+// Close does not wait for a cluster that is gone.
+func TestCloseWithoutACluster(t *testing.T) {
+	for name, tt := range map[string]struct {
+		gone func(r *http.Request) (*http.Response, error)
+		call bool // one has failed before
+		most time.Duration
+	}{
+		"all refuse": {gone: func(*http.Request) (*http.Response, error) {
+			return nil, &net.OpError{Op: "dial", Err: syscall.ECONNREFUSED}
+		}},
+		"all hang":              {most: 500 * time.Millisecond, gone: hangs},
+		"all hang, as is known": {call: true, most: 50 * time.Millisecond, gone: hangs},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := over(newFake(), nil)
+				c := s.open(t, "n1", "n2")
+				_, err := c.Put(t.Context(), "k", nil)
+				require.NoError(t, err)
+				s.now(func(r *http.Request, _ int) (*http.Response, error) { return tt.gone(r) })
+				if tt.call {
+					_, err := c.Get(t.Context(), "k")
+					requireError(t, err, client.NotApplied, context.DeadlineExceeded)
+				}
+				began := time.Now()
+				require.NoError(t, c.Close())
+				require.Equal(t, tt.most, time.Since(began))
+			})
+		})
+	}
+}
+
+func hangs(r *http.Request) (*http.Response, error) {
+	<-r.Context().Done()
+	return nil, r.Context().Err()
 }

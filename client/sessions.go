@@ -8,6 +8,8 @@ import (
 	"strconv"
 	"sync"
 	"time"
+
+	"trivet/trivetpb"
 )
 
 // sessions is the sessions of a client.
@@ -50,13 +52,16 @@ func (s *sessions) get(ctx context.Context, failed func(*Error)) (*session, *Err
 	for {
 		s.mu.Lock()
 		if cur := s.current; cur != nil {
-			if cur.quiet() < cur.ttl/2 || cur.outstanding(time.Now()) {
+			// One that has something outstanding is kept alive (tend). Where that failed
+			// for most of the ttl, or one without was not used for half of it, it may have
+			// expired by the time that a write arrives, as for one who slept. Whoever used
+			// it then would have an error for nothing.
+			quiet := cur.quiet()
+			if quiet < cur.ttl/2 || quiet < cur.ttl*3/4 && cur.outstanding(time.Now()) {
 				s.mu.Unlock()
 				return cur, nil
 			}
-			// It may have expired by now, for one who slept. Whoever used it then would
-			// have an error for nothing.
-			s.current = nil
+			s.setAside()
 		}
 		if time.Now().Before(s.without) {
 			s.mu.Unlock()
@@ -84,11 +89,10 @@ func (s *sessions) get(ctx context.Context, failed func(*Error)) (*session, *Err
 			if !s.tended {
 				s.tended = s.c.background(s.tend) == nil
 			}
-		case e.Status != 0 && e.Code != codeBadResponse && ctx.Err() == nil:
-			// The cluster can be reached and gives no session: its table is full, or
-			// the token does not allow it. What a write loses without one is that it is
-			// repeated where its node is lost with the answer; to refuse it for that
-			// would make an outage of a full table.
+		case e.givesNoSession():
+			// What a write loses without one is that it is repeated where its node is
+			// lost with the answer; to refuse it for that would make an outage of a full
+			// table.
 			s.c.cfg.Logger.Warn("trivet: no session, writes go without an identity for a while", "error", e)
 			s.without = time.Now().Add(withoutFor)
 			e = nil
@@ -100,6 +104,19 @@ func (s *sessions) get(ctx context.Context, failed func(*Error)) (*session, *Err
 		}
 		return nil, e
 	}
+}
+
+// givesNoSession says that the cluster can do it and will not: its table or a queue is
+// full, or the token does not allow it. That it could not, for want of a leader or of
+// time, says nothing about the next attempt; least of all in a failover, where an
+// identity is worth most.
+func (e *Error) givesNoSession() bool {
+	code, ok := trivetpb.CodeByName(e.Code)
+	if !ok {
+		return false
+	}
+	status := code.Info().Status
+	return (status >= 400 && status < 500) || code == trivetpb.Code_QUOTA_EXCEEDED
 }
 
 // openSession opens a session. One that is opened twice is forgotten once.
@@ -138,10 +155,18 @@ func (s *sessions) retire(full *session) {
 	if s.current != full {
 		return
 	}
+	s.setAside()
+}
+
+// setAside has new writes get a new session. The current one is retired where it has
+// something outstanding. It is called under the lock.
+func (s *sessions) setAside() {
+	cur := s.current
 	s.current = nil
-	if full.outstanding(time.Now()) {
-		s.retired = append(s.retired, full)
+	if cur == nil || !cur.outstanding(time.Now()) {
+		return
 	}
+	s.retired = append(s.retired, cur)
 	if len(s.retired) > maxRetired {
 		// What is held back there is given up; what is under way goes on.
 		s.retired[0].expire()
@@ -154,10 +179,7 @@ func (s *sessions) retire(full *session) {
 func (s *sessions) leave() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if cur := s.current; cur != nil && cur.outstanding(time.Now()) {
-		s.retired = append(s.retired, cur)
-	}
-	s.current = nil
+	s.setAside()
 }
 
 // tend keeps the sessions alive that have something outstanding, and ends those that
@@ -230,7 +252,9 @@ func (c *Client) closeSession(ctx context.Context, s *session) {
 	s.expire()
 	ctx, cancel := context.WithTimeout(ctx, closePatience)
 	defer cancel()
-	if err := c.run(ctx, sessionRequest(http.MethodDelete, s)); err != nil {
+	r := sessionRequest(http.MethodDelete, s)
+	r.parting = true
+	if err := c.run(ctx, r); err != nil {
 		c.cfg.Logger.Debug("trivet: closing a session failed", "error", err)
 	}
 }
@@ -256,7 +280,11 @@ func (s *sessions) close() {
 	}
 	s.current, s.retired = nil, nil
 	s.mu.Unlock()
-	ctx, cancel := context.WithTimeout(context.Background(), closePatience)
+	patience := closePatience
+	if s.c.members.silent() {
+		patience = silentPatience
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	for _, open := range all {
 		s.c.closeSession(ctx, open)

@@ -107,14 +107,18 @@ func (s *sending) nothingSent() bool {
 func newTransport(ctx context.Context, cfg Config) *http.Transport {
 	// A node that is there answers within a round trip; one whose machine is
 	// gone must not hold up a call that could go elsewhere.
-	dialer := &net.Dialer{Timeout: 2 * time.Second, KeepAlive: 15 * time.Second}
+	const patience = 2 * time.Second
+	dial := cfg.DialContext
+	if dial == nil {
+		dial = (&net.Dialer{KeepAlive: 15 * time.Second}).DialContext
+	}
 	t := &http.Transport{
 		// No Proxy: the members are addressed one by one.
 		DialContext: func(dialCtx context.Context, network, address string) (net.Conn, error) {
-			dialCtx, cancel := context.WithCancel(dialCtx)
+			dialCtx, cancel := context.WithTimeout(dialCtx, patience)
 			defer cancel()
 			defer context.AfterFunc(ctx, cancel)()
-			nc, err := dialer.DialContext(dialCtx, network, address)
+			nc, err := dial(dialCtx, network, address)
 			if err != nil {
 				return nil, err
 			}

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"log/slog"
 	"math"
-	"net"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -26,7 +25,10 @@ type Cluster struct {
 	t       testing.TB // nil after Open
 	dir     string
 	net     *network
+	faults  faults
 	members []*member
+	// transport is Transport's.
+	transport *http.Transport
 
 	mu     sync.Mutex
 	err    error // of what has failed
@@ -34,17 +36,34 @@ type Cluster struct {
 	closed bool
 }
 
-// Option is Nodes, WithTiming or WithLogger.
+// Option is Nodes, InMemory, History, WithTiming or WithLogger.
 type Option func(*options)
 
 type options struct {
 	nodes  int
 	timing raftnode.Timing
 	logger *slog.Logger
+	// history is how many revisions are kept; 0 for raftnode's default.
+	history uint64
+	// inMemory: no sockets.
+	inMemory bool
 }
 
 // Nodes is how many members the cluster has: 1 to 9. Default 3.
 func Nodes(n int) Option { return func(o *options) { o.nodes = n } }
+
+// InMemory has members and clients talk over connections in memory in place of sockets.
+// Such a cluster may be started inside a bubble of testing/synctest, and then lives in
+// virtual time: an hour's ttl passes as fast as its renewals can be made. What the
+// members write is on disk all the same.
+//
+// Nobody outside of the process reaches it, and within it only who dials by Client,
+// Config, Transport or DialContext: the hosts of Endpoints do not exist.
+func InMemory() Option { return func(o *options) { o.inMemory = true } }
+
+// History is how many old revisions the cluster keeps, for tests of what comes when they
+// are gone (client.ErrCompacted). Default 100,000.
+func History(revisions uint64) Option { return func(o *options) { o.history = revisions } }
 
 // WithTiming is how long the members wait for each other. The default is short (see
 // Timing): a test waits for elections, and not for long.
@@ -94,7 +113,8 @@ func Open(opts ...Option) (_ *Cluster, err error) {
 	if o.nodes < 1 || o.nodes > 9 {
 		return nil, fmt.Errorf("trivettest: %d nodes, it may be 1 to 9", o.nodes)
 	}
-	c := &Cluster{net: newNetwork(o.nodes)}
+	c := &Cluster{net: newNetwork(o.nodes, o.inMemory), faults: faults{conns: map[*faultyConn]bool{}}}
+	c.transport = &http.Transport{DialContext: c.DialContext, DisableCompression: true}
 	defer func() {
 		if err != nil {
 			err = fmt.Errorf("trivettest: %w", errors.Join(err, c.Close()))
@@ -110,7 +130,7 @@ func Open(opts ...Option) (_ *Cluster, err error) {
 		// Where members say that they are: the network finds the port that they listen
 		// on, which is another one after a restart.
 		peers = append(peers, raftnode.Peer{ID: m.id, Addr: peerName(i)})
-		if m.api, err = net.Listen("tcp", "127.0.0.1:0"); err != nil {
+		if m.api, err = c.net.listenAPI(i); err != nil {
 			return nil, err
 		}
 		m.url = "http://" + m.api.Addr().String()
@@ -152,12 +172,12 @@ func (c *Cluster) Endpoints() []string {
 }
 
 // Client returns a client of the cluster, the same each time, which is closed with
-// it. A test that needs another one, or settings of its own, opens it with Endpoints.
+// it. A test that needs another one, or settings of its own, opens it with Config.
 func (c *Cluster) Client() *client.Client {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.client == nil {
-		cl, err := client.Open(context.Background(), client.Config{Endpoints: c.Endpoints()})
+		cl, err := client.Open(context.Background(), c.Config())
 		if err != nil {
 			panic(err) // the endpoints are well formed
 		}
@@ -235,8 +255,11 @@ func (c *Cluster) Partition(a, b []int) {
 	})
 }
 
-// Heal ends every Partition and Pause.
-func (c *Cluster) Heal() { c.net.change(func(s *reach) { *s = newReach(len(c.members)) }) }
+// Heal ends every Partition and Pause, and takes back every Fail that has not happened.
+func (c *Cluster) Heal() {
+	c.faults.clear()
+	c.net.change(func(s *reach) { *s = newReach(len(c.members)) })
+}
 
 // Close stops all members and removes what they wrote. After Start the test does it.
 // The error is also that of what failed before.
@@ -258,6 +281,7 @@ func (c *Cluster) Close() error {
 		wg.Go(func() { errs[i] = m.close() })
 	}
 	wg.Wait()
+	c.transport.CloseIdleConnections()
 	return errors.Join(append(errs, err, os.RemoveAll(c.dir))...)
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/require"
@@ -22,10 +23,20 @@ func within(t testing.TB) context.Context {
 	return ctx
 }
 
+// everywhere runs a test over sockets and in memory, in virtual time.
+func everywhere(t *testing.T, f func(*testing.T, ...trivettest.Option)) {
+	t.Run("sockets", func(t *testing.T) { f(t) })
+	t.Run("memory", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) { f(t, trivettest.InMemory()) })
+	})
+}
+
 // only opens a client of one member alone.
 func only(t testing.TB, cluster *trivettest.Cluster, i int) *client.Client {
 	t.Helper()
-	c, err := client.Open(t.Context(), client.Config{Endpoints: cluster.Endpoints()[i : i+1], DisableDiscovery: true})
+	cfg := cluster.Config()
+	cfg.Endpoints, cfg.DisableDiscovery = cfg.Endpoints[i:i+1], true
+	c, err := client.Open(t.Context(), cfg)
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, c.Close()) })
 	return c
@@ -33,8 +44,10 @@ func only(t testing.TB, cluster *trivettest.Cluster, i int) *client.Client {
 
 // Every member is killed and restarted in turn; what was written stays, and arrives
 // at those that were down.
-func TestKillAndRestart(t *testing.T) {
-	cluster, ctx := trivettest.Start(t), within(t)
+func TestKillAndRestart(t *testing.T) { everywhere(t, killAndRestart) }
+
+func killAndRestart(t *testing.T, opts ...trivettest.Option) {
+	cluster, ctx := trivettest.Start(t, opts...), within(t)
 	c := cluster.Client()
 	require.Same(t, c, cluster.Client())
 	var last uint64
@@ -57,8 +70,10 @@ func TestKillAndRestart(t *testing.T) {
 
 // A paused leader is replaced, while whoever asks it alone hears nothing; when it is
 // resumed it follows, and answers what it was asked.
-func TestPauseAndResume(t *testing.T) {
-	cluster, ctx := trivettest.Start(t), within(t)
+func TestPauseAndResume(t *testing.T) { everywhere(t, pauseAndResume) }
+
+func pauseAndResume(t *testing.T, opts ...trivettest.Option) {
+	cluster, ctx := trivettest.Start(t, opts...), within(t)
 	c := cluster.Client()
 	_, err := c.Put(ctx, "k", []byte("old"))
 	require.NoError(t, err)
@@ -83,8 +98,10 @@ func TestPauseAndResume(t *testing.T) {
 
 // Cut off from the others a member answers what it has, and nothing that it would
 // have to ask them for; clients reach it all the same.
-func TestPartitionAndHeal(t *testing.T) {
-	cluster, ctx := trivettest.Start(t), within(t)
+func TestPartitionAndHeal(t *testing.T) { everywhere(t, partitionAndHeal) }
+
+func partitionAndHeal(t *testing.T, opts ...trivettest.Option) {
+	cluster, ctx := trivettest.Start(t, opts...), within(t)
 	put, err := cluster.Client().Put(ctx, "k", []byte("old"))
 	require.NoError(t, err)
 	cut := cluster.Leader()

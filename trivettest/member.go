@@ -46,21 +46,20 @@ func (m *member) start() (err error) {
 	m.api = nil
 	if api == nil {
 		// The port is as good as its own: nobody else has been told of it.
-		if api, err = net.Listen("tcp", m.url[len("http://"):]); err != nil {
+		if api, err = m.net.listen(m.url[len("http://"):]); err != nil {
 			return err
 		}
 	}
-	peer, err := net.Listen("tcp", "127.0.0.1:0")
+	peer, err := m.net.listenPeer(m.i)
 	if err != nil {
 		return errors.Join(err, api.Close())
 	}
-	m.net.listens(m.i, peer.Addr().String())
 	m.node, err = raftnode.Open(raftnode.Config{
 		ID: m.id, DataDir: m.dir, PeerListener: peer, AdvertisePeer: peerName(m.i),
 		Dial: func(ctx context.Context, address string) (net.Conn, error) {
 			return m.net.dial(ctx, m.i, address)
 		},
-		AdvertiseAPI: m.url, InitialCluster: m.peers, Timing: m.timing, Logger: m.logger,
+		AdvertiseAPI: m.url, InitialCluster: m.peers, Timing: m.timing, HistoryRevisions: m.history, Logger: m.logger,
 	})
 	if err != nil {
 		return errors.Join(err, api.Close())

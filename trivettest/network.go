@@ -14,6 +14,8 @@ import (
 // something has come or is to go, whether it flows.
 type network struct {
 	state atomic.Pointer[reach]
+	// memory carries the connections; nil where sockets do.
+	memory *memory
 
 	mu sync.Mutex // of changes
 	// peerPorts is where each member listens for the others, since it last started.
@@ -36,8 +38,11 @@ func newReach(n int) reach {
 	return r
 }
 
-func newNetwork(n int) *network {
+func newNetwork(n int, inMemory bool) *network {
 	s := &network{peerPorts: make([]string, n)}
+	if inMemory {
+		s.memory = &memory{listeners: map[string]*memoryListener{}}
+	}
 	first := newReach(n)
 	first.over = make(chan struct{})
 	s.state.Store(&first)
@@ -79,11 +84,44 @@ func (n *network) stalled(a, b int) <-chan struct{} {
 // peerName is the address that a member has for the others.
 func peerName(i int) string { return fmt.Sprintf("n%d.trivettest:1", i+1) }
 
-// listens notes where a member listens for the others.
-func (n *network) listens(i int, address string) {
+// listen listens on an address of HOST:PORT, a socket of loopback's on port 0.
+func (n *network) listen(address string) (net.Listener, error) {
+	if n.memory != nil {
+		return n.memory.listen(address)
+	}
+	return net.Listen("tcp", address)
+}
+
+// connect dials what listens on an address.
+func (n *network) connect(ctx context.Context, address string) (net.Conn, error) {
+	if n.memory != nil {
+		return n.memory.dial(ctx, address)
+	}
+	return (&net.Dialer{}).DialContext(ctx, "tcp", address)
+}
+
+// listenAPI is where a member takes its clients for the first time.
+func (n *network) listenAPI(i int) (net.Listener, error) {
+	if n.memory != nil {
+		return n.listen(fmt.Sprintf("n%d.trivettest:7071", i+1))
+	}
+	return n.listen("127.0.0.1:0")
+}
+
+// listenPeer is where a member takes the others, from now on.
+func (n *network) listenPeer(i int) (net.Listener, error) {
+	address := "127.0.0.1:0"
+	if n.memory != nil {
+		address = peerName(i)
+	}
+	l, err := n.listen(address)
+	if err != nil {
+		return nil, err
+	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	n.peerPorts[i] = address
+	n.peerPorts[i] = l.Addr().String()
+	return l, nil
 }
 
 // dial connects a member to another. Where they do not reach each other it waits
@@ -115,8 +153,7 @@ func (n *network) dial(ctx context.Context, from int, name string) (net.Conn, er
 	if address == "" {
 		return nil, &net.OpError{Op: "dial", Net: "tcp", Err: syscall.ECONNREFUSED} // it has not started yet
 	}
-	var d net.Dialer
-	nc, err := d.DialContext(ctx, "tcp", address)
+	nc, err := n.connect(ctx, address)
 	if err != nil {
 		return nil, err
 	}
