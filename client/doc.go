@@ -96,7 +96,7 @@
 //
 // A Watch and a snapshot last as long as their context; see there what becomes of
 // them when their node does not. All watches of a Client share a connection to each node
-// (HTTP/2), and those of the same keys a stream.
+// (HTTP/2; one that is alone has one of HTTP/1.1), and those of the same keys a stream.
 //
 // # Reading order
 //

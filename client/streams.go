@@ -6,13 +6,17 @@ import (
 	"net"
 	"net/http"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
 // Calls go over HTTP/1.1, where a connection belongs to one request at a time: so it
 // can be told whether a byte of a write was sent (wire.go). Watches change nothing and
 // last: they share a connection to each node, over HTTP/2, in the clear by prior
-// knowledge (RFC 9113, section 3.3) and under TLS by ALPN.
+// knowledge (RFC 9113, section 3.3) and under TLS by ALPN. But one that is alone has a
+// connection in any case, and is better off over HTTP/1.1: net/http reads it in the
+// goroutine that wants it, and the node writes a frame by one system call, where
+// HTTP/2 takes a hand-over between goroutines, or three, on either side.
 //
 // What stands in front of a node may not speak it. That shows in an answer which is no
 // HTTP/2, in a connection that is closed or in silence. Then the node is asked over
@@ -30,6 +34,8 @@ const (
 // streams are the connections of watches.
 type streams struct {
 	transport *http.Transport
+	// lasting is how many answers there are that last.
+	lasting atomic.Int32
 
 	mu     sync.Mutex
 	closed bool
@@ -137,12 +143,31 @@ func (s *streams) turn(ctx context.Context, n *node) (done func(), err error) {
 	}
 }
 
-// sendShared is send for a read whose answer lasts: over a connection that such
-// reads share, where the node has it so.
+// sendShared is send for a read whose answer lasts: where there are several, over a
+// connection that such reads share.
 func (c *Client) sendShared(ctx context.Context, n *node, r *request, left time.Duration) (*http.Response, *Error) {
-	if c.streams == nil || !n.shares(c.members.start) {
+	if c.streams == nil {
 		return c.send(ctx, n, r, left)
 	}
+	alone := c.streams.lasting.Add(1) == 1
+	over := sync.OnceFunc(func() { c.streams.lasting.Add(-1) })
+	var resp *http.Response
+	var e *Error
+	if alone || !n.shares(c.members.start) {
+		resp, e = c.send(ctx, n, r, left)
+	} else {
+		resp, e = c.sendOverHTTP2(ctx, n, r, left)
+	}
+	if e != nil {
+		over()
+		return nil, e
+	}
+	resp.Body = &closingBody{resp.Body, over}
+	return resp, nil
+}
+
+// sendOverHTTP2 is send over HTTP/2, or HTTP/1.1 where the node does not speak it.
+func (c *Client) sendOverHTTP2(ctx context.Context, n *node, r *request, left time.Duration) (*http.Response, *Error) {
 	done, err := c.streams.turn(ctx, n)
 	if err != nil {
 		return nil, r.unanswered(n, true, err)
@@ -163,7 +188,7 @@ func (c *Client) sendShared(ctx context.Context, n *node, r *request, left time.
 	resp, err := c.streams.transport.RoundTrip(c.httpRequest(trial, n, r, newBody(nil), left))
 	if err == nil && answered() {
 		n.shared.Store(sharedProven)
-		resp.Body = &cancelingBody{resp.Body, cancel}
+		resp.Body = &closingBody{resp.Body, func() { cancel(nil) }}
 		return resp, nil
 	}
 	if err == nil {
@@ -189,17 +214,15 @@ func (c *Client) sendShared(ctx context.Context, n *node, r *request, left time.
 	return resp, e
 }
 
-// cancelingBody ends the context of its request when it is closed.
-type cancelingBody struct {
-	body   io.ReadCloser
-	cancel context.CancelCauseFunc
+// closingBody calls a function when it is closed.
+type closingBody struct {
+	io.ReadCloser
+	closed func()
 }
 
-func (b *cancelingBody) Read(p []byte) (int, error) { return b.body.Read(p) }
-
-func (b *cancelingBody) Close() error {
-	err := b.body.Close()
-	b.cancel(nil)
+func (b *closingBody) Close() error {
+	err := b.ReadCloser.Close()
+	b.closed()
 	return err
 }
 

@@ -103,7 +103,7 @@ func (t EventType) String() string {
 // 128 KiB more.
 //
 // Watches of a Client take one connection to each node, however many they are, where
-// the node is reached over HTTP/2. Those that follow the same keys (and agree about
+// the node is reached over HTTP/2, and one more, as the first has one for itself. Those that follow the same keys (and agree about
 // WithPrev) share a stream, which is decoded once: together they hold up to a
 // megabyte for those among them that are slower than others. One that is slower than
 // that goes on by itself. So a hundred watches of the same cost little more than one,
