@@ -1,6 +1,7 @@
 package client
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -69,6 +70,8 @@ type request struct {
 	// stream, where set, carries out an attempt in place of decode: its answer is
 	// read as it comes.
 	stream func(ctx context.Context, n *node, patience time.Duration) *Error
+	// transient says that decode keeps nothing of the body, which is used again.
+	transient bool
 	// decode takes a success apart. It may be called once for each attempt; what
 	// it fails with is the detail of a bad_response.
 	decode func(*answer) error
@@ -253,8 +256,13 @@ func (c *Client) receive(r *request, n *node, resp *http.Response) *Error {
 	if e := c.stranger(r, n, resp); e != nil {
 		return e
 	}
+	buf := new(bytes.Buffer)
+	if r.transient {
+		buf = takeBody()
+		defer giveBody(buf)
+	}
 	var err error
-	if a.body, err = readAtMost(resp.Body, resp.ContentLength, c.cfg.MaxResponseBytes); err != nil {
+	if a.body, err = readAtMost(buf, resp.Body, resp.ContentLength, c.cfg.MaxResponseBytes); err != nil {
 		e := r.badResponse(n, a, err)
 		e.Retryable = !errors.Is(err, errAnswerTooLarge)
 		return e

@@ -65,6 +65,10 @@ func (b *batch) carry() {
 	if !b.l.write {
 		r.query = b.l.fresh.query(c.Revision())
 	}
+	if b.l.fresh.lists {
+		r.header = http.Header{"Trivet-Part-Bytes": {partBytes}}
+	}
+	r.transient = true
 	if b.l.write {
 		var e *Error
 		if b.session, e = c.sessions.number(ctx, b); e != nil {
@@ -371,6 +375,8 @@ func (a *call) fits(res *trivetpb.Result) bool {
 		return res.GetAdd() != nil
 	case countCall:
 		return res.GetRange() != nil
+	case listCall:
+		return a.page != nil && res.Revision != 0
 	}
 	return res.GetTxn() != nil && res.Revision != 0
 }

@@ -3,10 +3,12 @@ package client
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
+	"slices"
 	"strconv"
+	"strings"
 	"time"
 )
 
@@ -44,7 +46,7 @@ func (k *Cache) follow(synced chan<- error) {
 			items, collecting, began = nil, true, time.Since(processStart)
 		case FrameItems:
 			for i := range f.Items {
-				items = append(items, &f.Items[i])
+				items = append(items, keptItem(&f.Items[i]))
 			}
 		case FrameSynced, FrameProgress:
 			if !collecting {
@@ -160,7 +162,7 @@ func (k *Cache) apply(frames []WatchFrame, revision uint64, confirmed time.Durat
 		}
 		for i := range f.Events {
 			if e := &f.Events[i]; e.Type == EventPut {
-				next.items = next.items.with(&e.Item)
+				next.items = next.items.with(keptItem(&e.Item))
 			} else {
 				next.items = next.items.without(e.Item.Key)
 			}
@@ -170,6 +172,14 @@ func (k *Cache) apply(frames []WatchFrame, revision uint64, confirmed time.Durat
 	next.confirmed = max(old.confirmed, confirmed)
 	k.state.Store(&next)
 	k.tell(nil)
+}
+
+// keptItem is an item with memory of its own: what comes in a frame is shared with
+// other watches, and is memory together with what came with it.
+func keptItem(it *Item) *Item {
+	kept := *it
+	kept.Key, kept.Value = strings.Clone(it.Key), slices.Clone(it.Value)
+	return &kept
 }
 
 // failed notes why the state could not be brought up to date.
@@ -202,19 +212,24 @@ func (c *Client) changesSince(ctx context.Context, keys KeyRange, after uint64, 
 	}
 	r.decode = func(a *answer) error {
 		frames, revision, sent = nil, 0, asked
-		if a.mediaType != ndjsonType {
+		if a.mediaType != ndjsonType && a.mediaType != protobufType {
 			return errors.New("it is no stream of frames")
 		}
 		w := &watch{keys: keys, next: after + 1}
-		for line := range bytes.Lines(a.body) {
-			var doc frameJSON
-			if err := json.Unmarshal(line, &doc); err != nil {
+		in := newFrameReader(bytes.NewReader(a.body), a.mediaType, int64(len(a.body)))
+		defer in.free()
+		for {
+			wire, err := in.next()
+			if err == io.EOF {
+				break
+			}
+			if err != nil {
 				return fmt.Errorf("a frame: %w", err)
 			}
-			if doc.Type == "error" && doc.Problem != nil {
-				return errors.New("it ended with " + strconv.Quote(doc.Problem.Code))
+			if wire.kind == wireError {
+				return errors.New("it ended with " + strconv.Quote(wire.code()))
 			}
-			f, err := w.take(&doc)
+			f, err := w.take(&wire)
 			if err != nil {
 				return fmt.Errorf("a frame: %w", err)
 			}

@@ -43,10 +43,13 @@ type call struct {
 
 	// result and err are the carrier's until the state is ended, expired is the
 	// janitor's, who has left it for its caller.
-	result  *trivetpb.Result
-	node    string
-	err     *Error
-	expired *Error
+	result *trivetpb.Result
+	page   *listPage // of a listCall
+	// keysOnly goes with listCall.
+	keysOnly bool
+	node     string
+	err      *Error
+	expired  *Error
 
 	// What most results are decoded into, and what wire is made of: here so that they
 	// need not be allocated.
@@ -78,6 +81,7 @@ const (
 	deleteRangeCall
 	addCall
 	countCall
+	listCall
 	txnCall
 	// otherCall is a write that is no operation on keys; key is its name.
 	otherCall
@@ -132,6 +136,7 @@ func (a *call) free() {
 		a.ticket.Store(nil)
 	}
 	a.result, a.node, a.err = nil, "", nil
+	a.page, a.keysOnly = nil, false
 	a.messages.item.Value, a.messages.result.Problem = nil, nil // the value is the caller's
 	if a.messages.put.Prev != nil {
 		a.messages.put.Prev = nil
@@ -155,6 +160,8 @@ func (a *call) name() string {
 		return "add to " + shown(a.key)
 	case countCall:
 		return "count " + a.keys.String()
+	case listCall:
+		return "list " + a.keys.String()
 	case otherCall:
 		return a.key
 	}

@@ -16,6 +16,10 @@ type Client struct {
 	// transport carries the requests; own is the same where it is the client's.
 	transport http.RoundTripper
 	own       *http.Transport
+	// streams carry the watches where the connections are the client's; shares are
+	// those that follow the same.
+	streams *streams
+	shares  watchGroups
 
 	// revision is the highest that any answer told.
 	revision atomic.Uint64
@@ -69,6 +73,7 @@ func Open(ctx context.Context, cfg Config) (*Client, error) {
 		parked:  make(chan *lane),
 	}
 	c.sessions.c = c
+	c.shares.holds, c.shares.ahead = feedHolds, feedAhead
 	c.lanes.writes, c.lanes.reads = newLane(c, true, freshness{}), newLane(c, false, freshness{})
 	c.lanes.weak = map[freshness]*lane{}
 	c.ctx, c.cancel = context.WithCancelCause(context.Background())
@@ -76,6 +81,7 @@ func Open(ctx context.Context, cfg Config) (*Client, error) {
 	if c.transport == nil {
 		c.own = newTransport(c.ctx, cfg)
 		c.transport = c.own
+		c.streams = newStreams(c.ctx, cfg)
 	}
 	if !cfg.DisableDiscovery {
 		c.running.Go(c.discover)
@@ -99,6 +105,7 @@ func (c *Client) Close() error {
 	c.sessions.close()
 	if c.own != nil {
 		c.own.CloseIdleConnections()
+		c.streams.close()
 	}
 	return nil
 }

@@ -13,7 +13,8 @@
 //
 // A key is a string of 1 to 4,096 bytes, which need not be UTF-8. A value is a
 // []byte, by default of at most 1 MiB. The client keeps no reference to a value
-// that it was given once the call has returned, and none to one that it returned.
+// that it was given once the call has returned, and none to one that it returned. What
+// a Watch tells is the exception: others may be told the same, so it is not to be changed.
 //
 // # Batches
 //
@@ -24,9 +25,9 @@
 // error, condition, guards and context. What waits has a bound: past 65,536 calls or
 // 64 MiB a call fails at once with ErrOverloaded.
 //
-// Get, Put, Delete, DeleteRange, Add, Count and Txn go that way. By themselves go
-// calls with an idempotency key, values of more than a megabyte, reads with AtRevision,
-// and all other calls.
+// Get, Put, Delete, DeleteRange, Add, Count and Txn go that way, and the first part of
+// a List. By themselves go calls with an idempotency key, values of more than a
+// megabyte, reads with AtRevision, and all other calls.
 //
 // # What a call does about failures
 //
@@ -94,7 +95,8 @@
 // because the process stood still, a guard on the write does (Lock.Guard).
 //
 // A Watch and a snapshot last as long as their context; see there what becomes of
-// them when their node does not.
+// them when their node does not. All watches of a Client share a connection to each node
+// (HTTP/2; one that is alone has one of HTTP/1.1), and those of the same keys a stream.
 //
 // # Reading order
 //
@@ -103,7 +105,8 @@
 // freshness.go, keyrange.go, compare.go and op.go (what goes into them), promise.go
 // (guards, idempotency keys and bounds), errors.go (what comes out of the failed
 // ones). What lasts: keepalive.go (a lease, and the clock of both), lock.go and
-// acquire.go (a lock, and the way to it), election.go, watch.go and watchrun.go; cache.go,
+// acquire.go (a lock, and the way to it), election.go, watch.go, watchrun.go (on one node after
+// the other), watchshare.go (what those of the same keys share) and watchframes.go; cache.go,
 // cachesync.go (how it knows what it has) and cacheindex.go.
 //
 // Below them the way of a call: call.go (who may end it, and how), lane.go (where it
@@ -111,7 +114,7 @@
 // protobuf), session.go and sessions.go (what makes a write known), resolve.go (what
 // became of it).
 // Then retry.go (the rule above, in one loop), attempt.go (one request to one node),
-// stream.go and upload.go (bodies that are not held in memory), wire.go (was a byte
-// sent?), members.go, route.go and discover.go (who there is, who is near and who
+// stream.go and upload.go (bodies that are not held in memory), streams.go (connections
+// that are shared), wire.go (was a byte sent?), protoin.go (items and frames out of protobuf), members.go, route.go and discover.go (who there is, who is near and who
 // leads), path.go and json.go (bytes in URLs and documents).
 package client

@@ -284,8 +284,10 @@ func TestFaultyAnswersToARead(t *testing.T) {
 		_, err := c.Get(t.Context(), "k", client.AtRevision(4)) // the one that is not in a batch
 		require.Equal(t, "bad_response", requireError(t, err, client.NotApplied, client.ErrUnavailable).Code, name)
 		require.NotErrorIs(t, err, client.ErrNotFound, name)
-		for _, err := range c.List(t.Context(), client.All()) {
-			requireError(t, err, client.NotApplied, client.ErrUnavailable)
+		for _, opts := range [][]client.ListOption{nil, {client.Reverse()}} { // in a batch, and by itself
+			for _, err := range c.List(t.Context(), client.All(), opts...) {
+				requireError(t, err, client.NotApplied, client.ErrUnavailable)
+			}
 		}
 	}
 }
@@ -297,7 +299,7 @@ func TestAListThatGoesNowhere(t *testing.T) {
 	})
 	c := open(t, client.Config{Endpoints: []string{f.url}, DisableDiscovery: true})
 	n := 0
-	for _, err := range c.List(t.Context(), client.All()) {
+	for _, err := range c.List(t.Context(), client.All(), client.Reverse()) { // which is not in a batch
 		requireError(t, err, client.NotApplied, client.ErrUnavailable)
 		n++
 	}

@@ -21,6 +21,9 @@ type freshness struct {
 	// beyond is a revision to wait for that the client has not seen: 0 for none.
 	// Nobody knows if it will ever come, so nobody else is made to wait for it.
 	beyond uint64
+	// lists says that the lane is of lists, which are larger than all other reads: no
+	// get should wait for one.
+	lists bool
 }
 
 type freshnessClass uint8

@@ -28,6 +28,8 @@ const (
 	// would only make others wait.
 	batchCalls = 4096
 	batchBytes = 1 << 20
+	// batchLists bounds a batch of lists, whose answers are partBytes each.
+	batchLists = 64
 	// minBatchBytes is how far batches are made smaller for a server that takes
 	// less.
 	minBatchBytes = 16 << 10
@@ -58,13 +60,19 @@ type lane struct {
 	waiting, bytes int
 	// maxBytes is batchBytes, or less for a server that takes less.
 	maxBytes int
+	// maxCalls is batchCalls, or batchLists.
+	maxCalls int
 	// carriers is how many goroutines carry this lane's batches; flying is these.
 	carriers int
 	flying   []*batch
 }
 
 func newLane(c *Client, write bool, fresh freshness) *lane {
-	return &lane{c: c, write: write, fresh: fresh, maxBytes: batchBytes}
+	l := &lane{c: c, write: write, fresh: fresh, maxBytes: batchBytes, maxCalls: batchCalls}
+	if fresh.lists {
+		l.maxCalls = batchLists
+	}
+	return l
 }
 
 // submit queues the call and sees to it that it is carried. The error, of a call
@@ -134,7 +142,7 @@ func (l *lane) take() *batch {
 			n++ // forgotten
 			continue
 		}
-		if len(b.calls) == batchCalls || (len(b.calls) > 0 && size+len(a.wire) > l.maxBytes) {
+		if len(b.calls) == l.maxCalls || (len(b.calls) > 0 && size+len(a.wire) > l.maxBytes) {
 			break
 		}
 		n++

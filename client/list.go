@@ -11,17 +11,27 @@ import (
 	"trivet/trivetpb"
 )
 
-// The pages of a list: a small one first, for callers that stop early, then as
-// large as the API has them. A server ends a page at 4 MiB in any case.
+// A list comes in parts. The first is a small one, which goes with the lists of other
+// callers in one request (lane.go): most lists are no longer, or are not read further.
+// What is behind it comes in pages as large as the API has them, at the revision of
+// the first part. A server ends a page at 4 MiB in any case.
 const (
-	firstPageItems = 1_000
-	pageItems      = 10_000
+	firstPartItems = 1_000
+	// partBytes is where the first part ends.
+	partBytes = "262144"
+	pageItems = 10_000
 )
 
+// listAccept asks for pages in protobuf, and takes what a server gives that has none.
+const listAccept = protobufType + ", " + jsonType + ";q=0.9"
+
 // List returns the items of a range in the order of their keys. They are fetched
-// in pages while the caller goes on, all at the revision of the first page: what
-// is written in between is not seen. The sequence may be gone through again,
+// in parts while the caller goes on, all at the revision of the first: what is
+// written in between is not seen. The sequence may be gone through again,
 // which lists anew.
+//
+// Items are the caller's to keep and change. Those that came together may share
+// memory: one that is kept for long keeps up to 32 KiB.
 //
 // A failure comes as a last pair with the zero Item and the error. It may come
 // after some items: ErrCompacted where the caller took longer over them than
@@ -47,74 +57,173 @@ func (c *Client) List(ctx context.Context, keys KeyRange, opts ...ListOption) it
 
 // list calls visit with each item until that returns false.
 func (c *Client) list(ctx context.Context, keys KeyRange, p *params, visit func(Item) bool) error {
-	op := "list " + keys.String()
-	if e := firstOf(keys.check(op, false), p.checkLimit(op)); e != nil {
+	if e := keys.check("list", false); e != nil {
+		e.op = "list " + keys.String()
 		return e
 	}
-	want := firstPageItems
-	left := p.limit
-	for cursor := ""; ; {
-		r := &request{op: op, method: http.MethodGet, path: kvPath, header: http.Header{"Accept": {jsonType}}}
-		keys.addTo(&r.query)
-		if p.keysOnly {
-			r.query.add("keys_only", "true")
-		}
-		if p.reverse {
-			r.query.add("reverse", "true")
-		}
-		if p.hasLimit {
-			want = min(want, left)
-		}
-		r.query.add("limit", strconv.Itoa(want))
-		if cursor != "" {
-			// The cursor holds the revision: any node that has reached it will do.
-			r.query.add("cursor", cursor)
-		} else if e := p.addRead(op, c.Revision(), &r.query); e != nil {
-			return e
-		}
-		var items []Item
-		var next string
-		r.decode = func(a *answer) (err error) {
-			items, next, err = pageOf(a, p.keysOnly)
-			if err == nil && len(items) > want {
-				err = fmt.Errorf("the page has %d items, %d were asked for", len(items), want)
+	if e := p.checkLimit("list"); e != nil {
+		e.op = "list " + keys.String()
+		return e
+	}
+	l := &listing{c: c, keys: keys, params: p, left: p.limit}
+	var page *listPage
+	var err error
+	if !p.reverse && !p.hasRevision {
+		page, err = l.firstPart(ctx)
+	}
+	for err == nil {
+		if page == nil {
+			if page, err = l.page(ctx); err != nil {
+				break
 			}
-			if err == nil && next != "" && len(items) == 0 {
-				err = errors.New("the page is empty and not the last")
-			}
-			return err
 		}
-		if err := c.do(ctx, r); err != nil {
-			return err
-		}
-		for _, it := range items {
-			if !visit(it) {
+		for i := range page.items {
+			if !visit(page.items[i]) {
 				return nil
 			}
 		}
-		left -= len(items)
-		if next == "" || (p.hasLimit && left == 0) {
+		l.left -= len(page.items)
+		if !page.more || (p.hasLimit && l.left == 0) {
 			return nil
 		}
-		cursor, want = next, pageItems
+		l.goOn(page)
+		page = nil
+	}
+	return err
+}
+
+// listing is a list under way.
+type listing struct {
+	c    *Client
+	keys KeyRange
+	*params
+	left int // of the limit
+	// cursor is how to go on where a page said it; else, behind the first part,
+	// after is its last key and revision its revision.
+	cursor   string
+	after    string
+	revision uint64
+}
+
+// goOn has the next page begin behind this one.
+func (l *listing) goOn(p *listPage) {
+	if l.cursor = p.next; l.cursor == "" {
+		l.after, l.revision = p.items[len(p.items)-1].Key, p.revision
 	}
 }
 
+// want is how many items to ask for.
+func (l *listing) want(most int) int {
+	if l.hasLimit {
+		return min(most, l.left)
+	}
+	return most
+}
+
+// firstPart asks for the first part, together with the lists of others. It returns nil
+// where the list is to go by itself: the answer would have been too large, say, of a
+// server that does not know of parts.
+func (l *listing) firstPart(ctx context.Context) (*listPage, error) {
+	a := l.c.newCall(listCall, false)
+	a.keys, a.keysOnly = l.keys, l.keysOnly
+	fresh, e := l.freshness(a.name, l.c.Revision())
+	if e != nil {
+		return nil, e
+	}
+	fresh.lists = true
+	want := l.want(firstPartItems)
+	a.encodeOp(&trivetpb.Op{Op: &trivetpb.Op_Range{Range: &trivetpb.RangeOp{
+		Range: l.keys.proto(), Limit: uint32(want), KeysOnly: l.keysOnly,
+	}}}, nil)
+	if e := l.c.carried(ctx, l.c.readLane(fresh), a); e != nil {
+		if errors.Is(e, ErrTooLarge) || errors.Is(e, errAnswerTooLarge) {
+			return nil, nil
+		}
+		return nil, e
+	}
+	page := a.page
+	if len(page.items) > want || (page.more && len(page.items) == 0) {
+		page = nil // whatever that is, it does not pass for a part
+	}
+	a.free()
+	return page, nil
+}
+
+// page asks for the next page, or the first one.
+func (l *listing) page(ctx context.Context) (*listPage, error) {
+	op := "list " + l.keys.String()
+	r := &request{op: op, method: http.MethodGet, path: kvPath, header: http.Header{"Accept": {listAccept}}, transient: true}
+	want := l.want(pageItems)
+	switch {
+	case l.cursor != "":
+		// The cursor holds the revision: any node that has reached it will do.
+		l.keys.addTo(&r.query)
+		r.query.add("cursor", l.cursor)
+	case l.revision != 0:
+		_, end := l.keys.bounds()
+		r.query.addBytes("start", l.after+"\x00")
+		if end != "" {
+			r.query.addBytes("end", end)
+		}
+		revision := strconv.FormatUint(l.revision, 10)
+		r.query.add("revision", revision)
+		r.query.add("consistency", "session")
+		r.query.add("min_revision", revision)
+		l.keys = KeyRange{kind: rangeFrom, start: l.after + "\x00"} // whose cursor comes
+		if end != "" {
+			l.keys = Between(l.after+"\x00", end)
+		}
+		l.revision = 0
+	default:
+		want = l.want(firstPartItems)
+		l.keys.addTo(&r.query)
+		if e := l.addRead(op, l.c.Revision(), &r.query); e != nil {
+			return nil, e
+		}
+	}
+	if l.keysOnly {
+		r.query.add("keys_only", "true")
+	}
+	if l.reverse {
+		r.query.add("reverse", "true")
+	}
+	r.query.add("limit", strconv.Itoa(want))
+	var page listPage
+	r.decode = func(a *answer) (err error) {
+		page, err = pageOf(a, l.keysOnly)
+		if err == nil && len(page.items) > want {
+			err = fmt.Errorf("the page has %d items, %d were asked for", len(page.items), want)
+		}
+		if err == nil && page.more && len(page.items) == 0 {
+			err = errors.New("the page is empty and not the last")
+		}
+		return err
+	}
+	if err := l.c.do(ctx, r); err != nil {
+		return nil, err
+	}
+	return &page, nil
+}
+
 // pageOf takes a page apart.
-func pageOf(a *answer, keysOnly bool) (items []Item, next string, err error) {
+func pageOf(a *answer, keysOnly bool) (p listPage, err error) {
+	if a.mediaType == protobufType {
+		return protoPage(a.body, keysOnly)
+	}
 	var doc struct {
 		Revision uint64      `json:"revision"`
 		Items    *[]itemJSON `json:"items"`
 		Next     string      `json:"next"`
 	}
 	if err := decodeJSON(a, &doc); err != nil {
-		return nil, "", err
+		return p, err
 	}
 	if doc.Revision == 0 || doc.Items == nil {
-		return nil, "", missing("revision or items")
+		return p, missing("revision or items")
 	}
-	items, err = itemsOf(*doc.Items, keysOnly)
-	return items, doc.Next, err
+	p.revision, p.next, p.more = doc.Revision, doc.Next, doc.Next != ""
+	p.items, err = itemsOf(*doc.Items, keysOnly)
+	return p, err
 }
 
 // Count returns how many keys a range has.

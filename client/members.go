@@ -16,6 +16,8 @@ type node struct {
 	// counts those since it last answered.
 	avoidUntil atomic.Int64
 	failures   atomic.Int32
+	// shared is what is known of HTTP/2 there: see streams.go.
+	shared atomic.Int64
 	// route.go: how busy we keep it and how long it takes.
 	load
 }

@@ -67,6 +67,8 @@ func (a *call) decode(data []byte) *trivetpb.Result {
 	s := &a.messages
 	s.result.Revision, s.result.Problem, s.result.Result, s.result.Replayed = 0, nil, nil, false
 	switch {
+	case a.kind == listCall && hasField(data, 6): // Result.range
+		return a.decodeList(data)
 	case a.kind == getCall && hasField(data, 5): // Result.get
 		it := &s.item
 		it.Key, it.Value = it.Key[:0], nil
@@ -83,6 +85,30 @@ func (a *call) decode(data []byte) *trivetpb.Result {
 		s.get.Item = nil
 	}
 	return &s.result
+}
+
+// decodeList decodes the result of a list that succeeded.
+func (a *call) decodeList(data []byte) *trivetpb.Result {
+	res := &a.messages.result
+	var ranged []byte
+	for len(data) > 0 {
+		field, number, content, rest, ok := protoField(data)
+		if !ok {
+			return nil
+		}
+		data = rest
+		switch field {
+		case 1:
+			res.Revision = number
+		case 6:
+			ranged = content
+		}
+	}
+	var err error
+	if a.page, err = protoRange(ranged, res.Revision, a.keysOnly); err != nil {
+		return nil
+	}
+	return res
 }
 
 // hasField says that a message has a field, one of those that are messages themselves.

@@ -34,7 +34,7 @@ func (c *Client) SnapshotSave(ctx context.Context, w io.Writer, progress func(by
 		endless: true, patience: snapshotPatience,
 	}
 	r.stream = func(ctx context.Context, n *node, patience time.Duration) *Error {
-		s, e := c.openStream(ctx, n, r, octetStream, patience, snapshotIdle)
+		s, e := c.openStream(ctx, n, r, patience, snapshotIdle, octetStream)
 		if e != nil {
 			return e
 		}

@@ -7,6 +7,8 @@ import (
 	"io"
 	"mime"
 	"net/http"
+	"slices"
+	"strings"
 	"time"
 )
 
@@ -15,19 +17,21 @@ import (
 // and where it stands still for longer than idle.
 type stream struct {
 	header http.Header
-	body   io.ReadCloser
-	idle   time.Duration
-	timer  *time.Timer
-	ctx    context.Context
-	end    func()
+	// mediaType is which of those that were asked for it is.
+	mediaType string
+	body      io.ReadCloser
+	idle      time.Duration
+	timer     *time.Timer
+	ctx       context.Context
+	end       func()
 }
 
 // errIdle ends a stream on which nothing came for too long.
 var errIdle = errors.New("nothing came for too long")
 
 // openStream sends the request to one node, which is to answer with a body of
-// the media type, within patience. The stream is to be closed.
-func (c *Client) openStream(ctx context.Context, n *node, r *request, mediaType string, patience, idle time.Duration) (*stream, *Error) {
+// one of the media types, within patience. The stream is to be closed.
+func (c *Client) openStream(ctx context.Context, n *node, r *request, patience, idle time.Duration, mediaTypes ...string) (*stream, *Error) {
 	left := timeLeft(ctx)
 	if ctx.Err() != nil || left <= 0 {
 		return nil, r.unanswered(n, true, context.DeadlineExceeded)
@@ -37,17 +41,17 @@ func (c *Client) openStream(ctx context.Context, n *node, r *request, mediaType 
 	s := &stream{ctx: ctx, idle: idle, end: func() { stop(); cancel(nil) }}
 	slow := time.AfterFunc(patience, func() { cancel(errSlow) })
 	defer slow.Stop()
-	resp, e := c.send(ctx, n, r, min(left, patience))
+	resp, e := c.sendShared(ctx, n, r, min(left, patience))
 	if e != nil {
 		s.end()
 		return nil, e
 	}
-	if e := c.refusesStream(n, r, resp, mediaType); e != nil {
+	if e := c.refusesStream(n, r, resp, mediaTypes); e != nil {
 		resp.Body.Close()
 		s.end()
 		return nil, e
 	}
-	s.header, s.body = resp.Header, resp.Body
+	s.header, s.body, s.mediaType = resp.Header, resp.Body, mediaTypeOf(resp)
 	s.timer = time.AfterFunc(idle, func() { cancel(errIdle) })
 	s.timer.Stop()
 	return s, nil
@@ -55,19 +59,25 @@ func (c *Client) openStream(ctx context.Context, n *node, r *request, mediaType 
 
 // refusesStream says why the answer is not the stream that was asked for; nil
 // where it is.
-func (c *Client) refusesStream(n *node, r *request, resp *http.Response, mediaType string) *Error {
-	got, _, _ := mime.ParseMediaType(resp.Header.Get("Content-Type"))
+func (c *Client) refusesStream(n *node, r *request, resp *http.Response, mediaTypes []string) *Error {
 	encoding := resp.Header.Get("Content-Encoding")
 	switch {
-	case resp.StatusCode != http.StatusOK, got != mediaType, encoding != "" && encoding != "identity":
-	case c.own != nil && resp.ContentLength < 0 && len(resp.TransferEncoding) == 0:
+	case resp.StatusCode != http.StatusOK, !slices.Contains(mediaTypes, mediaTypeOf(resp)), encoding != "" && encoding != "identity":
+	case c.own != nil && resp.ProtoMajor < 2 && resp.ContentLength < 0 && len(resp.TransferEncoding) == 0:
 		// It ends where the connection does: a part of it would look the same.
 	default:
 		return nil
 	}
 	whole := *r
-	whole.decode = func(*answer) error { return fmt.Errorf("it is no stream of %s that says where it ends", mediaType) }
+	whole.decode = func(*answer) error {
+		return fmt.Errorf("it is no stream of %s that says where it ends", strings.Join(mediaTypes, " or "))
+	}
 	return c.receive(&whole, n, resp)
+}
+
+func mediaTypeOf(resp *http.Response) string {
+	mediaType, _, _ := mime.ParseMediaType(resp.Header.Get("Content-Type"))
+	return mediaType
 }
 
 // brokenOff is a stream that ended before its time.

@@ -16,7 +16,8 @@ type WatchFrame struct {
 	// Events are the changes of a FrameChange: all of one revision, in the order
 	// that they were made.
 	Events []Event
-	// Items are those of a FrameItems, in the order of their keys.
+	// Items are those of a FrameItems, in the order of their keys. Their bytes are not to
+	// be changed, as those of Events.
 	Items []Item
 }
 
@@ -42,7 +43,9 @@ const (
 	FrameProgress
 )
 
-// Event is the change of a key.
+// Event is the change of a key. Other watches of the Client may be told the same one:
+// its bytes are to be read and not to be changed. Those of one frame may be memory
+// together; who keeps a value for long keeps the frame, or clones it.
 type Event struct {
 	Type EventType
 	// Item is the item after a put; of a deletion it has Key and ModRevision alone.
@@ -96,7 +99,15 @@ func (t EventType) String() string {
 //
 // The sequence may be gone through again, which watches anew. One goroutine at a
 // time goes through it; changes wait in the cluster while it is at work on one, so
-// that a watch holds a frame, and 32 KiB of what follows, whatever happens.
+// that a watch holds a frame, and 16 KiB of what follows, whatever happens; over HTTP/2
+// 128 KiB more.
+//
+// Watches of a Client take one connection to each node, however many they are, where
+// the node is reached over HTTP/2, and one more, as the first has one for itself. Those that follow the same keys (and agree about
+// WithPrev) share a stream, which is decoded once: together they hold up to a
+// megabyte for those among them that are slower than others. One that is slower than
+// that goes on by itself. So a hundred watches of the same cost little more than one,
+// in this process and in the cluster.
 func (c *Client) Watch(ctx context.Context, keys KeyRange, opts ...WatchOption) iter.Seq2[WatchFrame, error] {
 	var p params
 	for _, o := range opts {

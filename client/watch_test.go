@@ -29,7 +29,7 @@ func newWatchScript(t *testing.T, connections ...string) *watchScript {
 		q := r.URL.Query()
 		q.Del("timeout")
 		s.queries = append(s.queries, q.Encode())
-		require.Equal(t, "application/x-ndjson", r.Header.Get("Accept"))
+		require.Equal(t, "application/x-protobuf, application/x-ndjson;q=0.9", r.Header.Get("Accept"))
 		if nth > len(connections) {
 			return nil, errors.New("nobody is there")
 		}

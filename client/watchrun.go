@@ -1,13 +1,9 @@
 package client
 
 import (
-	"bufio"
-	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
 	"strconv"
 	"time"
@@ -40,7 +36,28 @@ type watch struct {
 	told bool
 	// begun says that some of the initial items were given.
 	begun bool
+
+	// group is the watches of the client that follow the same; nil for a feed's own.
+	// fell says that it fell behind the feed of them.
+	group *watchGroup
+	fell  bool
+	// waits, where set, is called before a read that may have to wait, failed with
+	// what a node failed with: both are a feed's.
+	waits  func(ctx context.Context)
+	failed func(*Error)
 }
+
+// ending is how following one node ended.
+type ending int
+
+const (
+	// brokeOff: for the reason that the error says.
+	brokeOff ending = iota
+	// hadEnough: the visitor has.
+	hadEnough
+	// mayShare: it goes on with the feed.
+	mayShare
+)
 
 // run follows the changes on one node after the other. visit returns false to
 // break off; then the error is nil.
@@ -49,8 +66,16 @@ func (w *watch) run(ctx context.Context, visit func(WatchFrame) bool) error {
 		return e
 	}
 	w.next = w.from
+	if w.waits == nil {
+		w.group = w.c.shares.enter(w)
+		defer w.c.shares.leave(w.group)
+	}
 	var past course
+rounds:
 	for round := 0; ; round++ {
+		if ended, err := w.share(ctx, &past, visit); ended {
+			return err
+		}
 		w.c.refresh()
 		var asked time.Duration
 		otherNodes := false
@@ -61,9 +86,13 @@ func (w *watch) run(ctx context.Context, visit func(WatchFrame) bool) error {
 			}
 			r := w.request()
 			began := time.Now()
-			e, stopped := w.follow(ctx, n, r, r.patienceIn(round), visit)
-			if stopped {
+			e, how := w.follow(ctx, n, r, r.patienceIn(round), visit)
+			switch how {
+			case hadEnough:
 				return nil
+			case mayShare:
+				past, round = course{}, -1
+				continue rounds
 			}
 			if errors.Is(e, ErrClosed) {
 				return r.ended(ErrClosed, &past)
@@ -72,6 +101,9 @@ func (w *watch) run(ctx context.Context, visit func(WatchFrame) bool) error {
 				w.c.note(n, e)
 			}
 			past.add(r, e)
+			if w.failed != nil {
+				w.failed(e)
+			}
 			if w.resync && errors.Is(e, ErrCompacted) && ctx.Err() == nil {
 				// From here on it is as one that began with Initial, in the middle of its
 				// items.
@@ -113,7 +145,7 @@ func (w *watch) run(ctx context.Context, visit func(WatchFrame) bool) error {
 
 // request asks for what comes next.
 func (w *watch) request() *request {
-	r := &request{op: w.op, method: http.MethodGet, path: watchPath, header: http.Header{"Accept": {ndjsonType}}}
+	r := &request{op: w.op, method: http.MethodGet, path: watchPath, header: http.Header{"Accept": {watchAccept}}}
 	if w.keys.kind == rangeKey {
 		r.query.addBytes("key", w.keys.start)
 	} else {
@@ -131,91 +163,104 @@ func (w *watch) request() *request {
 	return r
 }
 
-// follow reads the frames that one node sends, and gives them to visit. stopped
-// says that visit has had enough; else the error says why it ended.
+// follow reads the frames that one node sends, and gives them to visit. The error
+// goes with brokeOff.
 //
 // Close waits for connecting and for reading, each of which ends with the client,
 // and not for visit, which may be what calls it.
-func (w *watch) follow(ctx context.Context, n *node, r *request, patience time.Duration, visit func(WatchFrame) bool) (e *Error, stopped bool) {
+func (w *watch) follow(ctx context.Context, n *node, r *request, patience time.Duration, visit func(WatchFrame) bool) (e *Error, how ending) {
 	var s *stream
-	if err := w.c.counted(func() { s, e = w.c.openStream(ctx, n, r, ndjsonType, patience, watchIdle) }); err != nil {
-		return r.unanswered(n, true, err), false
+	if err := w.c.counted(func() { s, e = w.c.openStream(ctx, n, r, patience, watchIdle, protobufType, ndjsonType) }); err != nil {
+		return r.unanswered(n, true, err), brokeOff
 	}
 	if e != nil {
-		return e, false
+		return e, brokeOff
 	}
 	defer s.close()
 	if w.next == 0 && !w.initial {
 		// From here on nothing is missed, be it the next node that tells it.
 		now, err := strconv.ParseUint(s.header.Get("Trivet-Revision"), 10, 64)
 		if err != nil {
-			return w.malformed(r, n, s, errors.New("the header Trivet-Revision is missing or malformed")), false
+			return w.malformed(r, n, s, errors.New("the header Trivet-Revision is missing or malformed")), brokeOff
 		}
 		w.next = now + 1
 	}
-	lines := lineReader{in: bufio.NewReaderSize(s, 32<<10), limit: w.c.cfg.MaxResponseBytes}
+	in := newFrameReader(s, s.mediaType, w.c.cfg.MaxResponseBytes)
+	defer in.free()
 	for {
-		var line []byte
+		var f wireFrame
 		var err error
-		if cerr := w.c.counted(func() { line, err = lines.next() }); cerr != nil {
-			return r.unanswered(n, true, cerr), false
+		if in.buffered() {
+			f, err = in.next()
+		} else {
+			if w.waits != nil {
+				w.waits(ctx)
+			}
+			if cerr := w.c.counted(func() { f, err = in.next() }); cerr != nil {
+				return r.unanswered(n, true, cerr), brokeOff
+			}
 		}
+		var senseless *frameError
 		switch {
-		case errors.Is(err, errLineTooLong):
+		case errors.Is(err, errFrameTooLong):
 			e := r.failed(true)
 			e.Code, e.Detail, e.Node = trivetpb.Code_TOO_LARGE.Info().Name, "a frame is larger than MaxResponseBytes", n.url
-			e.Limit = uint64(lines.limit)
-			return e, false
+			e.Limit = uint64(in.limit)
+			return e, brokeOff
+		case errors.As(err, &senseless):
+			return w.malformed(r, n, s, senseless.err), brokeOff
 		case err != nil:
 			if ctx.Err() != nil {
 				err = ctx.Err()
 			}
-			return r.brokenOff(n, err), false
+			return r.brokenOff(n, err), brokeOff
+		case f.kind == wireError && f.proto != nil:
+			return r.errorOfProblem(f.proto, nodeName(n, s.header)), brokeOff
+		case f.kind == wireError:
+			return r.errorOf(f.json, n, s.header), brokeOff
 		}
-		var doc frameJSON
-		if err := json.Unmarshal(line, &doc); err != nil {
-			return w.malformed(r, n, s, err), false
-		}
-		if doc.Type == "error" && doc.Problem != nil && doc.Problem.Code != "" {
-			return r.errorOf(doc.Problem, n, s.header), false
-		}
-		frame, err := w.take(&doc)
+		frame, err := w.take(&f)
 		if err != nil {
-			return w.malformed(r, n, s, err), false
+			return w.malformed(r, n, s, err), brokeOff
 		}
 		w.c.saw(frame.Revision)
 		if frame.Kind != 0 && !visit(frame) {
-			return nil, true
+			return nil, hadEnough
+		}
+		if w.told && w.group != nil && w.group.covers(w) {
+			return nil, mayShare
 		}
 	}
 }
 
+// nodeName is the node that sent the headers.
+func nodeName(n *node, h http.Header) string {
+	if name := h.Get("Trivet-Node"); name != "" {
+		return name
+	}
+	return n.url
+}
+
 func (w *watch) malformed(r *request, n *node, s *stream, err error) *Error {
-	a := &answer{status: http.StatusOK, header: s.header, mediaType: ndjsonType}
+	a := &answer{status: http.StatusOK, header: s.header, mediaType: s.mediaType}
 	return r.badResponse(n, a, fmt.Errorf("a frame: %w", err))
 }
 
 // take takes in a frame, and returns what the caller is told of it; a frame of
 // no kind for nothing.
-func (w *watch) take(doc *frameJSON) (f WatchFrame, err error) {
-	if doc.Revision == 0 && doc.Type != "error" {
-		return f, missing("revision")
-	}
-	told := WatchFrame{Revision: doc.Revision}
-	switch doc.Type {
-	case "items":
+func (w *watch) take(in *wireFrame) (f WatchFrame, err error) {
+	told := WatchFrame{Revision: in.revision}
+	switch in.kind {
+	case wireItems:
 		if !w.initial || w.told {
 			return f, errors.New("items that nobody asked for")
 		}
-		if told.Items, err = itemsOf(doc.Items, false); err != nil {
-			return f, err
-		}
 		w.begun = true
-		told.Kind = FrameItems
+		told.Kind, told.Items = FrameItems, in.items
 		return told, nil
-	case "synced":
+	case wireSynced:
 		first := !w.told
-		w.told, w.next = true, max(w.next, doc.Revision+1)
+		w.told, w.next = true, max(w.next, in.revision+1)
 		switch {
 		case first:
 			told.Kind = FrameSynced
@@ -223,108 +268,25 @@ func (w *watch) take(doc *frameJSON) (f WatchFrame, err error) {
 			told.Kind = FrameProgress
 		}
 		return told, nil
-	case "progress":
+	case wireProgress:
 		if w.initial && !w.told {
 			return f, nil
 		}
-		w.next = max(w.next, doc.Revision+1)
+		w.next = max(w.next, in.revision+1)
 		if w.progress {
 			told.Kind = FrameProgress
 		}
 		return told, nil
-	case "change":
+	case wireChange:
 		switch {
 		case w.initial && !w.told:
 			return f, errors.New("a change before the initial items are through")
-		case doc.Revision < w.next:
+		case in.revision < w.next:
 			return f, nil // known already
 		}
-		if told.Events, err = eventsOf(doc.Events, w.prev); err != nil {
-			return f, err
-		}
-		w.next = doc.Revision + 1
-		told.Kind = FrameChange
+		w.next = in.revision + 1
+		told.Kind, told.Events = FrameChange, in.events
 		return told, nil
-	case "error":
-		return f, missing("problem")
 	}
 	return f, nil // of a newer server
-}
-
-// frameJSON is a line of a watch.
-type frameJSON struct {
-	Type     string       `json:"type"`
-	Revision uint64       `json:"revision"`
-	Items    []itemJSON   `json:"items"`
-	Events   []eventJSON  `json:"events"`
-	Problem  *problemJSON `json:"problem"`
-}
-
-type eventJSON struct {
-	itemJSON
-	Type   string    `json:"type"`
-	Prev   *itemJSON `json:"prev"`
-	Reason string    `json:"reason"`
-}
-
-func eventsOf(list []eventJSON, prev bool) ([]Event, error) {
-	if len(list) == 0 {
-		return nil, missing("events")
-	}
-	events := make([]Event, len(list))
-	for i := range list {
-		j, e := &list[i], &events[i]
-		var err error
-		switch j.Type {
-		case "put":
-			e.Type = EventPut
-			e.Item, err = j.item(false)
-		case "delete":
-			e.Type, e.Expired = EventDelete, j.Reason == "expired"
-			if e.Item.Key, err = j.key(); err == nil && j.ModRevision == 0 {
-				err = missing("mod_revision")
-			}
-			e.Item.ModRevision = j.ModRevision
-		default:
-			err = fmt.Errorf("an event of type %q", j.Type)
-		}
-		if err == nil && prev {
-			e.Prev, err = prevOf(j.Prev)
-		}
-		if err != nil {
-			return nil, err
-		}
-	}
-	return events, nil
-}
-
-// lineReader reads lines of bounded length.
-type lineReader struct {
-	in    *bufio.Reader
-	limit int64
-}
-
-var errLineTooLong = errors.New("the line is too long")
-
-// next returns the next line without its end, until the next call.
-func (l *lineReader) next() ([]byte, error) {
-	line, err := l.in.ReadSlice('\n')
-	if err == nil {
-		return bytes.TrimSuffix(line, []byte("\n")), nil
-	}
-	var long bytes.Buffer
-	for ; errors.Is(err, bufio.ErrBufferFull); line, err = l.in.ReadSlice('\n') {
-		if int64(long.Len()+len(line)) > l.limit {
-			return nil, errLineTooLong
-		}
-		long.Write(line)
-	}
-	long.Write(line)
-	switch {
-	case err == nil:
-		return bytes.TrimSuffix(long.Bytes(), []byte("\n")), nil
-	case err == io.EOF && long.Len() > 0:
-		return nil, io.ErrUnexpectedEOF
-	}
-	return nil, err
 }

@@ -180,13 +180,27 @@ func (b *sendBody) detach() {
 	b.mu.Unlock()
 }
 
-// readAtMost reads r to its end, and fails past limit bytes. size is how many
+// answerBodies are bodies of answers that nothing is kept of.
+var answerBodies = sync.Pool{New: func() any { return new(bytes.Buffer) }}
+
+// mostBodyKept is the largest of them that is used again.
+const mostBodyKept = 4 << 20
+
+func takeBody() *bytes.Buffer { return answerBodies.Get().(*bytes.Buffer) }
+
+func giveBody(b *bytes.Buffer) {
+	if b.Cap() <= mostBodyKept {
+		b.Reset()
+		answerBodies.Put(b)
+	}
+}
+
+// readAtMost reads r to its end, into buf, and fails past limit bytes. size is how many
 // are announced, negative for unknown.
-func readAtMost(r io.Reader, size, limit int64) ([]byte, error) {
+func readAtMost(buf *bytes.Buffer, r io.Reader, size, limit int64) ([]byte, error) {
 	if size > limit {
 		return nil, errAnswerTooLarge
 	}
-	var buf bytes.Buffer
 	if size >= 0 {
 		// One byte of room more, so that the end is found without growing. An
 		// announced size is no reason to believe in it: a little at first.

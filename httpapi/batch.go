@@ -296,11 +296,19 @@ func (b *batchRun) writeJSON(c *call) {
 // writeProto writes a BatchResponse field by field, so that it never has to be
 // in memory whole.
 func (b *batchRun) writeProto(c *call) {
-	const revisionField, resultsField = 1, 2
+	const revisionField = 1
 	doc := c.newDocument(protobuf)
 	doc.buf.b = protowire.AppendTag(doc.buf.b, revisionField, protowire.VarintType)
 	doc.buf.b = protowire.AppendVarint(doc.buf.b, c.shownRevision())
-	for i := range b.ops {
+	pageBytes := partBytes(c.r.Header)
+	for i, op := range b.ops {
+		if ranged := op.Op.GetRange(); ranged != nil && b.view != nil && b.results[i] == nil && pageBytes > 0 && !ranged.CountOnly && b.sent < answerBytes {
+			doc.buf.b = b.appendRanged(doc.buf.b, ranged, pageBytes)
+			if !doc.spill() {
+				break
+			}
+			continue
+		}
 		r := b.result(i)
 		size := r.SizeVT()
 		doc.buf.b = protowire.AppendTag(doc.buf.b, resultsField, protowire.BytesType)

@@ -60,7 +60,8 @@ type conn struct {
 	surplus bool
 	// answering is set from the start of a handler until its answer is out:
 	// what is written then is no answer of net/http's own. Only the goroutine
-	// that serves the connection uses it.
+	// that serves the connection uses it. Over HTTP/2 it stays unset: no frame
+	// looks like what it is there to tell apart.
 	answering bool
 	// corked holds what is written between cork and uncork, nil otherwise. It is
 	// of the same goroutine's.
@@ -196,16 +197,28 @@ func withConn(ctx context.Context, nc net.Conn) context.Context {
 	return context.WithValue(ctx, connKey{}, nc)
 }
 
-// connOf returns the connection of a request, nil where it came over none.
+// connOf returns the connection of a request, nil where it came over none, or over
+// HTTP/2: there a connection is of many requests, and none of them may have it to
+// itself.
 func connOf(r *http.Request) *conn {
+	if r.ProtoMajor > 1 {
+		return nil
+	}
 	c, _ := r.Context().Value(connKey{}).(*conn)
 	return c
+}
+
+// surplus says that the request came over one connection more than are served.
+func surplus(r *http.Request) bool {
+	c, _ := r.Context().Value(connKey{}).(*conn)
+	return c != nil && c.surplus
 }
 
 // connState learns from net/http that an answer is out and the connection waits
 // for the next request.
 func connState(nc net.Conn, state http.ConnState) {
-	if c, ok := nc.(*conn); ok && state == http.StateIdle {
+	// Over HTTP/2 it never is, and must not be written: others read it there.
+	if c, ok := nc.(*conn); ok && state == http.StateIdle && c.answering {
 		c.answering = false
 	}
 }

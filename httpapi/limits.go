@@ -46,6 +46,11 @@ const (
 	// answerBytes bounds what the reads of one batch return together; a read
 	// that would go past it fails alone, as too_large.
 	answerBytes = 64 << 20
+	// maxStreams is the most requests that one connection may have under way, over
+	// HTTP/2. Watches and requests have bounds of their own; this one keeps a single
+	// caller from having the connection's goroutine work for nobody else, and who
+	// needs more opens another.
+	maxStreams = 4096
 	// spillBytes is how much of an answer is gathered before it goes out: what
 	// fits has a Content-Length, what does not is sent in chunks.
 	spillBytes = 64 << 10
@@ -75,7 +80,8 @@ type Config struct {
 	// requests under way. Past it a watch is refused as overloaded. Default
 	// 16,384.
 	MaxWatchers int
-	// MaxConns is the most connections that are served, each watch has one. Up
+	// MaxConns is the most connections that are served; over HTTP/1.1 each watch
+	// has one. Up
 	// to an eighth more are taken only to be told that the node is overloaded;
 	// any beyond those wait in the kernel's queue. Default 32,768.
 	MaxConns int

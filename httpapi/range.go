@@ -162,7 +162,8 @@ func parseKeyRange(q *query) (keys *trivetpb.KeyRange, prefix []byte, p *trivetp
 
 // getRange serves GET /v1/kv: a page, or all of it as a stream.
 func (s *Server) getRange(c *call) *trivetpb.Problem {
-	stream := negotiate(c.r.Header, jsonType, ndjsonType) == ndjsonType
+	mediaType := negotiate(c.r.Header, jsonType, ndjsonType, protobuf)
+	stream := mediaType == ndjsonType
 	rq, p := parseRange(&c.query, stream)
 	if p != nil {
 		return p
@@ -173,9 +174,12 @@ func (s *Server) getRange(c *call) *trivetpb.Problem {
 	}
 	defer v.Close()
 	c.set("Vary", "Accept")
-	if stream {
+	switch mediaType {
+	case ndjsonType:
 		c.streamRange(v, &rq)
-	} else {
+	case protobuf:
+		c.pageRangeProto(v, &rq)
+	default:
 		c.pageRange(v, &rq)
 	}
 	return nil

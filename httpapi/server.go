@@ -131,7 +131,14 @@ func New(node Node, cfg Config) (*Server, error) {
 		ErrorLog:                     slog.NewLogLogger(cfg.Logger.Handler(), slog.LevelDebug),
 		ConnContext:                  withConn,
 		ConnState:                    connState,
+		Protocols:                    new(http.Protocols),
+		HTTP2:                        &http.HTTP2Config{MaxConcurrentStreams: maxStreams},
 	}
+	// HTTP/2 in the clear is for who knows that it is spoken (RFC 9113, section 3.3):
+	// the Go client, for its watches.
+	s.http.Protocols.SetHTTP1(true)
+	s.http.Protocols.SetHTTP2(true)
+	s.http.Protocols.SetUnencryptedHTTP2(true)
 	return s, nil
 }
 
@@ -215,8 +222,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	c := &call{srv: s, w: w, r: r, start: time.Now(), query: query{timeout: defaultTimeout}}
 	defer c.end()
 	defer c.recoverPanic()
-	conn := connOf(r)
-	if conn != nil {
+	if conn := connOf(r); conn != nil {
 		conn.answering = true
 	}
 	if r.ContentLength != 0 {
@@ -224,13 +230,13 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		// of it before it answers, however slowly it comes.
 		c.setReadDeadline(time.Now().Add(s.cfg.BodyTimeout))
 	}
-	if p := s.serve(c, conn); p != nil {
+	if p := s.serve(c); p != nil {
 		c.writeProblem(p)
 	}
 }
 
 // serve finds what to call, admits the request and calls it.
-func (s *Server) serve(c *call, conn *conn) (p *trivetpb.Problem) {
+func (s *Server) serve(c *call) (p *trivetpb.Problem) {
 	rs, p := s.find(c.r)
 	if p != nil {
 		return p
@@ -252,7 +258,7 @@ func (s *Server) serve(c *call, conn *conn) (p *trivetpb.Problem) {
 		switch {
 		case s.draining.Load():
 			return &trivetpb.Problem{Code: trivetpb.Code_DRAINING}
-		case conn != nil && conn.surplus:
+		case surplus(c.r):
 			c.set("Connection", "close")
 			return c.overloaded(refusedConnections, "the node has all the connections that it takes")
 		case !slots.take(1):

@@ -49,7 +49,7 @@ func parseWatch(c *call) (wq watchQuery, p *trivetpb.Problem) {
 	if p != nil {
 		return wq, p
 	}
-	wq.form = formOf(negotiate(c.r.Header, ndjsonType, eventStream) == eventStream, prev)
+	wq.form = formOf(negotiate(c.r.Header, ndjsonType, eventStream, protobuf), prev)
 	// Last-Event-ID wins over what the query says: a browser's EventSource comes
 	// back with the same URL, and with how far it got.
 	if last := c.r.Header.Get("Last-Event-ID"); last != "" {

@@ -8,32 +8,41 @@ import (
 )
 
 // watchForm is how the frames of a watch are written: bit 0 says whether events
-// have the item before, bit 1 whether the frames are server-sent events. It is
-// the kind under which a store.Frame keeps its encoding.
+// have the item before, the others whether the frames are lines of JSON (neither
+// is set), server-sent events or protobuf messages. It is the kind under which a
+// store.Frame keeps its encoding.
 type watchForm int
 
 const (
 	formPrev watchForm = 1 << iota
 	formSSE
-	watchForms = 1 << iota
+	formProto
+	// watchForms is how many there are: nothing is both of the last two.
+	watchForms = formProto + formPrev + 1
 )
 
 // A frame has room for every form.
 var _ [store.FrameEncodings - watchForms]struct{}
 
-func formOf(sse, prev bool) (f watchForm) {
+func formOf(mediaType string, prev bool) (f watchForm) {
 	if prev {
 		f |= formPrev
 	}
-	if sse {
+	switch mediaType {
+	case eventStream:
 		f |= formSSE
+	case protobuf:
+		f |= formProto
 	}
 	return f
 }
 
 func (f watchForm) mediaType() string {
-	if f&formSSE != 0 {
+	switch {
+	case f&formSSE != 0:
 		return eventStream
+	case f&formProto != 0:
+		return protobuf
 	}
 	return ndjsonType
 }
@@ -66,6 +75,12 @@ func (f watchForm) appendEnd(b []byte) []byte {
 // appendRevision appends a frame that says no more than a revision: synced or
 // progress.
 func (f watchForm) appendRevision(b []byte, kind string, revision uint64) []byte {
+	if f&formProto != 0 {
+		at := len(b)
+		b = appendFrameHead(appendRoom(b), protoFrameTypes[kind], revision)
+		setLength(b, at)
+		return b
+	}
 	b = f.appendBegin(b, kind, revision)
 	b = append(b, `{"type":"`...)
 	b = append(b, kind...)
@@ -76,9 +91,47 @@ func (f watchForm) appendRevision(b []byte, kind string, revision uint64) []byte
 // appendError appends the last frame of a watch that cannot go on. It has no id:
 // who comes back continues after what it was given.
 func (f watchForm) appendError(b []byte, p *trivetpb.Problem) []byte {
+	if f&formProto != 0 {
+		return appendProtoError(b, p)
+	}
 	b = f.appendBegin(b, "error", 0)
 	b = append(b, `{"type":"error","problem":`...)
 	return f.appendEnd(append(appendProblem(b, p), '}'))
+}
+
+// protoFrameTypes are the types of frames by their names.
+var protoFrameTypes = map[string]trivetpb.WatchFrame_Type{
+	"synced": trivetpb.WatchFrame_SYNCED, "progress": trivetpb.WatchFrame_PROGRESS,
+}
+
+// beginItems appends the beginning of a frame of initial items; each of them
+// follows by appendItem, and the end by endItems, which is told where the frame
+// began.
+func (f watchForm) beginItems(b []byte, revision uint64) []byte {
+	if f&formProto != 0 {
+		return appendFrameHead(appendRoom(b), trivetpb.WatchFrame_ITEMS, revision)
+	}
+	b = f.appendBegin(b, "items", 0)
+	b = appendNumber(b, `{"type":"items","revision":`, revision)
+	return append(b, `,"items":[`...)
+}
+
+func (f watchForm) appendItem(b []byte, it store.Item, first bool) []byte {
+	if f&formProto != 0 {
+		return appendItemField(b, frameItems, &it, false)
+	}
+	if !first {
+		b = append(b, ',')
+	}
+	return appendItem(b, it, false)
+}
+
+func (f watchForm) endItems(b []byte, at int) []byte {
+	if f&formProto != 0 {
+		setLength(b, at)
+		return b
+	}
+	return f.appendEnd(append(b, ']', '}'))
 }
 
 // watchEncoders make the encodings that a frame keeps.
@@ -101,6 +154,9 @@ func (f watchForm) encode(frame *store.Frame) []byte {
 
 // appendChange appends a frame of changes.
 func (f watchForm) appendChange(b []byte, frame *store.Frame) []byte {
+	if f&formProto != 0 {
+		return appendProtoChange(b, frame, f&formPrev != 0)
+	}
 	b = f.appendBegin(b, "change", frame.Revision)
 	b = appendNumber(b, `{"type":"change","revision":`, frame.Revision)
 	b = append(b, `,"events":[`...)

@@ -155,6 +155,12 @@ func (ws *watchStream) takeDue() bool {
 // written has been flushed by then, the response's headers too: a watch begins
 // with a frame, or with a flush while that waits to be confirmed.
 func (ws *watchStream) sleep() {
+	if ws.c.r.ProtoMajor > 1 && !ws.unbounded {
+		// Over HTTP/2 a deadline that passes ends the stream, be there something to
+		// write or not.
+		ws.c.setWriteDeadline(time.Time{})
+		ws.deadline, ws.unbounded = time.Time{}, true
+	}
 	ws.mu.Lock()
 	defer ws.mu.Unlock()
 	ws.asleep = true

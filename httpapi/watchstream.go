@@ -130,21 +130,18 @@ func (ws *watchStream) writeItems(items *store.View, keys *trivetpb.KeyRange) *t
 	defer items.Close()
 	end := time.Now().Add(ws.c.srv.cfg.StreamTimeout)
 	ws.begin()
-	open := false // a frame is
+	open, at := false, 0 // a frame is, from there on
 	for it := range items.Range(keys, store.RangeOptions{}) {
-		if open {
-			ws.buf.b = append(ws.buf.b, ',')
-		} else {
-			open = true
-			ws.buf.b = ws.form.appendBegin(ws.buf.b, "items", 0)
-			ws.buf.b = appendNumber(ws.buf.b, `{"type":"items","revision":`, items.Revision())
-			ws.buf.b = append(ws.buf.b, `,"items":[`...)
+		first := !open
+		if first {
+			open, at = true, len(ws.buf.b)
+			ws.buf.b = ws.form.beginItems(ws.buf.b, items.Revision())
 		}
-		ws.buf.b = appendItem(ws.buf.b, it, false)
+		ws.buf.b = ws.form.appendItem(ws.buf.b, it, first)
 		if len(ws.buf.b) < spillBytes {
 			continue
 		}
-		ws.buf.b = ws.form.appendEnd(append(ws.buf.b, ']', '}'))
+		ws.buf.b = ws.form.endItems(ws.buf.b, at)
 		open = false
 		if ws.send(); ws.err != nil {
 			return nil
@@ -155,7 +152,7 @@ func (ws *watchStream) writeItems(items *store.View, keys *trivetpb.KeyRange) *t
 		ws.begin()
 	}
 	if open {
-		ws.buf.b = ws.form.appendEnd(append(ws.buf.b, ']', '}'))
+		ws.buf.b = ws.form.endItems(ws.buf.b, at)
 	}
 	return nil
 }

@@ -65,7 +65,7 @@ func (e *Event) bytes() int64 {
 }
 
 // FrameEncodings is how many encodings a Frame has room for.
-const FrameEncodings = 4
+const FrameEncodings = 6
 
 // Frame is one revision as the watchers of one range see it: all changes of the
 // range that the revision made, in their order. It never changes; any number of

@@ -1,5 +1,5 @@
 // The one schema of Trivet: what goes into the replicated log, what a snapshot
-// holds, what /v1/batch speaks as application/x-protobuf, and what members say
+// holds, what /v1/batch, /v1/watch and /v1/kv speak as application/x-protobuf, and what members say
 // to each other on the peer port.
 //
 // Compatibility: fields are only ever added, numbers are never used again, and
@@ -326,6 +326,64 @@ func (Compare_Relation) EnumDescriptor() ([]byte, []int) {
 	return file_trivet_proto_rawDescGZIP(), []int{10, 1}
 }
 
+type WatchFrame_Type int32
+
+const (
+	WatchFrame_UNSPECIFIED WatchFrame_Type = 0
+	WatchFrame_CHANGE      WatchFrame_Type = 1
+	WatchFrame_ITEMS       WatchFrame_Type = 2
+	WatchFrame_SYNCED      WatchFrame_Type = 3
+	WatchFrame_PROGRESS    WatchFrame_Type = 4
+	WatchFrame_ERROR       WatchFrame_Type = 5
+)
+
+// Enum value maps for WatchFrame_Type.
+var (
+	WatchFrame_Type_name = map[int32]string{
+		0: "UNSPECIFIED",
+		1: "CHANGE",
+		2: "ITEMS",
+		3: "SYNCED",
+		4: "PROGRESS",
+		5: "ERROR",
+	}
+	WatchFrame_Type_value = map[string]int32{
+		"UNSPECIFIED": 0,
+		"CHANGE":      1,
+		"ITEMS":       2,
+		"SYNCED":      3,
+		"PROGRESS":    4,
+		"ERROR":       5,
+	}
+)
+
+func (x WatchFrame_Type) Enum() *WatchFrame_Type {
+	p := new(WatchFrame_Type)
+	*p = x
+	return p
+}
+
+func (x WatchFrame_Type) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (WatchFrame_Type) Descriptor() protoreflect.EnumDescriptor {
+	return file_trivet_proto_enumTypes[4].Descriptor()
+}
+
+func (WatchFrame_Type) Type() protoreflect.EnumType {
+	return &file_trivet_proto_enumTypes[4]
+}
+
+func (x WatchFrame_Type) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use WatchFrame_Type.Descriptor instead.
+func (WatchFrame_Type) EnumDescriptor() ([]byte, []int) {
+	return file_trivet_proto_rawDescGZIP(), []int{26, 0}
+}
+
 type HelloReply_Code int32
 
 const (
@@ -367,11 +425,11 @@ func (x HelloReply_Code) String() string {
 }
 
 func (HelloReply_Code) Descriptor() protoreflect.EnumDescriptor {
-	return file_trivet_proto_enumTypes[4].Descriptor()
+	return file_trivet_proto_enumTypes[5].Descriptor()
 }
 
 func (HelloReply_Code) Type() protoreflect.EnumType {
-	return &file_trivet_proto_enumTypes[4]
+	return &file_trivet_proto_enumTypes[5]
 }
 
 func (x HelloReply_Code) Number() protoreflect.EnumNumber {
@@ -380,7 +438,7 @@ func (x HelloReply_Code) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use HelloReply_Code.Descriptor instead.
 func (HelloReply_Code) EnumDescriptor() ([]byte, []int) {
-	return file_trivet_proto_rawDescGZIP(), []int{57, 0}
+	return file_trivet_proto_rawDescGZIP(), []int{60, 0}
 }
 
 type MembershipRequest_Change int32
@@ -430,11 +488,11 @@ func (x MembershipRequest_Change) String() string {
 }
 
 func (MembershipRequest_Change) Descriptor() protoreflect.EnumDescriptor {
-	return file_trivet_proto_enumTypes[5].Descriptor()
+	return file_trivet_proto_enumTypes[6].Descriptor()
 }
 
 func (MembershipRequest_Change) Type() protoreflect.EnumType {
-	return &file_trivet_proto_enumTypes[5]
+	return &file_trivet_proto_enumTypes[6]
 }
 
 func (x MembershipRequest_Change) Number() protoreflect.EnumNumber {
@@ -443,7 +501,7 @@ func (x MembershipRequest_Change) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use MembershipRequest_Change.Descriptor instead.
 func (MembershipRequest_Change) EnumDescriptor() ([]byte, []int) {
-	return file_trivet_proto_rawDescGZIP(), []int{74, 0}
+	return file_trivet_proto_rawDescGZIP(), []int{77, 0}
 }
 
 // Item is a key as it stands at some revision. The words are etcd's.
@@ -2327,6 +2385,237 @@ func (x *BatchResponse) GetResults() []*Result {
 	return nil
 }
 
+// WatchFrame is one frame of a watch. In the answer each has its length before it,
+// as a varint.
+type WatchFrame struct {
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	Type     WatchFrame_Type        `protobuf:"varint,1,opt,name=type,proto3,enum=trivet.v1.WatchFrame_Type" json:"type,omitempty"`
+	Revision uint64                 `protobuf:"varint,2,opt,name=revision,proto3" json:"revision,omitempty"`
+	// events goes with CHANGE, items with ITEMS, problem with ERROR.
+	Events        []*WatchEvent `protobuf:"bytes,3,rep,name=events,proto3" json:"events,omitempty"`
+	Items         []*Item       `protobuf:"bytes,4,rep,name=items,proto3" json:"items,omitempty"`
+	Problem       *Problem      `protobuf:"bytes,5,opt,name=problem,proto3" json:"problem,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WatchFrame) Reset() {
+	*x = WatchFrame{}
+	mi := &file_trivet_proto_msgTypes[26]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WatchFrame) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WatchFrame) ProtoMessage() {}
+
+func (x *WatchFrame) ProtoReflect() protoreflect.Message {
+	mi := &file_trivet_proto_msgTypes[26]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WatchFrame.ProtoReflect.Descriptor instead.
+func (*WatchFrame) Descriptor() ([]byte, []int) {
+	return file_trivet_proto_rawDescGZIP(), []int{26}
+}
+
+func (x *WatchFrame) GetType() WatchFrame_Type {
+	if x != nil {
+		return x.Type
+	}
+	return WatchFrame_UNSPECIFIED
+}
+
+func (x *WatchFrame) GetRevision() uint64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
+func (x *WatchFrame) GetEvents() []*WatchEvent {
+	if x != nil {
+		return x.Events
+	}
+	return nil
+}
+
+func (x *WatchFrame) GetItems() []*Item {
+	if x != nil {
+		return x.Items
+	}
+	return nil
+}
+
+func (x *WatchFrame) GetProblem() *Problem {
+	if x != nil {
+		return x.Problem
+	}
+	return nil
+}
+
+// WatchEvent is the change of a key.
+type WatchEvent struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// item is the item after a put; of a deletion it has key and mod_revision alone.
+	Item    *Item `protobuf:"bytes,1,opt,name=item,proto3" json:"item,omitempty"`
+	Deleted bool  `protobuf:"varint,2,opt,name=deleted,proto3" json:"deleted,omitempty"`
+	// expired says of a deletion that the end of a lease brought it.
+	Expired bool `protobuf:"varint,3,opt,name=expired,proto3" json:"expired,omitempty"`
+	// prev is the item before, where it was asked for and there was one.
+	Prev          *Item `protobuf:"bytes,4,opt,name=prev,proto3" json:"prev,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WatchEvent) Reset() {
+	*x = WatchEvent{}
+	mi := &file_trivet_proto_msgTypes[27]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WatchEvent) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WatchEvent) ProtoMessage() {}
+
+func (x *WatchEvent) ProtoReflect() protoreflect.Message {
+	mi := &file_trivet_proto_msgTypes[27]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WatchEvent.ProtoReflect.Descriptor instead.
+func (*WatchEvent) Descriptor() ([]byte, []int) {
+	return file_trivet_proto_rawDescGZIP(), []int{27}
+}
+
+func (x *WatchEvent) GetItem() *Item {
+	if x != nil {
+		return x.Item
+	}
+	return nil
+}
+
+func (x *WatchEvent) GetDeleted() bool {
+	if x != nil {
+		return x.Deleted
+	}
+	return false
+}
+
+func (x *WatchEvent) GetExpired() bool {
+	if x != nil {
+		return x.Expired
+	}
+	return false
+}
+
+func (x *WatchEvent) GetPrev() *Item {
+	if x != nil {
+		return x.Prev
+	}
+	return nil
+}
+
+// RangePage is a page of a range.
+type RangePage struct {
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	Revision uint64                 `protobuf:"varint,1,opt,name=revision,proto3" json:"revision,omitempty"`
+	Items    []*Item                `protobuf:"bytes,2,rep,name=items,proto3" json:"items,omitempty"`
+	// count is the number of keys in the whole range.
+	Count uint64 `protobuf:"varint,3,opt,name=count,proto3" json:"count,omitempty"`
+	// next is the cursor of the next page; empty with the last one.
+	Next string `protobuf:"bytes,4,opt,name=next,proto3" json:"next,omitempty"`
+	// prefixes are common ones, where a delimiter was given.
+	Prefixes      [][]byte `protobuf:"bytes,5,rep,name=prefixes,proto3" json:"prefixes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RangePage) Reset() {
+	*x = RangePage{}
+	mi := &file_trivet_proto_msgTypes[28]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RangePage) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RangePage) ProtoMessage() {}
+
+func (x *RangePage) ProtoReflect() protoreflect.Message {
+	mi := &file_trivet_proto_msgTypes[28]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RangePage.ProtoReflect.Descriptor instead.
+func (*RangePage) Descriptor() ([]byte, []int) {
+	return file_trivet_proto_rawDescGZIP(), []int{28}
+}
+
+func (x *RangePage) GetRevision() uint64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
+func (x *RangePage) GetItems() []*Item {
+	if x != nil {
+		return x.Items
+	}
+	return nil
+}
+
+func (x *RangePage) GetCount() uint64 {
+	if x != nil {
+		return x.Count
+	}
+	return 0
+}
+
+func (x *RangePage) GetNext() string {
+	if x != nil {
+		return x.Next
+	}
+	return ""
+}
+
+func (x *RangePage) GetPrefixes() [][]byte {
+	if x != nil {
+		return x.Prefixes
+	}
+	return nil
+}
+
 // Entry is the data of one log entry: a batch of commands.
 type Entry struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -2341,7 +2630,7 @@ type Entry struct {
 
 func (x *Entry) Reset() {
 	*x = Entry{}
-	mi := &file_trivet_proto_msgTypes[26]
+	mi := &file_trivet_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2353,7 +2642,7 @@ func (x *Entry) String() string {
 func (*Entry) ProtoMessage() {}
 
 func (x *Entry) ProtoReflect() protoreflect.Message {
-	mi := &file_trivet_proto_msgTypes[26]
+	mi := &file_trivet_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2366,7 +2655,7 @@ func (x *Entry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Entry.ProtoReflect.Descriptor instead.
 func (*Entry) Descriptor() ([]byte, []int) {
-	return file_trivet_proto_rawDescGZIP(), []int{26}
+	return file_trivet_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *Entry) GetClockMs() uint64 {
@@ -2423,7 +2712,7 @@ type Command struct {
 
 func (x *Command) Reset() {
 	*x = Command{}
-	mi := &file_trivet_proto_msgTypes[27]
+	mi := &file_trivet_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2435,7 +2724,7 @@ func (x *Command) String() string {
 func (*Command) ProtoMessage() {}
 
 func (x *Command) ProtoReflect() protoreflect.Message {
-	mi := &file_trivet_proto_msgTypes[27]
+	mi := &file_trivet_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2448,7 +2737,7 @@ func (x *Command) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Command.ProtoReflect.Descriptor instead.
 func (*Command) Descriptor() ([]byte, []int) {
-	return file_trivet_proto_rawDescGZIP(), []int{27}
+	return file_trivet_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *Command) GetCommand() isCommand_Command {
@@ -2755,7 +3044,7 @@ type Guard struct {
 
 func (x *Guard) Reset() {
 	*x = Guard{}
-	mi := &file_trivet_proto_msgTypes[28]
+	mi := &file_trivet_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2767,7 +3056,7 @@ func (x *Guard) String() string {
 func (*Guard) ProtoMessage() {}
 
 func (x *Guard) ProtoReflect() protoreflect.Message {
-	mi := &file_trivet_proto_msgTypes[28]
+	mi := &file_trivet_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2780,7 +3069,7 @@ func (x *Guard) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Guard.ProtoReflect.Descriptor instead.
 func (*Guard) Descriptor() ([]byte, []int) {
-	return file_trivet_proto_rawDescGZIP(), []int{28}
+	return file_trivet_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *Guard) GetLock() []byte {
@@ -2807,7 +3096,7 @@ type LeaseGrant struct {
 
 func (x *LeaseGrant) Reset() {
 	*x = LeaseGrant{}
-	mi := &file_trivet_proto_msgTypes[29]
+	mi := &file_trivet_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2819,7 +3108,7 @@ func (x *LeaseGrant) String() string {
 func (*LeaseGrant) ProtoMessage() {}
 
 func (x *LeaseGrant) ProtoReflect() protoreflect.Message {
-	mi := &file_trivet_proto_msgTypes[29]
+	mi := &file_trivet_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2832,7 +3121,7 @@ func (x *LeaseGrant) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LeaseGrant.ProtoReflect.Descriptor instead.
 func (*LeaseGrant) Descriptor() ([]byte, []int) {
-	return file_trivet_proto_rawDescGZIP(), []int{29}
+	return file_trivet_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *LeaseGrant) GetTtlMs() uint64 {
@@ -2852,7 +3141,7 @@ type LeaseKeepAlive struct {
 
 func (x *LeaseKeepAlive) Reset() {
 	*x = LeaseKeepAlive{}
-	mi := &file_trivet_proto_msgTypes[30]
+	mi := &file_trivet_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2864,7 +3153,7 @@ func (x *LeaseKeepAlive) String() string {
 func (*LeaseKeepAlive) ProtoMessage() {}
 
 func (x *LeaseKeepAlive) ProtoReflect() protoreflect.Message {
-	mi := &file_trivet_proto_msgTypes[30]
+	mi := &file_trivet_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2877,7 +3166,7 @@ func (x *LeaseKeepAlive) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LeaseKeepAlive.ProtoReflect.Descriptor instead.
 func (*LeaseKeepAlive) Descriptor() ([]byte, []int) {
-	return file_trivet_proto_rawDescGZIP(), []int{30}
+	return file_trivet_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *LeaseKeepAlive) GetLease() uint64 {
@@ -2897,7 +3186,7 @@ type LeaseRevoke struct {
 
 func (x *LeaseRevoke) Reset() {
 	*x = LeaseRevoke{}
-	mi := &file_trivet_proto_msgTypes[31]
+	mi := &file_trivet_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2909,7 +3198,7 @@ func (x *LeaseRevoke) String() string {
 func (*LeaseRevoke) ProtoMessage() {}
 
 func (x *LeaseRevoke) ProtoReflect() protoreflect.Message {
-	mi := &file_trivet_proto_msgTypes[31]
+	mi := &file_trivet_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2922,7 +3211,7 @@ func (x *LeaseRevoke) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LeaseRevoke.ProtoReflect.Descriptor instead.
 func (*LeaseRevoke) Descriptor() ([]byte, []int) {
-	return file_trivet_proto_rawDescGZIP(), []int{31}
+	return file_trivet_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *LeaseRevoke) GetLease() uint64 {
@@ -2945,7 +3234,7 @@ type LockAcquire struct {
 
 func (x *LockAcquire) Reset() {
 	*x = LockAcquire{}
-	mi := &file_trivet_proto_msgTypes[32]
+	mi := &file_trivet_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2957,7 +3246,7 @@ func (x *LockAcquire) String() string {
 func (*LockAcquire) ProtoMessage() {}
 
 func (x *LockAcquire) ProtoReflect() protoreflect.Message {
-	mi := &file_trivet_proto_msgTypes[32]
+	mi := &file_trivet_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2970,7 +3259,7 @@ func (x *LockAcquire) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LockAcquire.ProtoReflect.Descriptor instead.
 func (*LockAcquire) Descriptor() ([]byte, []int) {
-	return file_trivet_proto_rawDescGZIP(), []int{32}
+	return file_trivet_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *LockAcquire) GetName() []byte {
@@ -3011,7 +3300,7 @@ type LockKeepAlive struct {
 
 func (x *LockKeepAlive) Reset() {
 	*x = LockKeepAlive{}
-	mi := &file_trivet_proto_msgTypes[33]
+	mi := &file_trivet_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3023,7 +3312,7 @@ func (x *LockKeepAlive) String() string {
 func (*LockKeepAlive) ProtoMessage() {}
 
 func (x *LockKeepAlive) ProtoReflect() protoreflect.Message {
-	mi := &file_trivet_proto_msgTypes[33]
+	mi := &file_trivet_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3036,7 +3325,7 @@ func (x *LockKeepAlive) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LockKeepAlive.ProtoReflect.Descriptor instead.
 func (*LockKeepAlive) Descriptor() ([]byte, []int) {
-	return file_trivet_proto_rawDescGZIP(), []int{33}
+	return file_trivet_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *LockKeepAlive) GetName() []byte {
@@ -3064,7 +3353,7 @@ type LockRelease struct {
 
 func (x *LockRelease) Reset() {
 	*x = LockRelease{}
-	mi := &file_trivet_proto_msgTypes[34]
+	mi := &file_trivet_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3076,7 +3365,7 @@ func (x *LockRelease) String() string {
 func (*LockRelease) ProtoMessage() {}
 
 func (x *LockRelease) ProtoReflect() protoreflect.Message {
-	mi := &file_trivet_proto_msgTypes[34]
+	mi := &file_trivet_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3089,7 +3378,7 @@ func (x *LockRelease) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LockRelease.ProtoReflect.Descriptor instead.
 func (*LockRelease) Descriptor() ([]byte, []int) {
-	return file_trivet_proto_rawDescGZIP(), []int{34}
+	return file_trivet_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *LockRelease) GetName() []byte {
@@ -3120,7 +3409,7 @@ type LockCancel struct {
 
 func (x *LockCancel) Reset() {
 	*x = LockCancel{}
-	mi := &file_trivet_proto_msgTypes[35]
+	mi := &file_trivet_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3132,7 +3421,7 @@ func (x *LockCancel) String() string {
 func (*LockCancel) ProtoMessage() {}
 
 func (x *LockCancel) ProtoReflect() protoreflect.Message {
-	mi := &file_trivet_proto_msgTypes[35]
+	mi := &file_trivet_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3145,7 +3434,7 @@ func (x *LockCancel) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LockCancel.ProtoReflect.Descriptor instead.
 func (*LockCancel) Descriptor() ([]byte, []int) {
-	return file_trivet_proto_rawDescGZIP(), []int{35}
+	return file_trivet_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *LockCancel) GetName() []byte {
@@ -3183,7 +3472,7 @@ type SessionOpen struct {
 
 func (x *SessionOpen) Reset() {
 	*x = SessionOpen{}
-	mi := &file_trivet_proto_msgTypes[36]
+	mi := &file_trivet_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3195,7 +3484,7 @@ func (x *SessionOpen) String() string {
 func (*SessionOpen) ProtoMessage() {}
 
 func (x *SessionOpen) ProtoReflect() protoreflect.Message {
-	mi := &file_trivet_proto_msgTypes[36]
+	mi := &file_trivet_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3208,7 +3497,7 @@ func (x *SessionOpen) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SessionOpen.ProtoReflect.Descriptor instead.
 func (*SessionOpen) Descriptor() ([]byte, []int) {
-	return file_trivet_proto_rawDescGZIP(), []int{36}
+	return file_trivet_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *SessionOpen) GetTtlMs() uint64 {
@@ -3234,7 +3523,7 @@ type SessionKeepAlive struct {
 
 func (x *SessionKeepAlive) Reset() {
 	*x = SessionKeepAlive{}
-	mi := &file_trivet_proto_msgTypes[37]
+	mi := &file_trivet_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3246,7 +3535,7 @@ func (x *SessionKeepAlive) String() string {
 func (*SessionKeepAlive) ProtoMessage() {}
 
 func (x *SessionKeepAlive) ProtoReflect() protoreflect.Message {
-	mi := &file_trivet_proto_msgTypes[37]
+	mi := &file_trivet_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3259,7 +3548,7 @@ func (x *SessionKeepAlive) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SessionKeepAlive.ProtoReflect.Descriptor instead.
 func (*SessionKeepAlive) Descriptor() ([]byte, []int) {
-	return file_trivet_proto_rawDescGZIP(), []int{37}
+	return file_trivet_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *SessionKeepAlive) GetSession() uint64 {
@@ -3278,7 +3567,7 @@ type SessionClose struct {
 
 func (x *SessionClose) Reset() {
 	*x = SessionClose{}
-	mi := &file_trivet_proto_msgTypes[38]
+	mi := &file_trivet_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3290,7 +3579,7 @@ func (x *SessionClose) String() string {
 func (*SessionClose) ProtoMessage() {}
 
 func (x *SessionClose) ProtoReflect() protoreflect.Message {
-	mi := &file_trivet_proto_msgTypes[38]
+	mi := &file_trivet_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3303,7 +3592,7 @@ func (x *SessionClose) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SessionClose.ProtoReflect.Descriptor instead.
 func (*SessionClose) Descriptor() ([]byte, []int) {
-	return file_trivet_proto_rawDescGZIP(), []int{38}
+	return file_trivet_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *SessionClose) GetSession() uint64 {
@@ -3323,7 +3612,7 @@ type Expire struct {
 
 func (x *Expire) Reset() {
 	*x = Expire{}
-	mi := &file_trivet_proto_msgTypes[39]
+	mi := &file_trivet_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3335,7 +3624,7 @@ func (x *Expire) String() string {
 func (*Expire) ProtoMessage() {}
 
 func (x *Expire) ProtoReflect() protoreflect.Message {
-	mi := &file_trivet_proto_msgTypes[39]
+	mi := &file_trivet_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3348,7 +3637,7 @@ func (x *Expire) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Expire.ProtoReflect.Descriptor instead.
 func (*Expire) Descriptor() ([]byte, []int) {
-	return file_trivet_proto_rawDescGZIP(), []int{39}
+	return file_trivet_proto_rawDescGZIP(), []int{42}
 }
 
 // RestoreChunk stages a part of a snapshot file. offset 0 begins the upload.
@@ -3364,7 +3653,7 @@ type RestoreChunk struct {
 
 func (x *RestoreChunk) Reset() {
 	*x = RestoreChunk{}
-	mi := &file_trivet_proto_msgTypes[40]
+	mi := &file_trivet_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3376,7 +3665,7 @@ func (x *RestoreChunk) String() string {
 func (*RestoreChunk) ProtoMessage() {}
 
 func (x *RestoreChunk) ProtoReflect() protoreflect.Message {
-	mi := &file_trivet_proto_msgTypes[40]
+	mi := &file_trivet_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3389,7 +3678,7 @@ func (x *RestoreChunk) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RestoreChunk.ProtoReflect.Descriptor instead.
 func (*RestoreChunk) Descriptor() ([]byte, []int) {
-	return file_trivet_proto_rawDescGZIP(), []int{40}
+	return file_trivet_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *RestoreChunk) GetUpload() uint64 {
@@ -3427,7 +3716,7 @@ type RestoreCommit struct {
 
 func (x *RestoreCommit) Reset() {
 	*x = RestoreCommit{}
-	mi := &file_trivet_proto_msgTypes[41]
+	mi := &file_trivet_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3439,7 +3728,7 @@ func (x *RestoreCommit) String() string {
 func (*RestoreCommit) ProtoMessage() {}
 
 func (x *RestoreCommit) ProtoReflect() protoreflect.Message {
-	mi := &file_trivet_proto_msgTypes[41]
+	mi := &file_trivet_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3452,7 +3741,7 @@ func (x *RestoreCommit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RestoreCommit.ProtoReflect.Descriptor instead.
 func (*RestoreCommit) Descriptor() ([]byte, []int) {
-	return file_trivet_proto_rawDescGZIP(), []int{41}
+	return file_trivet_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *RestoreCommit) GetUpload() uint64 {
@@ -3478,7 +3767,7 @@ type RestoreAbort struct {
 
 func (x *RestoreAbort) Reset() {
 	*x = RestoreAbort{}
-	mi := &file_trivet_proto_msgTypes[42]
+	mi := &file_trivet_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3490,7 +3779,7 @@ func (x *RestoreAbort) String() string {
 func (*RestoreAbort) ProtoMessage() {}
 
 func (x *RestoreAbort) ProtoReflect() protoreflect.Message {
-	mi := &file_trivet_proto_msgTypes[42]
+	mi := &file_trivet_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3503,7 +3792,7 @@ func (x *RestoreAbort) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RestoreAbort.ProtoReflect.Descriptor instead.
 func (*RestoreAbort) Descriptor() ([]byte, []int) {
-	return file_trivet_proto_rawDescGZIP(), []int{42}
+	return file_trivet_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *RestoreAbort) GetUpload() uint64 {
@@ -3531,7 +3820,7 @@ type Marker struct {
 
 func (x *Marker) Reset() {
 	*x = Marker{}
-	mi := &file_trivet_proto_msgTypes[43]
+	mi := &file_trivet_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3543,7 +3832,7 @@ func (x *Marker) String() string {
 func (*Marker) ProtoMessage() {}
 
 func (x *Marker) ProtoReflect() protoreflect.Message {
-	mi := &file_trivet_proto_msgTypes[43]
+	mi := &file_trivet_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3556,7 +3845,7 @@ func (x *Marker) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Marker.ProtoReflect.Descriptor instead.
 func (*Marker) Descriptor() ([]byte, []int) {
-	return file_trivet_proto_rawDescGZIP(), []int{43}
+	return file_trivet_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *Marker) GetTerm() uint64 {
@@ -3598,7 +3887,7 @@ type Settings struct {
 
 func (x *Settings) Reset() {
 	*x = Settings{}
-	mi := &file_trivet_proto_msgTypes[44]
+	mi := &file_trivet_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3610,7 +3899,7 @@ func (x *Settings) String() string {
 func (*Settings) ProtoMessage() {}
 
 func (x *Settings) ProtoReflect() protoreflect.Message {
-	mi := &file_trivet_proto_msgTypes[44]
+	mi := &file_trivet_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3623,7 +3912,7 @@ func (x *Settings) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Settings.ProtoReflect.Descriptor instead.
 func (*Settings) Descriptor() ([]byte, []int) {
-	return file_trivet_proto_rawDescGZIP(), []int{44}
+	return file_trivet_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *Settings) GetHistoryMs() uint64 {
@@ -3674,7 +3963,7 @@ type SnapshotRecord struct {
 
 func (x *SnapshotRecord) Reset() {
 	*x = SnapshotRecord{}
-	mi := &file_trivet_proto_msgTypes[45]
+	mi := &file_trivet_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3686,7 +3975,7 @@ func (x *SnapshotRecord) String() string {
 func (*SnapshotRecord) ProtoMessage() {}
 
 func (x *SnapshotRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_trivet_proto_msgTypes[45]
+	mi := &file_trivet_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3699,7 +3988,7 @@ func (x *SnapshotRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotRecord.ProtoReflect.Descriptor instead.
 func (*SnapshotRecord) Descriptor() ([]byte, []int) {
-	return file_trivet_proto_rawDescGZIP(), []int{45}
+	return file_trivet_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *SnapshotRecord) GetRecord() isSnapshotRecord_Record {
@@ -3868,7 +4157,7 @@ type SnapshotHeader struct {
 
 func (x *SnapshotHeader) Reset() {
 	*x = SnapshotHeader{}
-	mi := &file_trivet_proto_msgTypes[46]
+	mi := &file_trivet_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3880,7 +4169,7 @@ func (x *SnapshotHeader) String() string {
 func (*SnapshotHeader) ProtoMessage() {}
 
 func (x *SnapshotHeader) ProtoReflect() protoreflect.Message {
-	mi := &file_trivet_proto_msgTypes[46]
+	mi := &file_trivet_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3893,7 +4182,7 @@ func (x *SnapshotHeader) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotHeader.ProtoReflect.Descriptor instead.
 func (*SnapshotHeader) Descriptor() ([]byte, []int) {
-	return file_trivet_proto_rawDescGZIP(), []int{46}
+	return file_trivet_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *SnapshotHeader) GetIndex() uint64 {
@@ -3981,7 +4270,7 @@ type SnapshotVersion struct {
 
 func (x *SnapshotVersion) Reset() {
 	*x = SnapshotVersion{}
-	mi := &file_trivet_proto_msgTypes[47]
+	mi := &file_trivet_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3993,7 +4282,7 @@ func (x *SnapshotVersion) String() string {
 func (*SnapshotVersion) ProtoMessage() {}
 
 func (x *SnapshotVersion) ProtoReflect() protoreflect.Message {
-	mi := &file_trivet_proto_msgTypes[47]
+	mi := &file_trivet_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4006,7 +4295,7 @@ func (x *SnapshotVersion) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotVersion.ProtoReflect.Descriptor instead.
 func (*SnapshotVersion) Descriptor() ([]byte, []int) {
-	return file_trivet_proto_rawDescGZIP(), []int{47}
+	return file_trivet_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *SnapshotVersion) GetKey() []byte {
@@ -4084,7 +4373,7 @@ type SnapshotClock struct {
 
 func (x *SnapshotClock) Reset() {
 	*x = SnapshotClock{}
-	mi := &file_trivet_proto_msgTypes[48]
+	mi := &file_trivet_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4096,7 +4385,7 @@ func (x *SnapshotClock) String() string {
 func (*SnapshotClock) ProtoMessage() {}
 
 func (x *SnapshotClock) ProtoReflect() protoreflect.Message {
-	mi := &file_trivet_proto_msgTypes[48]
+	mi := &file_trivet_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4109,7 +4398,7 @@ func (x *SnapshotClock) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotClock.ProtoReflect.Descriptor instead.
 func (*SnapshotClock) Descriptor() ([]byte, []int) {
-	return file_trivet_proto_rawDescGZIP(), []int{48}
+	return file_trivet_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *SnapshotClock) GetRevision() uint64 {
@@ -4142,7 +4431,7 @@ type SnapshotLease struct {
 
 func (x *SnapshotLease) Reset() {
 	*x = SnapshotLease{}
-	mi := &file_trivet_proto_msgTypes[49]
+	mi := &file_trivet_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4154,7 +4443,7 @@ func (x *SnapshotLease) String() string {
 func (*SnapshotLease) ProtoMessage() {}
 
 func (x *SnapshotLease) ProtoReflect() protoreflect.Message {
-	mi := &file_trivet_proto_msgTypes[49]
+	mi := &file_trivet_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4167,7 +4456,7 @@ func (x *SnapshotLease) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotLease.ProtoReflect.Descriptor instead.
 func (*SnapshotLease) Descriptor() ([]byte, []int) {
-	return file_trivet_proto_rawDescGZIP(), []int{49}
+	return file_trivet_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *SnapshotLease) GetId() uint64 {
@@ -4217,7 +4506,7 @@ type SnapshotLock struct {
 
 func (x *SnapshotLock) Reset() {
 	*x = SnapshotLock{}
-	mi := &file_trivet_proto_msgTypes[50]
+	mi := &file_trivet_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4229,7 +4518,7 @@ func (x *SnapshotLock) String() string {
 func (*SnapshotLock) ProtoMessage() {}
 
 func (x *SnapshotLock) ProtoReflect() protoreflect.Message {
-	mi := &file_trivet_proto_msgTypes[50]
+	mi := &file_trivet_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4242,7 +4531,7 @@ func (x *SnapshotLock) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotLock.ProtoReflect.Descriptor instead.
 func (*SnapshotLock) Descriptor() ([]byte, []int) {
-	return file_trivet_proto_rawDescGZIP(), []int{50}
+	return file_trivet_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *SnapshotLock) GetName() []byte {
@@ -4276,7 +4565,7 @@ type SnapshotWaiter struct {
 
 func (x *SnapshotWaiter) Reset() {
 	*x = SnapshotWaiter{}
-	mi := &file_trivet_proto_msgTypes[51]
+	mi := &file_trivet_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4288,7 +4577,7 @@ func (x *SnapshotWaiter) String() string {
 func (*SnapshotWaiter) ProtoMessage() {}
 
 func (x *SnapshotWaiter) ProtoReflect() protoreflect.Message {
-	mi := &file_trivet_proto_msgTypes[51]
+	mi := &file_trivet_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4301,7 +4590,7 @@ func (x *SnapshotWaiter) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotWaiter.ProtoReflect.Descriptor instead.
 func (*SnapshotWaiter) Descriptor() ([]byte, []int) {
-	return file_trivet_proto_rawDescGZIP(), []int{51}
+	return file_trivet_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *SnapshotWaiter) GetWaiter() *LockHolder {
@@ -4332,7 +4621,7 @@ type SnapshotSession struct {
 
 func (x *SnapshotSession) Reset() {
 	*x = SnapshotSession{}
-	mi := &file_trivet_proto_msgTypes[52]
+	mi := &file_trivet_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4344,7 +4633,7 @@ func (x *SnapshotSession) String() string {
 func (*SnapshotSession) ProtoMessage() {}
 
 func (x *SnapshotSession) ProtoReflect() protoreflect.Message {
-	mi := &file_trivet_proto_msgTypes[52]
+	mi := &file_trivet_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4357,7 +4646,7 @@ func (x *SnapshotSession) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotSession.ProtoReflect.Descriptor instead.
 func (*SnapshotSession) Descriptor() ([]byte, []int) {
-	return file_trivet_proto_rawDescGZIP(), []int{52}
+	return file_trivet_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *SnapshotSession) GetId() uint64 {
@@ -4411,7 +4700,7 @@ type SnapshotAnswer struct {
 
 func (x *SnapshotAnswer) Reset() {
 	*x = SnapshotAnswer{}
-	mi := &file_trivet_proto_msgTypes[53]
+	mi := &file_trivet_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4423,7 +4712,7 @@ func (x *SnapshotAnswer) String() string {
 func (*SnapshotAnswer) ProtoMessage() {}
 
 func (x *SnapshotAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_trivet_proto_msgTypes[53]
+	mi := &file_trivet_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4436,7 +4725,7 @@ func (x *SnapshotAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotAnswer.ProtoReflect.Descriptor instead.
 func (*SnapshotAnswer) Descriptor() ([]byte, []int) {
-	return file_trivet_proto_rawDescGZIP(), []int{53}
+	return file_trivet_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *SnapshotAnswer) GetSession() uint64 {
@@ -4494,7 +4783,7 @@ type SnapshotUpload struct {
 
 func (x *SnapshotUpload) Reset() {
 	*x = SnapshotUpload{}
-	mi := &file_trivet_proto_msgTypes[54]
+	mi := &file_trivet_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4506,7 +4795,7 @@ func (x *SnapshotUpload) String() string {
 func (*SnapshotUpload) ProtoMessage() {}
 
 func (x *SnapshotUpload) ProtoReflect() protoreflect.Message {
-	mi := &file_trivet_proto_msgTypes[54]
+	mi := &file_trivet_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4519,7 +4808,7 @@ func (x *SnapshotUpload) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotUpload.ProtoReflect.Descriptor instead.
 func (*SnapshotUpload) Descriptor() ([]byte, []int) {
-	return file_trivet_proto_rawDescGZIP(), []int{54}
+	return file_trivet_proto_rawDescGZIP(), []int{57}
 }
 
 func (x *SnapshotUpload) GetUpload() uint64 {
@@ -4560,7 +4849,7 @@ type SnapshotFooter struct {
 
 func (x *SnapshotFooter) Reset() {
 	*x = SnapshotFooter{}
-	mi := &file_trivet_proto_msgTypes[55]
+	mi := &file_trivet_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4572,7 +4861,7 @@ func (x *SnapshotFooter) String() string {
 func (*SnapshotFooter) ProtoMessage() {}
 
 func (x *SnapshotFooter) ProtoReflect() protoreflect.Message {
-	mi := &file_trivet_proto_msgTypes[55]
+	mi := &file_trivet_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4585,7 +4874,7 @@ func (x *SnapshotFooter) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotFooter.ProtoReflect.Descriptor instead.
 func (*SnapshotFooter) Descriptor() ([]byte, []int) {
-	return file_trivet_proto_rawDescGZIP(), []int{55}
+	return file_trivet_proto_rawDescGZIP(), []int{58}
 }
 
 func (x *SnapshotFooter) GetRecords() uint64 {
@@ -4624,7 +4913,7 @@ type Hello struct {
 
 func (x *Hello) Reset() {
 	*x = Hello{}
-	mi := &file_trivet_proto_msgTypes[56]
+	mi := &file_trivet_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4636,7 +4925,7 @@ func (x *Hello) String() string {
 func (*Hello) ProtoMessage() {}
 
 func (x *Hello) ProtoReflect() protoreflect.Message {
-	mi := &file_trivet_proto_msgTypes[56]
+	mi := &file_trivet_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4649,7 +4938,7 @@ func (x *Hello) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Hello.ProtoReflect.Descriptor instead.
 func (*Hello) Descriptor() ([]byte, []int) {
-	return file_trivet_proto_rawDescGZIP(), []int{56}
+	return file_trivet_proto_rawDescGZIP(), []int{59}
 }
 
 func (x *Hello) GetProtocol() uint32 {
@@ -4747,7 +5036,7 @@ type HelloReply struct {
 
 func (x *HelloReply) Reset() {
 	*x = HelloReply{}
-	mi := &file_trivet_proto_msgTypes[57]
+	mi := &file_trivet_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4759,7 +5048,7 @@ func (x *HelloReply) String() string {
 func (*HelloReply) ProtoMessage() {}
 
 func (x *HelloReply) ProtoReflect() protoreflect.Message {
-	mi := &file_trivet_proto_msgTypes[57]
+	mi := &file_trivet_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4772,7 +5061,7 @@ func (x *HelloReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HelloReply.ProtoReflect.Descriptor instead.
 func (*HelloReply) Descriptor() ([]byte, []int) {
-	return file_trivet_proto_rawDescGZIP(), []int{57}
+	return file_trivet_proto_rawDescGZIP(), []int{60}
 }
 
 func (x *HelloReply) GetRefused() string {
@@ -4853,7 +5142,7 @@ type PeerRequest struct {
 
 func (x *PeerRequest) Reset() {
 	*x = PeerRequest{}
-	mi := &file_trivet_proto_msgTypes[58]
+	mi := &file_trivet_proto_msgTypes[61]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4865,7 +5154,7 @@ func (x *PeerRequest) String() string {
 func (*PeerRequest) ProtoMessage() {}
 
 func (x *PeerRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_trivet_proto_msgTypes[58]
+	mi := &file_trivet_proto_msgTypes[61]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4878,7 +5167,7 @@ func (x *PeerRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PeerRequest.ProtoReflect.Descriptor instead.
 func (*PeerRequest) Descriptor() ([]byte, []int) {
-	return file_trivet_proto_rawDescGZIP(), []int{58}
+	return file_trivet_proto_rawDescGZIP(), []int{61}
 }
 
 func (x *PeerRequest) GetId() uint64 {
@@ -5039,7 +5328,7 @@ type PeerReply struct {
 
 func (x *PeerReply) Reset() {
 	*x = PeerReply{}
-	mi := &file_trivet_proto_msgTypes[59]
+	mi := &file_trivet_proto_msgTypes[62]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5051,7 +5340,7 @@ func (x *PeerReply) String() string {
 func (*PeerReply) ProtoMessage() {}
 
 func (x *PeerReply) ProtoReflect() protoreflect.Message {
-	mi := &file_trivet_proto_msgTypes[59]
+	mi := &file_trivet_proto_msgTypes[62]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5064,7 +5353,7 @@ func (x *PeerReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PeerReply.ProtoReflect.Descriptor instead.
 func (*PeerReply) Descriptor() ([]byte, []int) {
-	return file_trivet_proto_rawDescGZIP(), []int{59}
+	return file_trivet_proto_rawDescGZIP(), []int{62}
 }
 
 func (x *PeerReply) GetId() uint64 {
@@ -5217,7 +5506,7 @@ type ForwardRequest struct {
 
 func (x *ForwardRequest) Reset() {
 	*x = ForwardRequest{}
-	mi := &file_trivet_proto_msgTypes[60]
+	mi := &file_trivet_proto_msgTypes[63]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5229,7 +5518,7 @@ func (x *ForwardRequest) String() string {
 func (*ForwardRequest) ProtoMessage() {}
 
 func (x *ForwardRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_trivet_proto_msgTypes[60]
+	mi := &file_trivet_proto_msgTypes[63]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5242,7 +5531,7 @@ func (x *ForwardRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ForwardRequest.ProtoReflect.Descriptor instead.
 func (*ForwardRequest) Descriptor() ([]byte, []int) {
-	return file_trivet_proto_rawDescGZIP(), []int{60}
+	return file_trivet_proto_rawDescGZIP(), []int{63}
 }
 
 func (x *ForwardRequest) GetCommands() [][]byte {
@@ -5265,7 +5554,7 @@ type ForwardReply struct {
 
 func (x *ForwardReply) Reset() {
 	*x = ForwardReply{}
-	mi := &file_trivet_proto_msgTypes[61]
+	mi := &file_trivet_proto_msgTypes[64]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5277,7 +5566,7 @@ func (x *ForwardReply) String() string {
 func (*ForwardReply) ProtoMessage() {}
 
 func (x *ForwardReply) ProtoReflect() protoreflect.Message {
-	mi := &file_trivet_proto_msgTypes[61]
+	mi := &file_trivet_proto_msgTypes[64]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5290,7 +5579,7 @@ func (x *ForwardReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ForwardReply.ProtoReflect.Descriptor instead.
 func (*ForwardReply) Descriptor() ([]byte, []int) {
-	return file_trivet_proto_rawDescGZIP(), []int{61}
+	return file_trivet_proto_rawDescGZIP(), []int{64}
 }
 
 func (x *ForwardReply) GetResults() []*Result {
@@ -5316,7 +5605,7 @@ type ReadIndexRequest struct {
 
 func (x *ReadIndexRequest) Reset() {
 	*x = ReadIndexRequest{}
-	mi := &file_trivet_proto_msgTypes[62]
+	mi := &file_trivet_proto_msgTypes[65]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5328,7 +5617,7 @@ func (x *ReadIndexRequest) String() string {
 func (*ReadIndexRequest) ProtoMessage() {}
 
 func (x *ReadIndexRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_trivet_proto_msgTypes[62]
+	mi := &file_trivet_proto_msgTypes[65]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5341,7 +5630,7 @@ func (x *ReadIndexRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadIndexRequest.ProtoReflect.Descriptor instead.
 func (*ReadIndexRequest) Descriptor() ([]byte, []int) {
-	return file_trivet_proto_rawDescGZIP(), []int{62}
+	return file_trivet_proto_rawDescGZIP(), []int{65}
 }
 
 type ReadIndexReply struct {
@@ -5357,7 +5646,7 @@ type ReadIndexReply struct {
 
 func (x *ReadIndexReply) Reset() {
 	*x = ReadIndexReply{}
-	mi := &file_trivet_proto_msgTypes[63]
+	mi := &file_trivet_proto_msgTypes[66]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5369,7 +5658,7 @@ func (x *ReadIndexReply) String() string {
 func (*ReadIndexReply) ProtoMessage() {}
 
 func (x *ReadIndexReply) ProtoReflect() protoreflect.Message {
-	mi := &file_trivet_proto_msgTypes[63]
+	mi := &file_trivet_proto_msgTypes[66]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5382,7 +5671,7 @@ func (x *ReadIndexReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadIndexReply.ProtoReflect.Descriptor instead.
 func (*ReadIndexReply) Descriptor() ([]byte, []int) {
-	return file_trivet_proto_rawDescGZIP(), []int{63}
+	return file_trivet_proto_rawDescGZIP(), []int{66}
 }
 
 func (x *ReadIndexReply) GetTerm() uint64 {
@@ -5416,7 +5705,7 @@ type ConfirmRequest struct {
 
 func (x *ConfirmRequest) Reset() {
 	*x = ConfirmRequest{}
-	mi := &file_trivet_proto_msgTypes[64]
+	mi := &file_trivet_proto_msgTypes[67]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5428,7 +5717,7 @@ func (x *ConfirmRequest) String() string {
 func (*ConfirmRequest) ProtoMessage() {}
 
 func (x *ConfirmRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_trivet_proto_msgTypes[64]
+	mi := &file_trivet_proto_msgTypes[67]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5441,7 +5730,7 @@ func (x *ConfirmRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConfirmRequest.ProtoReflect.Descriptor instead.
 func (*ConfirmRequest) Descriptor() ([]byte, []int) {
-	return file_trivet_proto_rawDescGZIP(), []int{64}
+	return file_trivet_proto_rawDescGZIP(), []int{67}
 }
 
 func (x *ConfirmRequest) GetTerm() uint64 {
@@ -5461,7 +5750,7 @@ type ConfirmReply struct {
 
 func (x *ConfirmReply) Reset() {
 	*x = ConfirmReply{}
-	mi := &file_trivet_proto_msgTypes[65]
+	mi := &file_trivet_proto_msgTypes[68]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5473,7 +5762,7 @@ func (x *ConfirmReply) String() string {
 func (*ConfirmReply) ProtoMessage() {}
 
 func (x *ConfirmReply) ProtoReflect() protoreflect.Message {
-	mi := &file_trivet_proto_msgTypes[65]
+	mi := &file_trivet_proto_msgTypes[68]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5486,7 +5775,7 @@ func (x *ConfirmReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConfirmReply.ProtoReflect.Descriptor instead.
 func (*ConfirmReply) Descriptor() ([]byte, []int) {
-	return file_trivet_proto_rawDescGZIP(), []int{65}
+	return file_trivet_proto_rawDescGZIP(), []int{68}
 }
 
 func (x *ConfirmReply) GetTerm() uint64 {
@@ -5510,7 +5799,7 @@ type PromoteRequest struct {
 
 func (x *PromoteRequest) Reset() {
 	*x = PromoteRequest{}
-	mi := &file_trivet_proto_msgTypes[66]
+	mi := &file_trivet_proto_msgTypes[69]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5522,7 +5811,7 @@ func (x *PromoteRequest) String() string {
 func (*PromoteRequest) ProtoMessage() {}
 
 func (x *PromoteRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_trivet_proto_msgTypes[66]
+	mi := &file_trivet_proto_msgTypes[69]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5535,7 +5824,7 @@ func (x *PromoteRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PromoteRequest.ProtoReflect.Descriptor instead.
 func (*PromoteRequest) Descriptor() ([]byte, []int) {
-	return file_trivet_proto_rawDescGZIP(), []int{66}
+	return file_trivet_proto_rawDescGZIP(), []int{69}
 }
 
 func (x *PromoteRequest) GetTerm() uint64 {
@@ -5568,7 +5857,7 @@ type PromoteReply struct {
 
 func (x *PromoteReply) Reset() {
 	*x = PromoteReply{}
-	mi := &file_trivet_proto_msgTypes[67]
+	mi := &file_trivet_proto_msgTypes[70]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5580,7 +5869,7 @@ func (x *PromoteReply) String() string {
 func (*PromoteReply) ProtoMessage() {}
 
 func (x *PromoteReply) ProtoReflect() protoreflect.Message {
-	mi := &file_trivet_proto_msgTypes[67]
+	mi := &file_trivet_proto_msgTypes[70]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5593,7 +5882,7 @@ func (x *PromoteReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PromoteReply.ProtoReflect.Descriptor instead.
 func (*PromoteReply) Descriptor() ([]byte, []int) {
-	return file_trivet_proto_rawDescGZIP(), []int{67}
+	return file_trivet_proto_rawDescGZIP(), []int{70}
 }
 
 func (x *PromoteReply) GetRefused() string {
@@ -5621,7 +5910,7 @@ type LeaderDeadRequest struct {
 
 func (x *LeaderDeadRequest) Reset() {
 	*x = LeaderDeadRequest{}
-	mi := &file_trivet_proto_msgTypes[68]
+	mi := &file_trivet_proto_msgTypes[71]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5633,7 +5922,7 @@ func (x *LeaderDeadRequest) String() string {
 func (*LeaderDeadRequest) ProtoMessage() {}
 
 func (x *LeaderDeadRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_trivet_proto_msgTypes[68]
+	mi := &file_trivet_proto_msgTypes[71]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5646,7 +5935,7 @@ func (x *LeaderDeadRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LeaderDeadRequest.ProtoReflect.Descriptor instead.
 func (*LeaderDeadRequest) Descriptor() ([]byte, []int) {
-	return file_trivet_proto_rawDescGZIP(), []int{68}
+	return file_trivet_proto_rawDescGZIP(), []int{71}
 }
 
 func (x *LeaderDeadRequest) GetLeader() string {
@@ -5697,7 +5986,7 @@ type LeaderDeadReply struct {
 
 func (x *LeaderDeadReply) Reset() {
 	*x = LeaderDeadReply{}
-	mi := &file_trivet_proto_msgTypes[69]
+	mi := &file_trivet_proto_msgTypes[72]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5709,7 +5998,7 @@ func (x *LeaderDeadReply) String() string {
 func (*LeaderDeadReply) ProtoMessage() {}
 
 func (x *LeaderDeadReply) ProtoReflect() protoreflect.Message {
-	mi := &file_trivet_proto_msgTypes[69]
+	mi := &file_trivet_proto_msgTypes[72]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5722,7 +6011,7 @@ func (x *LeaderDeadReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LeaderDeadReply.ProtoReflect.Descriptor instead.
 func (*LeaderDeadReply) Descriptor() ([]byte, []int) {
-	return file_trivet_proto_rawDescGZIP(), []int{69}
+	return file_trivet_proto_rawDescGZIP(), []int{72}
 }
 
 func (x *LeaderDeadReply) GetDead() bool {
@@ -5755,7 +6044,7 @@ type MemberRequest struct {
 
 func (x *MemberRequest) Reset() {
 	*x = MemberRequest{}
-	mi := &file_trivet_proto_msgTypes[70]
+	mi := &file_trivet_proto_msgTypes[73]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5767,7 +6056,7 @@ func (x *MemberRequest) String() string {
 func (*MemberRequest) ProtoMessage() {}
 
 func (x *MemberRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_trivet_proto_msgTypes[70]
+	mi := &file_trivet_proto_msgTypes[73]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5780,7 +6069,7 @@ func (x *MemberRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MemberRequest.ProtoReflect.Descriptor instead.
 func (*MemberRequest) Descriptor() ([]byte, []int) {
-	return file_trivet_proto_rawDescGZIP(), []int{70}
+	return file_trivet_proto_rawDescGZIP(), []int{73}
 }
 
 type MemberReply struct {
@@ -5805,7 +6094,7 @@ type MemberReply struct {
 
 func (x *MemberReply) Reset() {
 	*x = MemberReply{}
-	mi := &file_trivet_proto_msgTypes[71]
+	mi := &file_trivet_proto_msgTypes[74]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5817,7 +6106,7 @@ func (x *MemberReply) String() string {
 func (*MemberReply) ProtoMessage() {}
 
 func (x *MemberReply) ProtoReflect() protoreflect.Message {
-	mi := &file_trivet_proto_msgTypes[71]
+	mi := &file_trivet_proto_msgTypes[74]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5830,7 +6119,7 @@ func (x *MemberReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MemberReply.ProtoReflect.Descriptor instead.
 func (*MemberReply) Descriptor() ([]byte, []int) {
-	return file_trivet_proto_rawDescGZIP(), []int{71}
+	return file_trivet_proto_rawDescGZIP(), []int{74}
 }
 
 func (x *MemberReply) GetApi() string {
@@ -5918,7 +6207,7 @@ type HashRequest struct {
 
 func (x *HashRequest) Reset() {
 	*x = HashRequest{}
-	mi := &file_trivet_proto_msgTypes[72]
+	mi := &file_trivet_proto_msgTypes[75]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5930,7 +6219,7 @@ func (x *HashRequest) String() string {
 func (*HashRequest) ProtoMessage() {}
 
 func (x *HashRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_trivet_proto_msgTypes[72]
+	mi := &file_trivet_proto_msgTypes[75]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5943,7 +6232,7 @@ func (x *HashRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HashRequest.ProtoReflect.Descriptor instead.
 func (*HashRequest) Descriptor() ([]byte, []int) {
-	return file_trivet_proto_rawDescGZIP(), []int{72}
+	return file_trivet_proto_rawDescGZIP(), []int{75}
 }
 
 func (x *HashRequest) GetIndex() uint64 {
@@ -5978,7 +6267,7 @@ type HashReply struct {
 
 func (x *HashReply) Reset() {
 	*x = HashReply{}
-	mi := &file_trivet_proto_msgTypes[73]
+	mi := &file_trivet_proto_msgTypes[76]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5990,7 +6279,7 @@ func (x *HashReply) String() string {
 func (*HashReply) ProtoMessage() {}
 
 func (x *HashReply) ProtoReflect() protoreflect.Message {
-	mi := &file_trivet_proto_msgTypes[73]
+	mi := &file_trivet_proto_msgTypes[76]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6003,7 +6292,7 @@ func (x *HashReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HashReply.ProtoReflect.Descriptor instead.
 func (*HashReply) Descriptor() ([]byte, []int) {
-	return file_trivet_proto_rawDescGZIP(), []int{73}
+	return file_trivet_proto_rawDescGZIP(), []int{76}
 }
 
 func (x *HashReply) GetKnown() bool {
@@ -6042,7 +6331,7 @@ type MembershipRequest struct {
 
 func (x *MembershipRequest) Reset() {
 	*x = MembershipRequest{}
-	mi := &file_trivet_proto_msgTypes[74]
+	mi := &file_trivet_proto_msgTypes[77]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6054,7 +6343,7 @@ func (x *MembershipRequest) String() string {
 func (*MembershipRequest) ProtoMessage() {}
 
 func (x *MembershipRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_trivet_proto_msgTypes[74]
+	mi := &file_trivet_proto_msgTypes[77]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6067,7 +6356,7 @@ func (x *MembershipRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MembershipRequest.ProtoReflect.Descriptor instead.
 func (*MembershipRequest) Descriptor() ([]byte, []int) {
-	return file_trivet_proto_rawDescGZIP(), []int{74}
+	return file_trivet_proto_rawDescGZIP(), []int{77}
 }
 
 func (x *MembershipRequest) GetChange() MembershipRequest_Change {
@@ -6139,7 +6428,7 @@ type MembershipReply struct {
 
 func (x *MembershipReply) Reset() {
 	*x = MembershipReply{}
-	mi := &file_trivet_proto_msgTypes[75]
+	mi := &file_trivet_proto_msgTypes[78]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6151,7 +6440,7 @@ func (x *MembershipReply) String() string {
 func (*MembershipReply) ProtoMessage() {}
 
 func (x *MembershipReply) ProtoReflect() protoreflect.Message {
-	mi := &file_trivet_proto_msgTypes[75]
+	mi := &file_trivet_proto_msgTypes[78]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6164,7 +6453,7 @@ func (x *MembershipReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MembershipReply.ProtoReflect.Descriptor instead.
 func (*MembershipReply) Descriptor() ([]byte, []int) {
-	return file_trivet_proto_rawDescGZIP(), []int{75}
+	return file_trivet_proto_rawDescGZIP(), []int{78}
 }
 
 func (x *MembershipReply) GetProblem() *Problem {
@@ -6221,7 +6510,7 @@ type ConfiguredMember struct {
 
 func (x *ConfiguredMember) Reset() {
 	*x = ConfiguredMember{}
-	mi := &file_trivet_proto_msgTypes[76]
+	mi := &file_trivet_proto_msgTypes[79]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6233,7 +6522,7 @@ func (x *ConfiguredMember) String() string {
 func (*ConfiguredMember) ProtoMessage() {}
 
 func (x *ConfiguredMember) ProtoReflect() protoreflect.Message {
-	mi := &file_trivet_proto_msgTypes[76]
+	mi := &file_trivet_proto_msgTypes[79]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6246,7 +6535,7 @@ func (x *ConfiguredMember) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConfiguredMember.ProtoReflect.Descriptor instead.
 func (*ConfiguredMember) Descriptor() ([]byte, []int) {
-	return file_trivet_proto_rawDescGZIP(), []int{76}
+	return file_trivet_proto_rawDescGZIP(), []int{79}
 }
 
 func (x *ConfiguredMember) GetId() string {
@@ -6419,7 +6708,35 @@ const file_trivet_proto_rawDesc = "" +
 	"\x06guards\x18\x03 \x03(\v2\x10.trivet.v1.GuardR\x06guards\"X\n" +
 	"\rBatchResponse\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\x04R\brevision\x12+\n" +
-	"\aresults\x18\x02 \x03(\v2\x11.trivet.v1.ResultR\aresults\"R\n" +
+	"\aresults\x18\x02 \x03(\v2\x11.trivet.v1.ResultR\aresults\"\xb1\x02\n" +
+	"\n" +
+	"WatchFrame\x12.\n" +
+	"\x04type\x18\x01 \x01(\x0e2\x1a.trivet.v1.WatchFrame.TypeR\x04type\x12\x1a\n" +
+	"\brevision\x18\x02 \x01(\x04R\brevision\x12-\n" +
+	"\x06events\x18\x03 \x03(\v2\x15.trivet.v1.WatchEventR\x06events\x12%\n" +
+	"\x05items\x18\x04 \x03(\v2\x0f.trivet.v1.ItemR\x05items\x12,\n" +
+	"\aproblem\x18\x05 \x01(\v2\x12.trivet.v1.ProblemR\aproblem\"S\n" +
+	"\x04Type\x12\x0f\n" +
+	"\vUNSPECIFIED\x10\x00\x12\n" +
+	"\n" +
+	"\x06CHANGE\x10\x01\x12\t\n" +
+	"\x05ITEMS\x10\x02\x12\n" +
+	"\n" +
+	"\x06SYNCED\x10\x03\x12\f\n" +
+	"\bPROGRESS\x10\x04\x12\t\n" +
+	"\x05ERROR\x10\x05\"\x8a\x01\n" +
+	"\n" +
+	"WatchEvent\x12#\n" +
+	"\x04item\x18\x01 \x01(\v2\x0f.trivet.v1.ItemR\x04item\x12\x18\n" +
+	"\adeleted\x18\x02 \x01(\bR\adeleted\x12\x18\n" +
+	"\aexpired\x18\x03 \x01(\bR\aexpired\x12#\n" +
+	"\x04prev\x18\x04 \x01(\v2\x0f.trivet.v1.ItemR\x04prev\"\x94\x01\n" +
+	"\tRangePage\x12\x1a\n" +
+	"\brevision\x18\x01 \x01(\x04R\brevision\x12%\n" +
+	"\x05items\x18\x02 \x03(\v2\x0f.trivet.v1.ItemR\x05items\x12\x14\n" +
+	"\x05count\x18\x03 \x01(\x04R\x05count\x12\x12\n" +
+	"\x04next\x18\x04 \x01(\tR\x04next\x12\x1a\n" +
+	"\bprefixes\x18\x05 \x03(\fR\bprefixes\"R\n" +
 	"\x05Entry\x12\x19\n" +
 	"\bclock_ms\x18\x01 \x01(\x04R\aclockMs\x12.\n" +
 	"\bcommands\x18\x02 \x03(\v2\x12.trivet.v1.CommandR\bcommands\"\x85\t\n" +
@@ -6772,196 +7089,207 @@ func file_trivet_proto_rawDescGZIP() []byte {
 	return file_trivet_proto_rawDescData
 }
 
-var file_trivet_proto_enumTypes = make([]protoimpl.EnumInfo, 6)
-var file_trivet_proto_msgTypes = make([]protoimpl.MessageInfo, 78)
+var file_trivet_proto_enumTypes = make([]protoimpl.EnumInfo, 7)
+var file_trivet_proto_msgTypes = make([]protoimpl.MessageInfo, 81)
 var file_trivet_proto_goTypes = []any{
 	(Code)(0),                     // 0: trivet.v1.Code
 	(Precondition_Kind)(0),        // 1: trivet.v1.Precondition.Kind
 	(Compare_Target)(0),           // 2: trivet.v1.Compare.Target
 	(Compare_Relation)(0),         // 3: trivet.v1.Compare.Relation
-	(HelloReply_Code)(0),          // 4: trivet.v1.HelloReply.Code
-	(MembershipRequest_Change)(0), // 5: trivet.v1.MembershipRequest.Change
-	(*Item)(nil),                  // 6: trivet.v1.Item
-	(*KeyRange)(nil),              // 7: trivet.v1.KeyRange
-	(*Op)(nil),                    // 8: trivet.v1.Op
-	(*PutOp)(nil),                 // 9: trivet.v1.PutOp
-	(*DeleteOp)(nil),              // 10: trivet.v1.DeleteOp
-	(*GetOp)(nil),                 // 11: trivet.v1.GetOp
-	(*RangeOp)(nil),               // 12: trivet.v1.RangeOp
-	(*AddOp)(nil),                 // 13: trivet.v1.AddOp
-	(*TxnOp)(nil),                 // 14: trivet.v1.TxnOp
-	(*Precondition)(nil),          // 15: trivet.v1.Precondition
-	(*Compare)(nil),               // 16: trivet.v1.Compare
-	(*Problem)(nil),               // 17: trivet.v1.Problem
-	(*LockHolder)(nil),            // 18: trivet.v1.LockHolder
-	(*Result)(nil),                // 19: trivet.v1.Result
-	(*PutResult)(nil),             // 20: trivet.v1.PutResult
-	(*DeleteResult)(nil),          // 21: trivet.v1.DeleteResult
-	(*GetResult)(nil),             // 22: trivet.v1.GetResult
-	(*RangeResult)(nil),           // 23: trivet.v1.RangeResult
-	(*AddResult)(nil),             // 24: trivet.v1.AddResult
-	(*TxnResult)(nil),             // 25: trivet.v1.TxnResult
-	(*LeaseResult)(nil),           // 26: trivet.v1.LeaseResult
-	(*LockResult)(nil),            // 27: trivet.v1.LockResult
-	(*SessionResult)(nil),         // 28: trivet.v1.SessionResult
-	(*BatchRequest)(nil),          // 29: trivet.v1.BatchRequest
-	(*BatchOp)(nil),               // 30: trivet.v1.BatchOp
-	(*BatchResponse)(nil),         // 31: trivet.v1.BatchResponse
-	(*Entry)(nil),                 // 32: trivet.v1.Entry
-	(*Command)(nil),               // 33: trivet.v1.Command
-	(*Guard)(nil),                 // 34: trivet.v1.Guard
-	(*LeaseGrant)(nil),            // 35: trivet.v1.LeaseGrant
-	(*LeaseKeepAlive)(nil),        // 36: trivet.v1.LeaseKeepAlive
-	(*LeaseRevoke)(nil),           // 37: trivet.v1.LeaseRevoke
-	(*LockAcquire)(nil),           // 38: trivet.v1.LockAcquire
-	(*LockKeepAlive)(nil),         // 39: trivet.v1.LockKeepAlive
-	(*LockRelease)(nil),           // 40: trivet.v1.LockRelease
-	(*LockCancel)(nil),            // 41: trivet.v1.LockCancel
-	(*SessionOpen)(nil),           // 42: trivet.v1.SessionOpen
-	(*SessionKeepAlive)(nil),      // 43: trivet.v1.SessionKeepAlive
-	(*SessionClose)(nil),          // 44: trivet.v1.SessionClose
-	(*Expire)(nil),                // 45: trivet.v1.Expire
-	(*RestoreChunk)(nil),          // 46: trivet.v1.RestoreChunk
-	(*RestoreCommit)(nil),         // 47: trivet.v1.RestoreCommit
-	(*RestoreAbort)(nil),          // 48: trivet.v1.RestoreAbort
-	(*Marker)(nil),                // 49: trivet.v1.Marker
-	(*Settings)(nil),              // 50: trivet.v1.Settings
-	(*SnapshotRecord)(nil),        // 51: trivet.v1.SnapshotRecord
-	(*SnapshotHeader)(nil),        // 52: trivet.v1.SnapshotHeader
-	(*SnapshotVersion)(nil),       // 53: trivet.v1.SnapshotVersion
-	(*SnapshotClock)(nil),         // 54: trivet.v1.SnapshotClock
-	(*SnapshotLease)(nil),         // 55: trivet.v1.SnapshotLease
-	(*SnapshotLock)(nil),          // 56: trivet.v1.SnapshotLock
-	(*SnapshotWaiter)(nil),        // 57: trivet.v1.SnapshotWaiter
-	(*SnapshotSession)(nil),       // 58: trivet.v1.SnapshotSession
-	(*SnapshotAnswer)(nil),        // 59: trivet.v1.SnapshotAnswer
-	(*SnapshotUpload)(nil),        // 60: trivet.v1.SnapshotUpload
-	(*SnapshotFooter)(nil),        // 61: trivet.v1.SnapshotFooter
-	(*Hello)(nil),                 // 62: trivet.v1.Hello
-	(*HelloReply)(nil),            // 63: trivet.v1.HelloReply
-	(*PeerRequest)(nil),           // 64: trivet.v1.PeerRequest
-	(*PeerReply)(nil),             // 65: trivet.v1.PeerReply
-	(*ForwardRequest)(nil),        // 66: trivet.v1.ForwardRequest
-	(*ForwardReply)(nil),          // 67: trivet.v1.ForwardReply
-	(*ReadIndexRequest)(nil),      // 68: trivet.v1.ReadIndexRequest
-	(*ReadIndexReply)(nil),        // 69: trivet.v1.ReadIndexReply
-	(*ConfirmRequest)(nil),        // 70: trivet.v1.ConfirmRequest
-	(*ConfirmReply)(nil),          // 71: trivet.v1.ConfirmReply
-	(*PromoteRequest)(nil),        // 72: trivet.v1.PromoteRequest
-	(*PromoteReply)(nil),          // 73: trivet.v1.PromoteReply
-	(*LeaderDeadRequest)(nil),     // 74: trivet.v1.LeaderDeadRequest
-	(*LeaderDeadReply)(nil),       // 75: trivet.v1.LeaderDeadReply
-	(*MemberRequest)(nil),         // 76: trivet.v1.MemberRequest
-	(*MemberReply)(nil),           // 77: trivet.v1.MemberReply
-	(*HashRequest)(nil),           // 78: trivet.v1.HashRequest
-	(*HashReply)(nil),             // 79: trivet.v1.HashReply
-	(*MembershipRequest)(nil),     // 80: trivet.v1.MembershipRequest
-	(*MembershipReply)(nil),       // 81: trivet.v1.MembershipReply
-	(*ConfiguredMember)(nil),      // 82: trivet.v1.ConfiguredMember
-	nil,                           // 83: trivet.v1.HelloReply.FoldersEntry
+	(WatchFrame_Type)(0),          // 4: trivet.v1.WatchFrame.Type
+	(HelloReply_Code)(0),          // 5: trivet.v1.HelloReply.Code
+	(MembershipRequest_Change)(0), // 6: trivet.v1.MembershipRequest.Change
+	(*Item)(nil),                  // 7: trivet.v1.Item
+	(*KeyRange)(nil),              // 8: trivet.v1.KeyRange
+	(*Op)(nil),                    // 9: trivet.v1.Op
+	(*PutOp)(nil),                 // 10: trivet.v1.PutOp
+	(*DeleteOp)(nil),              // 11: trivet.v1.DeleteOp
+	(*GetOp)(nil),                 // 12: trivet.v1.GetOp
+	(*RangeOp)(nil),               // 13: trivet.v1.RangeOp
+	(*AddOp)(nil),                 // 14: trivet.v1.AddOp
+	(*TxnOp)(nil),                 // 15: trivet.v1.TxnOp
+	(*Precondition)(nil),          // 16: trivet.v1.Precondition
+	(*Compare)(nil),               // 17: trivet.v1.Compare
+	(*Problem)(nil),               // 18: trivet.v1.Problem
+	(*LockHolder)(nil),            // 19: trivet.v1.LockHolder
+	(*Result)(nil),                // 20: trivet.v1.Result
+	(*PutResult)(nil),             // 21: trivet.v1.PutResult
+	(*DeleteResult)(nil),          // 22: trivet.v1.DeleteResult
+	(*GetResult)(nil),             // 23: trivet.v1.GetResult
+	(*RangeResult)(nil),           // 24: trivet.v1.RangeResult
+	(*AddResult)(nil),             // 25: trivet.v1.AddResult
+	(*TxnResult)(nil),             // 26: trivet.v1.TxnResult
+	(*LeaseResult)(nil),           // 27: trivet.v1.LeaseResult
+	(*LockResult)(nil),            // 28: trivet.v1.LockResult
+	(*SessionResult)(nil),         // 29: trivet.v1.SessionResult
+	(*BatchRequest)(nil),          // 30: trivet.v1.BatchRequest
+	(*BatchOp)(nil),               // 31: trivet.v1.BatchOp
+	(*BatchResponse)(nil),         // 32: trivet.v1.BatchResponse
+	(*WatchFrame)(nil),            // 33: trivet.v1.WatchFrame
+	(*WatchEvent)(nil),            // 34: trivet.v1.WatchEvent
+	(*RangePage)(nil),             // 35: trivet.v1.RangePage
+	(*Entry)(nil),                 // 36: trivet.v1.Entry
+	(*Command)(nil),               // 37: trivet.v1.Command
+	(*Guard)(nil),                 // 38: trivet.v1.Guard
+	(*LeaseGrant)(nil),            // 39: trivet.v1.LeaseGrant
+	(*LeaseKeepAlive)(nil),        // 40: trivet.v1.LeaseKeepAlive
+	(*LeaseRevoke)(nil),           // 41: trivet.v1.LeaseRevoke
+	(*LockAcquire)(nil),           // 42: trivet.v1.LockAcquire
+	(*LockKeepAlive)(nil),         // 43: trivet.v1.LockKeepAlive
+	(*LockRelease)(nil),           // 44: trivet.v1.LockRelease
+	(*LockCancel)(nil),            // 45: trivet.v1.LockCancel
+	(*SessionOpen)(nil),           // 46: trivet.v1.SessionOpen
+	(*SessionKeepAlive)(nil),      // 47: trivet.v1.SessionKeepAlive
+	(*SessionClose)(nil),          // 48: trivet.v1.SessionClose
+	(*Expire)(nil),                // 49: trivet.v1.Expire
+	(*RestoreChunk)(nil),          // 50: trivet.v1.RestoreChunk
+	(*RestoreCommit)(nil),         // 51: trivet.v1.RestoreCommit
+	(*RestoreAbort)(nil),          // 52: trivet.v1.RestoreAbort
+	(*Marker)(nil),                // 53: trivet.v1.Marker
+	(*Settings)(nil),              // 54: trivet.v1.Settings
+	(*SnapshotRecord)(nil),        // 55: trivet.v1.SnapshotRecord
+	(*SnapshotHeader)(nil),        // 56: trivet.v1.SnapshotHeader
+	(*SnapshotVersion)(nil),       // 57: trivet.v1.SnapshotVersion
+	(*SnapshotClock)(nil),         // 58: trivet.v1.SnapshotClock
+	(*SnapshotLease)(nil),         // 59: trivet.v1.SnapshotLease
+	(*SnapshotLock)(nil),          // 60: trivet.v1.SnapshotLock
+	(*SnapshotWaiter)(nil),        // 61: trivet.v1.SnapshotWaiter
+	(*SnapshotSession)(nil),       // 62: trivet.v1.SnapshotSession
+	(*SnapshotAnswer)(nil),        // 63: trivet.v1.SnapshotAnswer
+	(*SnapshotUpload)(nil),        // 64: trivet.v1.SnapshotUpload
+	(*SnapshotFooter)(nil),        // 65: trivet.v1.SnapshotFooter
+	(*Hello)(nil),                 // 66: trivet.v1.Hello
+	(*HelloReply)(nil),            // 67: trivet.v1.HelloReply
+	(*PeerRequest)(nil),           // 68: trivet.v1.PeerRequest
+	(*PeerReply)(nil),             // 69: trivet.v1.PeerReply
+	(*ForwardRequest)(nil),        // 70: trivet.v1.ForwardRequest
+	(*ForwardReply)(nil),          // 71: trivet.v1.ForwardReply
+	(*ReadIndexRequest)(nil),      // 72: trivet.v1.ReadIndexRequest
+	(*ReadIndexReply)(nil),        // 73: trivet.v1.ReadIndexReply
+	(*ConfirmRequest)(nil),        // 74: trivet.v1.ConfirmRequest
+	(*ConfirmReply)(nil),          // 75: trivet.v1.ConfirmReply
+	(*PromoteRequest)(nil),        // 76: trivet.v1.PromoteRequest
+	(*PromoteReply)(nil),          // 77: trivet.v1.PromoteReply
+	(*LeaderDeadRequest)(nil),     // 78: trivet.v1.LeaderDeadRequest
+	(*LeaderDeadReply)(nil),       // 79: trivet.v1.LeaderDeadReply
+	(*MemberRequest)(nil),         // 80: trivet.v1.MemberRequest
+	(*MemberReply)(nil),           // 81: trivet.v1.MemberReply
+	(*HashRequest)(nil),           // 82: trivet.v1.HashRequest
+	(*HashReply)(nil),             // 83: trivet.v1.HashReply
+	(*MembershipRequest)(nil),     // 84: trivet.v1.MembershipRequest
+	(*MembershipReply)(nil),       // 85: trivet.v1.MembershipReply
+	(*ConfiguredMember)(nil),      // 86: trivet.v1.ConfiguredMember
+	nil,                           // 87: trivet.v1.HelloReply.FoldersEntry
 }
 var file_trivet_proto_depIdxs = []int32{
-	9,  // 0: trivet.v1.Op.put:type_name -> trivet.v1.PutOp
-	10, // 1: trivet.v1.Op.delete:type_name -> trivet.v1.DeleteOp
-	11, // 2: trivet.v1.Op.get:type_name -> trivet.v1.GetOp
-	12, // 3: trivet.v1.Op.range:type_name -> trivet.v1.RangeOp
-	13, // 4: trivet.v1.Op.add:type_name -> trivet.v1.AddOp
-	14, // 5: trivet.v1.Op.txn:type_name -> trivet.v1.TxnOp
-	15, // 6: trivet.v1.PutOp.precondition:type_name -> trivet.v1.Precondition
-	7,  // 7: trivet.v1.DeleteOp.range:type_name -> trivet.v1.KeyRange
-	15, // 8: trivet.v1.DeleteOp.precondition:type_name -> trivet.v1.Precondition
-	7,  // 9: trivet.v1.RangeOp.range:type_name -> trivet.v1.KeyRange
-	16, // 10: trivet.v1.TxnOp.if:type_name -> trivet.v1.Compare
-	8,  // 11: trivet.v1.TxnOp.then:type_name -> trivet.v1.Op
-	8,  // 12: trivet.v1.TxnOp.else:type_name -> trivet.v1.Op
-	1,  // 13: trivet.v1.Precondition.kind:type_name -> trivet.v1.Precondition.Kind
-	7,  // 14: trivet.v1.Compare.range:type_name -> trivet.v1.KeyRange
-	2,  // 15: trivet.v1.Compare.target:type_name -> trivet.v1.Compare.Target
-	3,  // 16: trivet.v1.Compare.relation:type_name -> trivet.v1.Compare.Relation
-	0,  // 17: trivet.v1.Problem.code:type_name -> trivet.v1.Code
-	18, // 18: trivet.v1.Problem.holder:type_name -> trivet.v1.LockHolder
-	17, // 19: trivet.v1.Result.problem:type_name -> trivet.v1.Problem
-	20, // 20: trivet.v1.Result.put:type_name -> trivet.v1.PutResult
-	21, // 21: trivet.v1.Result.delete:type_name -> trivet.v1.DeleteResult
-	22, // 22: trivet.v1.Result.get:type_name -> trivet.v1.GetResult
-	23, // 23: trivet.v1.Result.range:type_name -> trivet.v1.RangeResult
-	24, // 24: trivet.v1.Result.add:type_name -> trivet.v1.AddResult
-	25, // 25: trivet.v1.Result.txn:type_name -> trivet.v1.TxnResult
-	26, // 26: trivet.v1.Result.lease:type_name -> trivet.v1.LeaseResult
-	27, // 27: trivet.v1.Result.lock:type_name -> trivet.v1.LockResult
-	28, // 28: trivet.v1.Result.session:type_name -> trivet.v1.SessionResult
-	6,  // 29: trivet.v1.PutResult.prev:type_name -> trivet.v1.Item
-	6,  // 30: trivet.v1.DeleteResult.prev:type_name -> trivet.v1.Item
-	6,  // 31: trivet.v1.GetResult.item:type_name -> trivet.v1.Item
-	6,  // 32: trivet.v1.RangeResult.items:type_name -> trivet.v1.Item
-	19, // 33: trivet.v1.TxnResult.results:type_name -> trivet.v1.Result
-	18, // 34: trivet.v1.LockResult.holder:type_name -> trivet.v1.LockHolder
-	30, // 35: trivet.v1.BatchRequest.ops:type_name -> trivet.v1.BatchOp
-	8,  // 36: trivet.v1.BatchOp.op:type_name -> trivet.v1.Op
-	34, // 37: trivet.v1.BatchOp.guards:type_name -> trivet.v1.Guard
-	19, // 38: trivet.v1.BatchResponse.results:type_name -> trivet.v1.Result
-	33, // 39: trivet.v1.Entry.commands:type_name -> trivet.v1.Command
-	8,  // 40: trivet.v1.Command.op:type_name -> trivet.v1.Op
-	49, // 41: trivet.v1.Command.marker:type_name -> trivet.v1.Marker
-	35, // 42: trivet.v1.Command.lease_grant:type_name -> trivet.v1.LeaseGrant
-	36, // 43: trivet.v1.Command.lease_keep_alive:type_name -> trivet.v1.LeaseKeepAlive
-	37, // 44: trivet.v1.Command.lease_revoke:type_name -> trivet.v1.LeaseRevoke
-	38, // 45: trivet.v1.Command.lock_acquire:type_name -> trivet.v1.LockAcquire
-	39, // 46: trivet.v1.Command.lock_keep_alive:type_name -> trivet.v1.LockKeepAlive
-	40, // 47: trivet.v1.Command.lock_release:type_name -> trivet.v1.LockRelease
-	41, // 48: trivet.v1.Command.lock_cancel:type_name -> trivet.v1.LockCancel
-	42, // 49: trivet.v1.Command.session_open:type_name -> trivet.v1.SessionOpen
-	43, // 50: trivet.v1.Command.session_keep_alive:type_name -> trivet.v1.SessionKeepAlive
-	44, // 51: trivet.v1.Command.session_close:type_name -> trivet.v1.SessionClose
-	45, // 52: trivet.v1.Command.expire:type_name -> trivet.v1.Expire
-	46, // 53: trivet.v1.Command.restore_chunk:type_name -> trivet.v1.RestoreChunk
-	47, // 54: trivet.v1.Command.restore_commit:type_name -> trivet.v1.RestoreCommit
-	48, // 55: trivet.v1.Command.restore_abort:type_name -> trivet.v1.RestoreAbort
-	34, // 56: trivet.v1.Command.guards:type_name -> trivet.v1.Guard
-	50, // 57: trivet.v1.Marker.settings:type_name -> trivet.v1.Settings
-	52, // 58: trivet.v1.SnapshotRecord.header:type_name -> trivet.v1.SnapshotHeader
-	53, // 59: trivet.v1.SnapshotRecord.version:type_name -> trivet.v1.SnapshotVersion
-	54, // 60: trivet.v1.SnapshotRecord.clock:type_name -> trivet.v1.SnapshotClock
-	61, // 61: trivet.v1.SnapshotRecord.footer:type_name -> trivet.v1.SnapshotFooter
-	55, // 62: trivet.v1.SnapshotRecord.lease:type_name -> trivet.v1.SnapshotLease
-	56, // 63: trivet.v1.SnapshotRecord.lock:type_name -> trivet.v1.SnapshotLock
-	58, // 64: trivet.v1.SnapshotRecord.session:type_name -> trivet.v1.SnapshotSession
-	59, // 65: trivet.v1.SnapshotRecord.answer:type_name -> trivet.v1.SnapshotAnswer
-	60, // 66: trivet.v1.SnapshotRecord.upload:type_name -> trivet.v1.SnapshotUpload
-	50, // 67: trivet.v1.SnapshotHeader.settings:type_name -> trivet.v1.Settings
-	18, // 68: trivet.v1.SnapshotLock.holder:type_name -> trivet.v1.LockHolder
-	57, // 69: trivet.v1.SnapshotLock.queue:type_name -> trivet.v1.SnapshotWaiter
-	18, // 70: trivet.v1.SnapshotWaiter.waiter:type_name -> trivet.v1.LockHolder
-	19, // 71: trivet.v1.SnapshotAnswer.result:type_name -> trivet.v1.Result
-	4,  // 72: trivet.v1.HelloReply.code:type_name -> trivet.v1.HelloReply.Code
-	83, // 73: trivet.v1.HelloReply.folders:type_name -> trivet.v1.HelloReply.FoldersEntry
-	66, // 74: trivet.v1.PeerRequest.forward:type_name -> trivet.v1.ForwardRequest
-	68, // 75: trivet.v1.PeerRequest.read_index:type_name -> trivet.v1.ReadIndexRequest
-	70, // 76: trivet.v1.PeerRequest.confirm:type_name -> trivet.v1.ConfirmRequest
-	72, // 77: trivet.v1.PeerRequest.promote:type_name -> trivet.v1.PromoteRequest
-	76, // 78: trivet.v1.PeerRequest.member:type_name -> trivet.v1.MemberRequest
-	74, // 79: trivet.v1.PeerRequest.leader_dead:type_name -> trivet.v1.LeaderDeadRequest
-	78, // 80: trivet.v1.PeerRequest.hash:type_name -> trivet.v1.HashRequest
-	80, // 81: trivet.v1.PeerRequest.membership:type_name -> trivet.v1.MembershipRequest
-	67, // 82: trivet.v1.PeerReply.forward:type_name -> trivet.v1.ForwardReply
-	69, // 83: trivet.v1.PeerReply.read_index:type_name -> trivet.v1.ReadIndexReply
-	71, // 84: trivet.v1.PeerReply.confirm:type_name -> trivet.v1.ConfirmReply
-	73, // 85: trivet.v1.PeerReply.promote:type_name -> trivet.v1.PromoteReply
-	77, // 86: trivet.v1.PeerReply.member:type_name -> trivet.v1.MemberReply
-	75, // 87: trivet.v1.PeerReply.leader_dead:type_name -> trivet.v1.LeaderDeadReply
-	79, // 88: trivet.v1.PeerReply.hash:type_name -> trivet.v1.HashReply
-	81, // 89: trivet.v1.PeerReply.membership:type_name -> trivet.v1.MembershipReply
-	19, // 90: trivet.v1.ForwardReply.results:type_name -> trivet.v1.Result
-	17, // 91: trivet.v1.ForwardReply.problem:type_name -> trivet.v1.Problem
-	17, // 92: trivet.v1.ReadIndexReply.problem:type_name -> trivet.v1.Problem
-	5,  // 93: trivet.v1.MembershipRequest.change:type_name -> trivet.v1.MembershipRequest.Change
-	17, // 94: trivet.v1.MembershipReply.problem:type_name -> trivet.v1.Problem
-	82, // 95: trivet.v1.MembershipReply.members:type_name -> trivet.v1.ConfiguredMember
-	96, // [96:96] is the sub-list for method output_type
-	96, // [96:96] is the sub-list for method input_type
-	96, // [96:96] is the sub-list for extension type_name
-	96, // [96:96] is the sub-list for extension extendee
-	0,  // [0:96] is the sub-list for field type_name
+	10,  // 0: trivet.v1.Op.put:type_name -> trivet.v1.PutOp
+	11,  // 1: trivet.v1.Op.delete:type_name -> trivet.v1.DeleteOp
+	12,  // 2: trivet.v1.Op.get:type_name -> trivet.v1.GetOp
+	13,  // 3: trivet.v1.Op.range:type_name -> trivet.v1.RangeOp
+	14,  // 4: trivet.v1.Op.add:type_name -> trivet.v1.AddOp
+	15,  // 5: trivet.v1.Op.txn:type_name -> trivet.v1.TxnOp
+	16,  // 6: trivet.v1.PutOp.precondition:type_name -> trivet.v1.Precondition
+	8,   // 7: trivet.v1.DeleteOp.range:type_name -> trivet.v1.KeyRange
+	16,  // 8: trivet.v1.DeleteOp.precondition:type_name -> trivet.v1.Precondition
+	8,   // 9: trivet.v1.RangeOp.range:type_name -> trivet.v1.KeyRange
+	17,  // 10: trivet.v1.TxnOp.if:type_name -> trivet.v1.Compare
+	9,   // 11: trivet.v1.TxnOp.then:type_name -> trivet.v1.Op
+	9,   // 12: trivet.v1.TxnOp.else:type_name -> trivet.v1.Op
+	1,   // 13: trivet.v1.Precondition.kind:type_name -> trivet.v1.Precondition.Kind
+	8,   // 14: trivet.v1.Compare.range:type_name -> trivet.v1.KeyRange
+	2,   // 15: trivet.v1.Compare.target:type_name -> trivet.v1.Compare.Target
+	3,   // 16: trivet.v1.Compare.relation:type_name -> trivet.v1.Compare.Relation
+	0,   // 17: trivet.v1.Problem.code:type_name -> trivet.v1.Code
+	19,  // 18: trivet.v1.Problem.holder:type_name -> trivet.v1.LockHolder
+	18,  // 19: trivet.v1.Result.problem:type_name -> trivet.v1.Problem
+	21,  // 20: trivet.v1.Result.put:type_name -> trivet.v1.PutResult
+	22,  // 21: trivet.v1.Result.delete:type_name -> trivet.v1.DeleteResult
+	23,  // 22: trivet.v1.Result.get:type_name -> trivet.v1.GetResult
+	24,  // 23: trivet.v1.Result.range:type_name -> trivet.v1.RangeResult
+	25,  // 24: trivet.v1.Result.add:type_name -> trivet.v1.AddResult
+	26,  // 25: trivet.v1.Result.txn:type_name -> trivet.v1.TxnResult
+	27,  // 26: trivet.v1.Result.lease:type_name -> trivet.v1.LeaseResult
+	28,  // 27: trivet.v1.Result.lock:type_name -> trivet.v1.LockResult
+	29,  // 28: trivet.v1.Result.session:type_name -> trivet.v1.SessionResult
+	7,   // 29: trivet.v1.PutResult.prev:type_name -> trivet.v1.Item
+	7,   // 30: trivet.v1.DeleteResult.prev:type_name -> trivet.v1.Item
+	7,   // 31: trivet.v1.GetResult.item:type_name -> trivet.v1.Item
+	7,   // 32: trivet.v1.RangeResult.items:type_name -> trivet.v1.Item
+	20,  // 33: trivet.v1.TxnResult.results:type_name -> trivet.v1.Result
+	19,  // 34: trivet.v1.LockResult.holder:type_name -> trivet.v1.LockHolder
+	31,  // 35: trivet.v1.BatchRequest.ops:type_name -> trivet.v1.BatchOp
+	9,   // 36: trivet.v1.BatchOp.op:type_name -> trivet.v1.Op
+	38,  // 37: trivet.v1.BatchOp.guards:type_name -> trivet.v1.Guard
+	20,  // 38: trivet.v1.BatchResponse.results:type_name -> trivet.v1.Result
+	4,   // 39: trivet.v1.WatchFrame.type:type_name -> trivet.v1.WatchFrame.Type
+	34,  // 40: trivet.v1.WatchFrame.events:type_name -> trivet.v1.WatchEvent
+	7,   // 41: trivet.v1.WatchFrame.items:type_name -> trivet.v1.Item
+	18,  // 42: trivet.v1.WatchFrame.problem:type_name -> trivet.v1.Problem
+	7,   // 43: trivet.v1.WatchEvent.item:type_name -> trivet.v1.Item
+	7,   // 44: trivet.v1.WatchEvent.prev:type_name -> trivet.v1.Item
+	7,   // 45: trivet.v1.RangePage.items:type_name -> trivet.v1.Item
+	37,  // 46: trivet.v1.Entry.commands:type_name -> trivet.v1.Command
+	9,   // 47: trivet.v1.Command.op:type_name -> trivet.v1.Op
+	53,  // 48: trivet.v1.Command.marker:type_name -> trivet.v1.Marker
+	39,  // 49: trivet.v1.Command.lease_grant:type_name -> trivet.v1.LeaseGrant
+	40,  // 50: trivet.v1.Command.lease_keep_alive:type_name -> trivet.v1.LeaseKeepAlive
+	41,  // 51: trivet.v1.Command.lease_revoke:type_name -> trivet.v1.LeaseRevoke
+	42,  // 52: trivet.v1.Command.lock_acquire:type_name -> trivet.v1.LockAcquire
+	43,  // 53: trivet.v1.Command.lock_keep_alive:type_name -> trivet.v1.LockKeepAlive
+	44,  // 54: trivet.v1.Command.lock_release:type_name -> trivet.v1.LockRelease
+	45,  // 55: trivet.v1.Command.lock_cancel:type_name -> trivet.v1.LockCancel
+	46,  // 56: trivet.v1.Command.session_open:type_name -> trivet.v1.SessionOpen
+	47,  // 57: trivet.v1.Command.session_keep_alive:type_name -> trivet.v1.SessionKeepAlive
+	48,  // 58: trivet.v1.Command.session_close:type_name -> trivet.v1.SessionClose
+	49,  // 59: trivet.v1.Command.expire:type_name -> trivet.v1.Expire
+	50,  // 60: trivet.v1.Command.restore_chunk:type_name -> trivet.v1.RestoreChunk
+	51,  // 61: trivet.v1.Command.restore_commit:type_name -> trivet.v1.RestoreCommit
+	52,  // 62: trivet.v1.Command.restore_abort:type_name -> trivet.v1.RestoreAbort
+	38,  // 63: trivet.v1.Command.guards:type_name -> trivet.v1.Guard
+	54,  // 64: trivet.v1.Marker.settings:type_name -> trivet.v1.Settings
+	56,  // 65: trivet.v1.SnapshotRecord.header:type_name -> trivet.v1.SnapshotHeader
+	57,  // 66: trivet.v1.SnapshotRecord.version:type_name -> trivet.v1.SnapshotVersion
+	58,  // 67: trivet.v1.SnapshotRecord.clock:type_name -> trivet.v1.SnapshotClock
+	65,  // 68: trivet.v1.SnapshotRecord.footer:type_name -> trivet.v1.SnapshotFooter
+	59,  // 69: trivet.v1.SnapshotRecord.lease:type_name -> trivet.v1.SnapshotLease
+	60,  // 70: trivet.v1.SnapshotRecord.lock:type_name -> trivet.v1.SnapshotLock
+	62,  // 71: trivet.v1.SnapshotRecord.session:type_name -> trivet.v1.SnapshotSession
+	63,  // 72: trivet.v1.SnapshotRecord.answer:type_name -> trivet.v1.SnapshotAnswer
+	64,  // 73: trivet.v1.SnapshotRecord.upload:type_name -> trivet.v1.SnapshotUpload
+	54,  // 74: trivet.v1.SnapshotHeader.settings:type_name -> trivet.v1.Settings
+	19,  // 75: trivet.v1.SnapshotLock.holder:type_name -> trivet.v1.LockHolder
+	61,  // 76: trivet.v1.SnapshotLock.queue:type_name -> trivet.v1.SnapshotWaiter
+	19,  // 77: trivet.v1.SnapshotWaiter.waiter:type_name -> trivet.v1.LockHolder
+	20,  // 78: trivet.v1.SnapshotAnswer.result:type_name -> trivet.v1.Result
+	5,   // 79: trivet.v1.HelloReply.code:type_name -> trivet.v1.HelloReply.Code
+	87,  // 80: trivet.v1.HelloReply.folders:type_name -> trivet.v1.HelloReply.FoldersEntry
+	70,  // 81: trivet.v1.PeerRequest.forward:type_name -> trivet.v1.ForwardRequest
+	72,  // 82: trivet.v1.PeerRequest.read_index:type_name -> trivet.v1.ReadIndexRequest
+	74,  // 83: trivet.v1.PeerRequest.confirm:type_name -> trivet.v1.ConfirmRequest
+	76,  // 84: trivet.v1.PeerRequest.promote:type_name -> trivet.v1.PromoteRequest
+	80,  // 85: trivet.v1.PeerRequest.member:type_name -> trivet.v1.MemberRequest
+	78,  // 86: trivet.v1.PeerRequest.leader_dead:type_name -> trivet.v1.LeaderDeadRequest
+	82,  // 87: trivet.v1.PeerRequest.hash:type_name -> trivet.v1.HashRequest
+	84,  // 88: trivet.v1.PeerRequest.membership:type_name -> trivet.v1.MembershipRequest
+	71,  // 89: trivet.v1.PeerReply.forward:type_name -> trivet.v1.ForwardReply
+	73,  // 90: trivet.v1.PeerReply.read_index:type_name -> trivet.v1.ReadIndexReply
+	75,  // 91: trivet.v1.PeerReply.confirm:type_name -> trivet.v1.ConfirmReply
+	77,  // 92: trivet.v1.PeerReply.promote:type_name -> trivet.v1.PromoteReply
+	81,  // 93: trivet.v1.PeerReply.member:type_name -> trivet.v1.MemberReply
+	79,  // 94: trivet.v1.PeerReply.leader_dead:type_name -> trivet.v1.LeaderDeadReply
+	83,  // 95: trivet.v1.PeerReply.hash:type_name -> trivet.v1.HashReply
+	85,  // 96: trivet.v1.PeerReply.membership:type_name -> trivet.v1.MembershipReply
+	20,  // 97: trivet.v1.ForwardReply.results:type_name -> trivet.v1.Result
+	18,  // 98: trivet.v1.ForwardReply.problem:type_name -> trivet.v1.Problem
+	18,  // 99: trivet.v1.ReadIndexReply.problem:type_name -> trivet.v1.Problem
+	6,   // 100: trivet.v1.MembershipRequest.change:type_name -> trivet.v1.MembershipRequest.Change
+	18,  // 101: trivet.v1.MembershipReply.problem:type_name -> trivet.v1.Problem
+	86,  // 102: trivet.v1.MembershipReply.members:type_name -> trivet.v1.ConfiguredMember
+	103, // [103:103] is the sub-list for method output_type
+	103, // [103:103] is the sub-list for method input_type
+	103, // [103:103] is the sub-list for extension type_name
+	103, // [103:103] is the sub-list for extension extendee
+	0,   // [0:103] is the sub-list for field type_name
 }
 
 func init() { file_trivet_proto_init() }
@@ -6988,7 +7316,7 @@ func file_trivet_proto_init() {
 		(*Result_Lock)(nil),
 		(*Result_Session)(nil),
 	}
-	file_trivet_proto_msgTypes[27].OneofWrappers = []any{
+	file_trivet_proto_msgTypes[30].OneofWrappers = []any{
 		(*Command_Op)(nil),
 		(*Command_Marker)(nil),
 		(*Command_LeaseGrant)(nil),
@@ -7006,7 +7334,7 @@ func file_trivet_proto_init() {
 		(*Command_RestoreCommit)(nil),
 		(*Command_RestoreAbort)(nil),
 	}
-	file_trivet_proto_msgTypes[45].OneofWrappers = []any{
+	file_trivet_proto_msgTypes[48].OneofWrappers = []any{
 		(*SnapshotRecord_Header)(nil),
 		(*SnapshotRecord_Version)(nil),
 		(*SnapshotRecord_Clock)(nil),
@@ -7017,7 +7345,7 @@ func file_trivet_proto_init() {
 		(*SnapshotRecord_Answer)(nil),
 		(*SnapshotRecord_Upload)(nil),
 	}
-	file_trivet_proto_msgTypes[58].OneofWrappers = []any{
+	file_trivet_proto_msgTypes[61].OneofWrappers = []any{
 		(*PeerRequest_Forward)(nil),
 		(*PeerRequest_ReadIndex)(nil),
 		(*PeerRequest_Confirm)(nil),
@@ -7027,7 +7355,7 @@ func file_trivet_proto_init() {
 		(*PeerRequest_Hash)(nil),
 		(*PeerRequest_Membership)(nil),
 	}
-	file_trivet_proto_msgTypes[59].OneofWrappers = []any{
+	file_trivet_proto_msgTypes[62].OneofWrappers = []any{
 		(*PeerReply_Forward)(nil),
 		(*PeerReply_ReadIndex)(nil),
 		(*PeerReply_Confirm)(nil),
@@ -7042,8 +7370,8 @@ func file_trivet_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_trivet_proto_rawDesc), len(file_trivet_proto_rawDesc)),
-			NumEnums:      6,
-			NumMessages:   78,
+			NumEnums:      7,
+			NumMessages:   81,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

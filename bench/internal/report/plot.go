@@ -66,7 +66,7 @@ func (d *Data) WritePlots(dir string) error {
 func (d *Data) loops() []rows.Row {
 	var loops []rows.Row
 	for _, row := range d.Rows {
-		if strings.Contains(row.ID, "-at-") || row.Own || row.ID == "watch" {
+		if strings.Contains(row.ID, "-at-") || row.Own || strings.HasPrefix(row.ID, "watch") {
 			continue
 		}
 		for _, c := range d.columns() {

@@ -84,7 +84,7 @@ func TestTable(t *testing.T) {
 	lines := strings.Split(table, "\n")
 	require.Equal(t, "| | Trivet, plain HTTP | Trivet, Go client | etcd, Go client | etcd, JSON gateway |", lines[0])
 	require.Contains(t, table, "| put, 64 callers, ops/s | 2,500 (2.5×) | 8,000 (8.0×) | 1,000 | – |")
-	require.Contains(t, table, "| watch, 100 watchers of 16 writers, events/s | – | failed | – | – |")
+	require.Contains(t, table, "| watch, 100 watches of one client, 16 writers, events/s | – | failed | – | – |")
 	require.Contains(t, table, "| – | 1.40 | – | – |") // the snapshot's is a ratio, and has none
 	require.NotContains(t, table, "Redis", "it was left out")
 }

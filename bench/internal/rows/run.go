@@ -67,7 +67,10 @@ func (r *Runner) round(ctx context.Context, s systems.System, round int) error {
 				}
 			}
 			if r.wants("watch") {
-				m.tell(ctx, "watch", m.watch)
+				m.tell(ctx, "watch", func(ctx context.Context) (Result, error) { return m.watch(ctx, false) })
+			}
+			if r.wants("watch-each") {
+				m.tell(ctx, "watch-each", func(ctx context.Context) (Result, error) { return m.watch(ctx, true) })
 			}
 		}
 		for _, way := range s.Ways() {

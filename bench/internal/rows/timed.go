@@ -40,7 +40,7 @@ func timedIDs() []string {
 	for _, t := range timed {
 		ids = append(ids, t.id)
 	}
-	return append(ids, "watch")
+	return append(ids, "watch", "watch-each")
 }
 
 func (m measurement) put(c systems.Caller) load.Request {

@@ -15,12 +15,32 @@ const (
 
 // watch counts how many changes arrive at all watchers together, each of which is
 // told every write.
-func (m measurement) watch(ctx context.Context) (Result, error) {
+//
+// The watches are all of the client that writes, or each of a client of its own, as the
+// instances of a service have it, which are processes with a client each. A library may
+// have watches of one client share connections and more (etcd's: one gRPC stream to a
+// node; Trivet's: the stream, where they follow the same). Clients share nothing. Plain
+// HTTP has a connection for each watch in either case.
+func (m measurement) watch(ctx context.Context, each bool) (Result, error) {
 	client, err := m.cluster.Open(ctx, m.way, systems.Options{ValueBytes: m.valueBytes})
 	if err != nil {
 		return Result{}, err
 	}
 	defer client.Close()
+	watching := make([]systems.Client, watchers)
+	for i := range watching {
+		watching[i] = client
+		if !each {
+			continue
+		}
+		// The nodes are named, so that nobody is asked who leads: these do not write.
+		own, err := m.cluster.Open(ctx, m.way, systems.Options{ValueBytes: m.valueBytes, Nodes: []int{0, 1, 2}[:m.cluster.Nodes()]})
+		if err != nil {
+			return Result{}, err
+		}
+		defer own.Close()
+		watching[i] = own
+	}
 
 	ctx, cancel := context.WithCancelCause(ctx)
 	var arrived atomic.Int64
@@ -33,7 +53,7 @@ func (m measurement) watch(ctx context.Context) (Result, error) {
 		wg.Go(func() {
 			isReady := sync.OnceFunc(ready.Done)
 			defer isReady()
-			err := client.Watch(ctx, i, isReady, func(n int) { arrived.Add(int64(n)) })
+			err := watching[i].Watch(ctx, i, isReady, func(n int) { arrived.Add(int64(n)) })
 			if err != nil {
 				cancel(err)
 			}
