@@ -191,7 +191,7 @@ func TestCallersThatGoAway(t *testing.T) {
 func TestRequestsThatCannotBeParsed(t *testing.T) {
 	d := openDoor(t, newSoloNode(), Config{MaxHeaderBytes: 32 << 10})
 	for name, row := range map[string]struct{ request, says string }{
-		"no HTTP at all":                    {"hello\r\n\r\n", "no HTTP"},
+		"no HTTP at all":                    {"hello, who is there?\r\n\r\n", "no HTTP"},
 		"no Host":                           {"GET /livez HTTP/1.1\r\n\r\n", "Host"},
 		"a malformed header":                {"GET /livez HTTP/1.1\r\nHost: x\r\nA b: c\r\n\r\n", "header"},
 		"a malformed path":                  {"GET /v1/kv/%zz HTTP/1.1\r\nHost: x\r\n\r\n", "no HTTP"},

@@ -134,6 +134,13 @@ func TestHeadersThatDoNotCome(t *testing.T) {
 	c := d.dial()
 	c.send("GET /livez HTTP/1.1\r\nHost:")
 	c.requireClosed()
+	// Nor does what could yet become HTTP/2, or nothing at all, hold a connection.
+	for _, start := range []string{"", "G", "PRI * HTTP/2.0", "PRI * HTTP/2.0\r\n\r\nSM"} {
+		c := d.dial()
+		c.send(start)
+		_, err := io.Copy(io.Discard, c.in) // a refusal, or nothing
+		require.NoError(t, err)
+	}
 	idle := d.dial()
 	idle.send("GET /livez HTTP/1.1\r\nHost: x\r\n\r\n")
 	require.Equal(t, 200, idle.receive("GET").status)

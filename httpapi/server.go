@@ -129,10 +129,15 @@ func New(node Node, cfg Config) (*Server, error) {
 		// OPTIONS * would be answered without our headers.
 		DisableGeneralOptionsHandler: true,
 		ErrorLog:                     slog.NewLogLogger(cfg.Logger.Handler(), slog.LevelDebug),
-		ConnContext:                  withConn,
-		ConnState:                    connState,
-		Protocols:                    new(http.Protocols),
-		HTTP2:                        &http.HTTP2Config{MaxConcurrentStreams: maxStreams},
+		ConnContext: func(ctx context.Context, nc net.Conn) context.Context {
+			// Until it knows which HTTP is spoken, net/http waits without a bound for
+			// the first bytes. From there on it sets deadlines of its own.
+			_ = nc.SetReadDeadline(time.Now().Add(cfg.HeaderTimeout))
+			return withConn(ctx, nc)
+		},
+		ConnState: connState,
+		Protocols: new(http.Protocols),
+		HTTP2:     &http.HTTP2Config{MaxConcurrentStreams: maxStreams},
 	}
 	// HTTP/2 in the clear is for who knows that it is spoken (RFC 9113, section 3.3):
 	// the Go client, for its watches.

@@ -198,7 +198,7 @@ func (d *door) awake() bool {
 
 // Progress that becomes due while a handler is on its way to sleep keeps it awake.
 func TestProgressDueBeforeSleep(t *testing.T) {
-	ws := &watchStream{nudge: make(chan struct{}, 1)}
+	ws := &watchStream{c: &call{r: &http.Request{ProtoMajor: 1}}, nudge: make(chan struct{}, 1)}
 	require.False(t, ws.takeDue())
 	ws.progressDue(new(directWriter))
 	ws.sleep()

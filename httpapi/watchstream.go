@@ -225,7 +225,12 @@ func (ws *watchStream) pause() {
 		return
 	}
 	if rest := min(time.Duration(sharing)*pauseEach, pauseMost) - time.Since(ws.wrote); rest > 0 {
-		time.Sleep(rest)
+		timer := time.NewTimer(rest)
+		defer timer.Stop()
+		select {
+		case <-timer.C:
+		case <-ws.c.srv.stopping:
+		}
 	}
 }
 
