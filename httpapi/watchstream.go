@@ -216,7 +216,7 @@ func (ws *watchStream) wait(ready <-chan struct{}) (ended bool, p *trivetpb.Prob
 // watches alone, or has had nothing for that long, never waits.
 const (
 	pauseEach = 125 * time.Microsecond
-	pauseMost = 8 * time.Millisecond
+	pauseMost = 16 * time.Millisecond
 )
 
 func (ws *watchStream) pause() {
