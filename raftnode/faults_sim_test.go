@@ -542,9 +542,10 @@ func TestSimNoLeaderIsCertain(t *testing.T) {
 			require.False(t, p.Unknown)
 		}
 		n.proposer.mu.Lock()
-		require.Zero(t, n.proposer.bytes)
-		require.Less(t, len(n.proposer.queue), 200)
+		bytes, queued := n.proposer.bytes, len(n.proposer.queue)
 		n.proposer.mu.Unlock()
+		require.Zero(t, bytes)
+		require.Less(t, queued, 200)
 		s.heal()
 		require.Nil(t, simPut(n, "k", "v", 5*time.Second))
 	})

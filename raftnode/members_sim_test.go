@@ -259,11 +259,9 @@ func TestSimRemovedMemberIsCutOff(t *testing.T) {
 			if n.ID() == id {
 				continue
 			}
-			n.port.mu.Lock()
-			for _, with := range n.port.conns {
+			for _, with := range n.port.open() {
 				require.NotEqual(t, id, with.id)
 			}
-			n.port.mu.Unlock()
 		}
 		s.heal()
 		require.ErrorIs(t, s.awaitFailure(s.node(id)), ErrRemoved)

@@ -8,7 +8,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
+	"slices"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -37,6 +39,14 @@ func portPair(t *testing.T, sn *simNet) (*peerPort, func(cluster, id string) *pe
 	n1.start()
 	t.Cleanup(n1.close)
 	return n1, port
+}
+
+// open are the connections of a port. Tests look at these: one that fails while it
+// holds the port's lock hangs in place of failing, as the port cannot be closed.
+func (p *peerPort) open() []peerConn {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return slices.Collect(maps.Values(p.conns))
 }
 
 func TestHandshakeRefusesStrangers(t *testing.T) {
@@ -105,15 +115,10 @@ func TestHandshakeBoundsStrangers(t *testing.T) {
 				c.Write([]byte{streamPeer, 0xff, 0xff, 1, 2, 3})
 			}
 			conns = append(conns, c)
-			n1.mu.Lock()
-			held := len(n1.conns)
-			n1.mu.Unlock()
-			require.LessOrEqual(t, held, maxHandshakes+1)
+			require.LessOrEqual(t, len(n1.open()), maxHandshakes+1)
 		}
 		time.Sleep(2 * helloTimeout) // virtual
-		n1.mu.Lock()
-		require.Empty(t, n1.conns)
-		n1.mu.Unlock()
+		require.Empty(t, n1.open())
 		n2 := other("c1", "n2")
 		defer n2.close()
 		_, err := n2.dial(t.Context(), streamPeer, "n1")
@@ -191,14 +196,10 @@ func TestPortBoundsThoseThatAreNotKnownYet(t *testing.T) {
 			return func(c peerConn) bool { return c.id == "n2" || c.claim > index }
 		}
 		n1.cutOff(after(9))
-		n1.mu.Lock()
-		require.Len(t, n1.conns, maxStrangers+1)
-		n1.mu.Unlock()
+		require.Len(t, n1.open(), maxStrangers+1)
 		n1.cutOff(after(10))
 		synctest.Wait()
-		n1.mu.Lock()
-		require.Len(t, n1.conns, 1)
-		n1.mu.Unlock()
+		require.Len(t, n1.open(), 1)
 		_, err = dial("x", 10)
 		require.NoError(t, err)
 		for _, p := range ports {
