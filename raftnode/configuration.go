@@ -177,15 +177,16 @@ func (n *Node) reconfigured() {
 	if !n.running() || mutant.On("keep-connections") {
 		return // at the start: nobody is connected yet
 	}
+	n.port.cutOff()
+}
+
+// keeps says whether a connection is one that the configuration allows.
+func (n *Node) keeps(c peerConn) bool {
 	k := n.confs.known()
-	n.port.cutOff(func(c peerConn) bool {
-		switch {
-		case c.incoming:
-			return k.lets(c.id, c.folder, c.claim)
-		default:
-			return (hasServer(k.newest, c.id) || hasServer(k.certain, c.id)) && (k.counts(c.id, c.folder) || mutant.On("old-connections"))
-		}
-	})
+	if c.incoming {
+		return k.lets(c.id, c.folder, c.claim)
+	}
+	return (hasServer(k.newest, c.id) || hasServer(k.certain, c.id)) && (k.counts(c.id, c.folder) || mutant.On("old-connections"))
 }
 
 func serverOf(conf raft.Configuration, id string) (raft.Server, bool) {
