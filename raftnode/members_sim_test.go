@@ -540,6 +540,11 @@ func TestSimAnotherFolderIsNoVoterOfAnOlderConfiguration(t *testing.T) {
 		time.Sleep(10 * time.Second) // virtual
 		require.Nil(t, away.proposer.leading(), "%s is elected by a folder that is no voter", away.ID())
 		require.NotNil(t, simPut(away, "k", "w", time.Second))
+		_, err = away.peers.call(ctx, wiped, &trivetpb.PeerRequest{Request: &trivetpb.PeerRequest_Member{Member: &trivetpb.MemberRequest{}}})
+		require.ErrorIs(t, err, errNotItsFolder)
+		for _, folder := range []string{s.members[wiped].disk.incarnation, foldersOf(away.configuration())[wiped]} {
+			require.NotContains(t, err.Error(), folder, "what users are shown has no folder")
+		}
 		s.heal()
 		s.converge()
 		v, err := simGet(away, "k", 5*time.Second)
