@@ -209,13 +209,13 @@ func (ws *watchStream) wait(ready <-chan struct{}) (ended bool, p *trivetpb.Prob
 // Where many watch the same, waking them all for each entry takes more of the
 // processor than all else: some 20 µs for each, the reading end included, of
 // which next to nothing is the frame. So they pause between two writes: each for
-// as long as keeps what they take together at a sixth or so of one core, and no
+// as long as keeps what they take together at a twelfth or so of one core, and no
 // longer than anybody would notice. What comes meanwhile goes out in one write.
 // With 100 watches and 16 writers that is a third less work and a third more
 // puts, whose answers come so much sooner that the events do as well. One who
 // watches alone, or has had nothing for that long, never waits.
 const (
-	pauseEach = 125 * time.Microsecond
+	pauseEach = 250 * time.Microsecond
 	pauseMost = 16 * time.Millisecond
 )
 

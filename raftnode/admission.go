@@ -120,7 +120,7 @@ func (n *Node) answered(id string, asked uint64, r *trivetpb.HelloReply) error {
 		s, there := serverOf(k.newest, id)
 		switch {
 		case !k.counts(id, r.Incarnation):
-			return fmt.Errorf("%w (%.80q, not %q)", errNotItsFolder, r.Incarnation, folderOf(s))
+			return errNotItsFolder
 		case there && folderOf(s) == "" && r.JoinedAt > max(k.index, 1) && !mutant.On("later-folder"):
 			return fmt.Errorf("%w: at entry %d, and this member knows who the members were at entry %d", errLaterFolder, r.JoinedAt, k.index)
 		}

@@ -77,7 +77,7 @@ func (f *fsm) apply(l *raft.Log) {
 	default:
 		f.n.store.Advance(l.Index)
 		if l.Type == raft.LogConfiguration {
-			f.n.committedConfiguration(l.Index, raft.DecodeConfiguration(l.Data))
+			f.n.committedConfiguration(l.Index, raft.DecodeConfiguration(l.Data), l.Index)
 		}
 	}
 	hash := f.n.store.Stats().Hash
@@ -117,7 +117,7 @@ func (f *fsm) Restore(r io.ReadCloser) error {
 	stats := f.n.store.Stats()
 	index := stats.Index
 	f.n.compare.ring.record(index, stats.Hash)
-	f.n.committedConfiguration(meta.ConfigurationIndex, meta.Configuration)
+	f.n.committedConfiguration(meta.ConfigurationIndex, meta.Configuration, index)
 	f.n.snapshots.restored()
 	f.n.counters.snapshotsRestored.Add(1)
 	f.n.proposer.skipped(index)

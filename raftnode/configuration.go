@@ -59,19 +59,22 @@ func (c *configurations) cut(from uint64) {
 	c.stored = slices.DeleteFunc(c.stored, func(s storedConfiguration) bool { return s.index >= from })
 }
 
-// commit takes a committed configuration, applied or in a snapshot. It returns
-// false where a newer one is known.
-func (c *configurations) commit(index uint64, conf raft.Configuration) bool {
+// commit takes a committed configuration: the newest up to an entry (through) that
+// was applied, or that a snapshot ends with. Any other that was stored up to there is
+// of a deposed leader, whose log the snapshot took the place of. It returns false where
+// nothing is new in that.
+func (c *configurations) commit(index uint64, conf raft.Configuration, through uint64) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	before := len(c.stored)
+	c.stored = slices.DeleteFunc(c.stored, func(s storedConfiguration) bool { return s.index <= through })
 	if index <= c.index {
-		return false
+		return len(c.stored) < before
 	}
 	c.committed, c.index = conf.Clone(), index
 	if hasFolder(conf, c.id, c.folder) {
 		c.has = max(c.has, index)
 	}
-	c.stored = slices.DeleteFunc(c.stored, func(s storedConfiguration) bool { return s.index <= index })
 	close(c.changed)
 	c.changed = make(chan struct{})
 	return true
@@ -147,9 +150,10 @@ func (k known) counts(id, folder string) bool {
 }
 
 // committedConfiguration takes a configuration that was applied, or that a
-// snapshot holds. Called by the state machine, in the order of the log.
-func (n *Node) committedConfiguration(index uint64, conf raft.Configuration) {
-	if !n.confs.commit(index, conf) {
+// snapshot holds that ends at the entry through. Called by the state machine, in the
+// order of the log.
+func (n *Node) committedConfiguration(index uint64, conf raft.Configuration, through uint64) {
+	if !n.confs.commit(index, conf, through) {
 		return
 	}
 	self, there := serverOf(conf, n.cfg.ID)
@@ -177,15 +181,16 @@ func (n *Node) reconfigured() {
 	if !n.running() || mutant.On("keep-connections") {
 		return // at the start: nobody is connected yet
 	}
+	n.port.cutOff()
+}
+
+// keeps says whether a connection is one that the configuration allows.
+func (n *Node) keeps(c peerConn) bool {
 	k := n.confs.known()
-	n.port.cutOff(func(c peerConn) bool {
-		switch {
-		case c.incoming:
-			return k.lets(c.id, c.folder, c.claim)
-		default:
-			return (hasServer(k.newest, c.id) || hasServer(k.certain, c.id)) && (k.counts(c.id, c.folder) || mutant.On("old-connections"))
-		}
-	})
+	if c.incoming {
+		return k.lets(c.id, c.folder, c.claim)
+	}
+	return (hasServer(k.newest, c.id) || hasServer(k.certain, c.id)) && (k.counts(c.id, c.folder) || mutant.On("old-connections"))
 }
 
 func serverOf(conf raft.Configuration, id string) (raft.Server, bool) {

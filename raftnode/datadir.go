@@ -39,7 +39,8 @@ import (
 //
 //  1. member.json with "state":"joining" and the folder's incarnation. Found at
 //     a start, the cluster is asked again to let this very incarnation in, which
-//     changes nothing where it was let in before.
+//     changes nothing where it was let in before, but its address where it has
+//     another one by now.
 //  2. The cluster lets it in (Config.Join): an entry of its log says so.
 //  3. Empty stores, and member.json with "state":"joined" and the cluster. The
 //     member now waits for the leader to find it. It is no voter of any

@@ -449,6 +449,38 @@ func TestSimSnapshotInTheMiddleOfALog(t *testing.T) {
 	})
 }
 
+// What a snapshot takes the place of in the log are configurations as well: one of a
+// deposed leader, that nobody else has ever heard of, is none any more.
+func TestSimSnapshotOverAConfiguration(t *testing.T) {
+	// Snapshots after every entry, and no log kept behind them.
+	runSimWith(t, 3, 1, func(c *Config) { c.SnapshotBytes = 4 }, func(s *sim) {
+		old := s.leader()
+		require.Nil(t, simPut(old, "k", "v", time.Second))
+		s.converge()
+		s.isolate(old.ID())
+		ctx, cancel := within(10 * time.Millisecond)
+		defer cancel()
+		require.Error(t, s.letIn(ctx, "n4", old, true))
+		for range maxInFlightFar {
+			require.True(t, simPut(old, "lost", "x", 5*time.Millisecond).GetUnknown())
+		}
+		stale, last := old.confs.known().newest, old.raft.LastIndex()
+		require.True(t, hasServer(stale, "n4"), "the scenario: it is in the log")
+		for s.leader() == old {
+			time.Sleep(20 * time.Millisecond) // virtual
+		}
+		time.Sleep(time.Second) // virtual: for a snapshot of its no-op and marker
+		s.heal()
+		time.Sleep(2 * time.Second) // virtual
+		require.Positive(t, old.Stats().SnapshotsRestored, "the scenario: it came by a snapshot")
+		index, _ := old.logs.snapshotEnd()
+		require.Less(t, index, last, "the scenario: that ended within the log")
+		require.False(t, hasServer(old.configuration(), "n4"))
+		require.Equal(t, old.configuration(), old.confs.known().newest)
+		s.converge()
+	})
+}
+
 // A member that was away for long is served as soon as it is back.
 func TestSimReturnOfALongLostMember(t *testing.T) {
 	runSim(t, 3, nil, func(s *sim) {
@@ -542,9 +574,10 @@ func TestSimNoLeaderIsCertain(t *testing.T) {
 			require.False(t, p.Unknown)
 		}
 		n.proposer.mu.Lock()
-		require.Zero(t, n.proposer.bytes)
-		require.Less(t, len(n.proposer.queue), 200)
+		bytes, queued := n.proposer.bytes, len(n.proposer.queue)
 		n.proposer.mu.Unlock()
+		require.Zero(t, bytes)
+		require.Less(t, queued, 200)
 		s.heal()
 		require.Nil(t, simPut(n, "k", "v", 5*time.Second))
 	})

@@ -236,6 +236,30 @@ func TestSimMemberAddedBeforeItHasAFolder(t *testing.T) {
 	})
 }
 
+// A member that was let in ended before it heard of that, and asks again from
+// another address. It is the same one, by its folder; another folder is not, and
+// nobody takes an address that is in use.
+func TestSimMemberJoinsFromElsewhere(t *testing.T) {
+	runSimWith(t, 3, 1, nil, func(s *sim) {
+		leader := s.leader()
+		s.converge()
+		ctx, cancel := within(30 * time.Second)
+		defer cancel()
+		m := s.members["n4"]
+		require.NoError(t, s.letIn(ctx, "n4", leader, false))
+		m.at = simAddr("n1")
+		require.ErrorContains(t, s.letIn(ctx, "n4", leader, false), "is that of member n1")
+		m.at = "n4b:1"
+		_, err := leader.AddMember(ctx, NewMember{ID: "n4", Peer: m.at, Replica: true, Incarnation: "other"})
+		require.ErrorContains(t, err, "member n4 is at "+simAddr("n4"))
+		s.join("n4", leader, false)
+		s.awaitRole("n4", "voter")
+		srv, _ := serverOf(leader.configuration(), "n4")
+		require.Equal(t, serverAddress(m.at, m.disk.incarnation), srv.Address)
+		s.converge()
+	})
+}
+
 // A removed folder that comes back under an id that was added again is told so, by
 // members that know it from the log, and stops; it can move nothing either.
 func TestSimRemovedFolderUnderANewMembersID(t *testing.T) {

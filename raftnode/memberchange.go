@@ -165,6 +165,10 @@ func (n *Node) decide(req *trivetpb.MembershipRequest, conf raft.Configuration) 
 	switch req.Change {
 	case trivetpb.MembershipRequest_ADD:
 		switch {
+		case there && peer != req.Peer && folder != "" && folder == req.Incarnation && !mutant.On("joins-once"):
+			// It was let in, did not hear of that, and asks again from elsewhere. It
+			// cannot say so as a member: it does not run before it is let in.
+			return moved(s, address(folder)), nil
 		case there && peer != req.Peer:
 			return nil, conflict("member %s is at %s; to be at %s it only has to be started there with its data folder", req.Id, peer, req.Peer)
 		case there && req.Incarnation != "" && folder != req.Incarnation && (folder != "" || votes) && !mutant.On("any-folder"):

@@ -259,11 +259,9 @@ func TestSimRemovedMemberIsCutOff(t *testing.T) {
 			if n.ID() == id {
 				continue
 			}
-			n.port.mu.Lock()
-			for _, with := range n.port.conns {
+			for _, with := range n.port.open() {
 				require.NotEqual(t, id, with.id)
 			}
-			n.port.mu.Unlock()
 		}
 		s.heal()
 		require.ErrorIs(t, s.awaitFailure(s.node(id)), ErrRemoved)
@@ -542,6 +540,11 @@ func TestSimAnotherFolderIsNoVoterOfAnOlderConfiguration(t *testing.T) {
 		time.Sleep(10 * time.Second) // virtual
 		require.Nil(t, away.proposer.leading(), "%s is elected by a folder that is no voter", away.ID())
 		require.NotNil(t, simPut(away, "k", "w", time.Second))
+		_, err = away.peers.call(ctx, wiped, &trivetpb.PeerRequest{Request: &trivetpb.PeerRequest_Member{Member: &trivetpb.MemberRequest{}}})
+		require.ErrorIs(t, err, errNotItsFolder)
+		for _, folder := range []string{s.members[wiped].disk.incarnation, foldersOf(away.configuration())[wiped]} {
+			require.NotContains(t, err.Error(), folder, "what users are shown has no folder")
+		}
 		s.heal()
 		s.converge()
 		v, err := simGet(away, "k", 5*time.Second)

@@ -386,11 +386,7 @@ func TestCloseLeavesNothingOpen(t *testing.T) {
 		_, err := n.AwaitRead(ctx, ReadOptions{})
 		require.NoError(t, err)
 	}
-	open := func(n *Node) int {
-		n.port.mu.Lock()
-		defer n.port.mu.Unlock()
-		return len(n.port.conns)
-	}
+	open := func(n *Node) int { return len(n.port.open()) }
 	for _, n := range nodes {
 		require.NotZero(t, open(n), "the scenario: members are connected")
 	}

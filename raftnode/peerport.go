@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"net"
 	"slices"
 	"sync"
@@ -80,6 +81,8 @@ type members interface {
 	introduce(id string, h *trivetpb.Hello) (answered func(*trivetpb.HelloReply) error)
 	// admit says whether the caller of a connection may stay.
 	admit(*trivetpb.Hello, *trivetpb.HelloReply)
+	// keeps says whether a connection is to stay open, as things are now.
+	keeps(peerConn) bool
 }
 
 const (
@@ -214,8 +217,16 @@ func (p *peerPort) answer(c net.Conn) (kind byte, from string, err error) {
 				refused = fmt.Sprintf("member %s waits until all first members of the new cluster have met", p.id)
 			}
 		}
-		if refused == "" && !p.name(c, &hello) {
+		with := peerConn{id: hello.From, folder: hello.Incarnation, incoming: true, claim: hello.ConfigIndex, met: true}
+		switch {
+		case refused != "":
+		case !p.name(c, with):
 			refused = fmt.Sprintf("member %s has too many connections here", hello.From)
+		case p.members != nil && !hello.Forming && !p.members.keeps(with):
+			// A configuration came after admit looked and before name, so that neither
+			// saw to it; the next try is told what it says. One that is forming only
+			// asks.
+			refused = fmt.Sprintf("the members have just changed here, and %s may be none any more", hello.From)
 		}
 	}
 	reply.Refused = refused
@@ -347,19 +358,16 @@ func (p *peerPort) met(c net.Conn, folder string) {
 }
 
 // cutOff closes the connections that are not to be kept. Those whose handshake is
-// under way are asked about after it.
-func (p *peerPort) cutOff(keep func(peerConn) bool) {
+// under way are asked about after it (answer, and the one who called by answered).
+func (p *peerPort) cutOff() {
 	p.mu.Lock()
-	var cut []net.Conn
-	for c, with := range p.conns {
-		if with.met && !keep(with) {
-			cut = append(cut, c)
-			delete(p.at, with.id)
-		}
-	}
+	conns := maps.Clone(p.conns)
 	p.mu.Unlock()
-	for _, c := range cut {
-		p.release(c)
+	for c, with := range conns {
+		if with.met && !p.members.keeps(with) {
+			p.moved(with.id, "")
+			p.release(c)
+		}
 	}
 }
 
@@ -406,25 +414,23 @@ func (p *peerPort) track(c net.Conn, with peerConn) bool {
 }
 
 // name notes who is at the other end; false where that one has too many.
-func (p *peerPort) name(c net.Conn, hello *trivetpb.Hello) bool {
-	stranger := !p.member(hello.From)
+func (p *peerPort) name(c net.Conn, with peerConn) bool {
+	with.stranger = !p.member(with.id)
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	n, strangers := 0, 0
 	for _, other := range p.conns {
-		if other.id == hello.From {
+		if other.id == with.id {
 			n++
 		}
 		if other.stranger {
 			strangers++
 		}
 	}
-	if n >= maxConnsPerPeer || stranger && strangers >= maxStrangers {
+	if n >= maxConnsPerPeer || with.stranger && strangers >= maxStrangers {
 		return false
 	}
-	p.conns[c] = peerConn{
-		id: hello.From, folder: hello.Incarnation, incoming: true, claim: hello.ConfigIndex, stranger: stranger, met: true,
-	}
+	p.conns[c] = with
 	return true
 }
 

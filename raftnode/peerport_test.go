@@ -8,8 +8,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
+	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -37,6 +40,14 @@ func portPair(t *testing.T, sn *simNet) (*peerPort, func(cluster, id string) *pe
 	n1.start()
 	t.Cleanup(n1.close)
 	return n1, port
+}
+
+// open are the connections of a port. Tests look at these: one that fails while it
+// holds the port's lock hangs in place of failing, as the port cannot be closed.
+func (p *peerPort) open() []peerConn {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return slices.Collect(maps.Values(p.conns))
 }
 
 func TestHandshakeRefusesStrangers(t *testing.T) {
@@ -105,15 +116,10 @@ func TestHandshakeBoundsStrangers(t *testing.T) {
 				c.Write([]byte{streamPeer, 0xff, 0xff, 1, 2, 3})
 			}
 			conns = append(conns, c)
-			n1.mu.Lock()
-			held := len(n1.conns)
-			n1.mu.Unlock()
-			require.LessOrEqual(t, held, maxHandshakes+1)
+			require.LessOrEqual(t, len(n1.open()), maxHandshakes+1)
 		}
 		time.Sleep(2 * helloTimeout) // virtual
-		n1.mu.Lock()
-		require.Empty(t, n1.conns)
-		n1.mu.Unlock()
+		require.Empty(t, n1.open())
 		n2 := other("c1", "n2")
 		defer n2.close()
 		_, err := n2.dial(t.Context(), streamPeer, "n1")
@@ -152,6 +158,39 @@ func (m anyMembers) admit(h *trivetpb.Hello, r *trivetpb.HelloReply) {
 	}
 }
 
+func (m anyMembers) keeps(c peerConn) bool { return c.id == "n2" || c.claim > m.claim }
+
+// changingMembers lets a member in just before a configuration without it comes.
+type changingMembers struct {
+	anyMembers
+	port    *peerPort
+	removed atomic.Bool
+}
+
+func (m *changingMembers) admit(h *trivetpb.Hello, r *trivetpb.HelloReply) {
+	m.anyMembers.admit(h, r)
+	m.removed.Store(true)
+	m.port.cutOff()
+}
+
+func (m *changingMembers) keeps(peerConn) bool { return !m.removed.Load() }
+
+// A configuration that comes in the middle of a handshake, behind the look at who
+// is a member and before the connection is known as that one's, is not missed.
+func TestPortLetsNobodyInBehindAConfiguration(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n1, other := portPair(t, newSimNet())
+		n1.members = &changingMembers{port: n1}
+		n3 := other("c1", "n3")
+		defer n3.close()
+		n3.members = anyMembers{1}
+		_, err := n3.dial(t.Context(), streamPeer, "n1")
+		require.ErrorContains(t, err, "the members have just changed here")
+		synctest.Wait()
+		require.Empty(t, n1.open())
+	})
+}
+
 // Those that are not known yet have a bound of their own, all together, and take
 // nothing from the members; when a configuration without them is committed that
 // is newer than what they showed, they are cut off.
@@ -187,19 +226,14 @@ func TestPortBoundsThoseThatAreNotKnownYet(t *testing.T) {
 		_, err = dial("n2", 6)
 		require.NoError(t, err)
 
-		after := func(index uint64) func(peerConn) bool {
-			return func(c peerConn) bool { return c.id == "n2" || c.claim > index }
-		}
-		n1.cutOff(after(9))
-		n1.mu.Lock()
-		require.Len(t, n1.conns, maxStrangers+1)
-		n1.mu.Unlock()
-		n1.cutOff(after(10))
+		n1.members = anyMembers{9}
+		n1.cutOff()
+		require.Len(t, n1.open(), maxStrangers+1)
+		n1.members = anyMembers{10}
+		n1.cutOff()
 		synctest.Wait()
-		n1.mu.Lock()
-		require.Len(t, n1.conns, 1)
-		n1.mu.Unlock()
-		_, err = dial("x", 10)
+		require.Len(t, n1.open(), 1)
+		_, err = dial("x", 11)
 		require.NoError(t, err)
 		for _, p := range ports {
 			p.close()

@@ -202,24 +202,31 @@ func (r *recovery) replay() error {
 }
 
 // recover has raft write the state, as it is now, as a snapshot with the new
-// configuration, and empty the log. That has the folders of the survivors: this
-// one's, and those that the others had, so that all of them come to the same. A
-// survivor with another one than it had holds nothing, and is no survivor.
+// configuration, and empty the log.
 func (r *recovery) recover(id *identity, peers []Peer) error {
-	var conf raft.Configuration
-	folders := foldersOf(r.before)
-	for _, p := range peers {
-		folder := folders[p.ID]
-		if p.ID == id.ID {
-			folder = id.Incarnation
-		}
-		conf.Servers = append(conf.Servers, raft.Server{ID: raft.ServerID(p.ID), Address: serverAddress(p.Addr, folder)})
-	}
+	conf := recovered(r.before, id, peers)
 	r.store = store.New() // raft replays it once more
 	_, transport := raft.NewInmemTransport("")
 	defer transport.Close()
 	err := raft.RecoverCluster(r.config, (*recoveryFSM)(r), r.logs, r.stable, r.snaps, transport, conf)
 	return cmp.Or(r.failed, err)
+}
+
+// recovered is the new configuration. It has the folders that the old one had, so
+// that all survivors come to the same: where that had none (folder.go), each has its
+// own written down later, once the level allows it. A survivor with another folder
+// than it had holds nothing, and is no survivor; alone, it is who it is.
+func recovered(before raft.Configuration, id *identity, peers []Peer) raft.Configuration {
+	var conf raft.Configuration
+	folders := foldersOf(before)
+	for _, p := range peers {
+		folder := folders[p.ID]
+		if folder != "" && p.ID == id.ID {
+			folder = id.Incarnation
+		}
+		conf.Servers = append(conf.Servers, raft.Server{ID: raft.ServerID(p.ID), Address: serverAddress(p.Addr, folder)})
+	}
+	return conf
 }
 
 // recoveryFSM is the state machine that raft replays the log into.

@@ -2,11 +2,13 @@ package raftnode
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"testing"
 	"time"
 
+	"github.com/hashicorp/raft"
 	"github.com/stretchr/testify/require"
 )
 
@@ -83,6 +85,37 @@ func TestRecoveredClustersAreOneOnlyWithOneState(t *testing.T) {
 	c, err := recoverAlone(t, more)
 	require.NoError(t, err)
 	require.NotEqual(t, a.NewCluster, c.NewCluster)
+}
+
+// All survivors begin with the same configuration, whether the old one had folders or
+// not: of the two that there are, only one is written down.
+func TestRecoveredConfigurationIsTheSameForAll(t *testing.T) {
+	peers := []Peer{{"n1", "a:1"}, {"n2", "b:2"}, {"n9", "c:3"}}
+	before := func(folders ...string) raft.Configuration {
+		var conf raft.Configuration
+		for i, folder := range folders {
+			id := fmt.Sprint("n", i+1)
+			conf.Servers = append(conf.Servers, raft.Server{ID: raft.ServerID(id), Address: serverAddress(id+":1", folder)})
+		}
+		return conf
+	}
+	for _, c := range []struct {
+		before raft.Configuration
+		want   map[string]string
+	}{
+		{before("f1", "f2", "f3"), map[string]string{"n1": "f1", "n2": "f2"}},
+		{before("f1", "", "f3"), map[string]string{"n1": "f1"}},
+		{before("", "", ""), nil},
+		{before("f1"), map[string]string{"n1": "f1"}},
+	} {
+		for _, id := range []*identity{{ID: "n1", Incarnation: "f1"}, {ID: "n2", Incarnation: "f2"}} {
+			conf := recovered(c.before, id, peers)
+			require.Equal(t, c.want, foldersOf(conf), "%v by %s", c.before, id.ID)
+			for i, s := range conf.Servers {
+				require.Equal(t, peers[i], Peer{string(s.ID), peerOf(s)})
+			}
+		}
+	}
 }
 
 // A refusal writes nothing; a folder that a crash left in the middle starts no

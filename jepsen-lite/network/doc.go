@@ -11,5 +11,5 @@
 // process: a TUN device goes with the last descriptor of it, a namespace that has
 // no name with its last process.
 //
-// Reading order: switch.go, pair.go, reset.go, tun_linux.go.
+// Reading order: switch.go, pair.go, connections.go, reset.go, tun_linux.go.
 package network

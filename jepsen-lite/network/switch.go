@@ -34,6 +34,7 @@ type Switch struct {
 	mu      sync.Mutex
 	rules   map[[2]string]*lane
 	refused map[string]bool
+	open    connections
 }
 
 // lane is a pair with what is on its way.
@@ -55,6 +56,7 @@ func New(ports []*Port, peerPort uint16) *Switch {
 	s := &Switch{
 		ports: map[netip.Addr]*Port{}, peerPort: peerPort, closed: make(chan struct{}),
 		rules: map[[2]string]*lane{}, refused: map[string]bool{},
+		open: connections{peerPort, map[connection]*ends{}},
 	}
 	for _, p := range ports {
 		s.ports[p.Address] = p
@@ -99,11 +101,24 @@ func (s *Switch) set(rule func(from, to string) nemesis.Rule, which func(from, t
 	}
 }
 
-// Refuse is that of nemesis.Links.
+// Refuse is that of nemesis.Links. The kernel of a process that is gone ends its
+// connections at once, those too on which nothing is said, and by their end the
+// others know: so it is here.
 func (s *Switch) Refuse(to string, refuse bool) error {
+	var resets [][]byte
 	s.mu.Lock()
-	defer s.mu.Unlock()
 	s.refused[to] = refuse
+	if refuse {
+		for _, p := range s.ports {
+			if p.ID == to {
+				resets = s.open.end(p.Address)
+			}
+		}
+	}
+	s.mu.Unlock()
+	for _, r := range resets {
+		_, _ = s.ports[receiver(r)].Device.Write(r) // as good as a packet that is lost
+	}
 	return nil
 }
 
@@ -131,7 +146,7 @@ func (s *Switch) route(from *Port, b []byte) {
 	if len(b) < 20 || b[0]>>4 != 4 {
 		return // IPv6 looks for neighbours
 	}
-	to := s.ports[netip.AddrFrom4([4]byte(b[16:20]))]
+	to := s.ports[receiver(b)]
 	if to == nil || to == from {
 		return
 	}
@@ -143,6 +158,9 @@ func (s *Switch) route(from *Port, b []byte) {
 			_, _ = from.Device.Write(answer) // as good as a packet that is lost
 		}
 		return
+	}
+	if from.ID != Clients && to.ID != Clients {
+		s.open.note(b)
 	}
 	l := s.rules[[2]string{from.ID, to.ID}]
 	at, ok := l.admit(now, len(b))

@@ -230,6 +230,82 @@ func TestRefuse(t *testing.T) {
 	})
 }
 
+// Where nothing is said, nobody sends what could be answered with a reset: both
+// sides get one all the same, at once.
+func TestRefuseEndsIdleConnections(t *testing.T) {
+	withSwitch(t, func(s *Switch, wires map[string]*wire) {
+		send := func(from, to string, source, destination uint16, flags byte) {
+			wires[from].sends <- segment(from, to, source, destination, flags, 0)
+			synctest.Wait()
+		}
+		open := func(from, to string, port uint16) {
+			send(from, to, port, 7072, tcpSYN)
+			send(to, from, 7072, port, tcpSYN|tcpACK)
+			send(from, to, port, 7072, tcpACK)
+		}
+		for _, id := range ids[1:] {
+			for port := uint16(1000); port < 1003; port++ {
+				for _, to := range ids[1:] {
+					if to != id {
+						open(id, to, port)
+					}
+				}
+			}
+			open(Clients, id, 1000)
+		}
+		// What is over gets none.
+		send("n2", "n1", 1001, 7072, tcpFIN|tcpACK)
+		send("n1", "n2", 7072, 1001, tcpACK)
+		send("n1", "n2", 7072, 1001, tcpFIN|tcpACK)
+		send("n2", "n1", 1001, 7072, tcpACK)
+		send("n1", "n2", 7072, 1002, tcpRST)
+		send("n2", "n1", 1003, 7072, tcpSYN)        // not open yet
+		send("n1", "n3", 7072, 1002, tcpFIN|tcpACK) // half open
+		for _, w := range wires {
+			for len(w.gets) > 0 {
+				<-w.gets
+			}
+		}
+
+		require.NoError(t, s.Refuse("n1", true))
+		synctest.Wait()
+		got := map[string]map[uint16]byte{}
+		for _, id := range ids {
+			got[id] = map[uint16]byte{}
+			for len(wires[id].gets) > 0 {
+				b := <-wires[id].gets
+				source, destination, ok := tcpPorts(b)
+				require.True(t, ok)
+				if b[33]&tcpACK == 0 {
+					require.Equal(t, []byte{0, 0, 2, 0}, b[24:28], "the number that is waited for")
+				}
+				if id == "n1" {
+					source, destination = destination, source
+					destination += uint16(b[15]) << 12 // the opener's address
+				} else {
+					require.Equal(t, address("n1").AsSlice(), b[12:16])
+				}
+				require.Equal(t, uint16(7072), source)
+				require.NotContains(t, got[id], destination)
+				got[id][destination] = b[33]
+			}
+		}
+		n2, n3 := uint16(3)<<12, uint16(4)<<12
+		require.Equal(t, map[string]map[uint16]byte{
+			Clients: {},
+			"n1":    {n2 + 1000: tcpRST, n3 + 1000: tcpRST, n3 + 1001: tcpRST, n3 + 1002: tcpRST},
+			"n2":    {1000: tcpRST, 1003: tcpRST | tcpACK},
+			"n3":    {1000: tcpRST, 1001: tcpRST, 1002: tcpRST},
+		}, got)
+		require.NoError(t, s.Refuse("n1", true))
+		require.NoError(t, s.Refuse("n1", false))
+		require.NoError(t, s.Refuse("n1", true))
+		for _, w := range wires {
+			require.Empty(t, w.gets, "they have ended")
+		}
+	})
+}
+
 // What is not for anybody, or is no IPv4, is nobody's.
 func TestOtherPackets(t *testing.T) {
 	withSwitch(t, func(_ *Switch, wires map[string]*wire) {
