@@ -166,13 +166,21 @@ func (it *rawItem) whole(a *arena, keysOnly bool) Item {
 	return it.Item
 }
 
+// What the shortest item and the shortest event take that have all they must have, with
+// tag and length. What is announced in less is none, and gets no memory: a frame is
+// held in a few times its size, whatever it says.
+const (
+	leastItem  = 2 + 3 + 3*2
+	leastEvent = 2 + 2 + 3 + 2
+)
+
 // protoItems takes apart the items that b holds under a field.
 func protoItems(b []byte, in int, keysOnly bool) ([]Item, error) {
 	n, ok := fieldsOf(b, in)
 	if !ok {
 		return nil, errMalformed
 	}
-	items := make([]Item, 0, n)
+	items := make([]Item, 0, min(n, len(b)/leastItem))
 	var mem arena
 	// An estimate of the keys is enough: what is missing is made when it is.
 	mem.room(n*32, len(b))
@@ -294,7 +302,7 @@ func protoEvents(b []byte, n int) ([]Event, error) {
 	if n == 0 {
 		return nil, missing("events")
 	}
-	events := make([]Event, 0, n)
+	events := make([]Event, 0, min(n, len(b)/leastEvent))
 	var mem arena
 	for len(b) > 0 {
 		field, _, data, rest, _ := protoField(b)

@@ -2,6 +2,8 @@ package client
 
 import (
 	"bytes"
+	"math"
+	"runtime"
 	"strings"
 	"testing"
 
@@ -96,6 +98,53 @@ func requirePage(t *testing.T, want []*trivetpb.Item, got []Item) {
 		require.Equal(t, string(want[i].Key), got[i].Key)
 		require.Equal(t, strings.Repeat("w", len(want[i].Value)), string(got[i].Value))
 	}
+}
+
+// What is announced and not there costs a few times what has come, and no more.
+func TestProtoAnnouncedForNothing(t *testing.T) {
+	const n = 1 << 20
+	item := []byte{1<<3 | 2, 1, 'k', 3 << 3, 1, 4 << 3, 1, 5 << 3, 1}
+	one := append([]byte{4<<3 | 2, byte(len(item))}, item...)
+	require.Len(t, one, leastItem)
+	event := []byte{3<<3 | 2, 7, 1<<3 | 2, 5, 1<<3 | 2, 1, 'k', 4 << 3, 1}
+	require.Len(t, event, leastEvent)
+	_, err := protoFrame(append([]byte{1 << 3, byte(trivetpb.WatchFrame_ITEMS), 2 << 3, 1}, bytes.Repeat(one, 3)...))
+	require.NoError(t, err)
+	_, err = protoFrame(append([]byte{1 << 3, byte(trivetpb.WatchFrame_CHANGE), 2 << 3, 1}, event...))
+	require.ErrorIs(t, err, errNoRevisions, "it is no shortest put")
+	for name, text := range map[string][]byte{
+		"events": append([]byte{1 << 3, byte(trivetpb.WatchFrame_CHANGE), 2 << 3, 1}, bytes.Repeat([]byte{3<<3 | 2, 0}, n)...),
+		"items":  append([]byte{1 << 3, byte(trivetpb.WatchFrame_ITEMS), 2 << 3, 1}, bytes.Repeat([]byte{4<<3 | 2, 0}, n)...),
+	} {
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		_, err := protoFrame(text)
+		runtime.ReadMemStats(&after)
+		require.Error(t, err, name)
+		require.Less(t, after.TotalAlloc-before.TotalAlloc, uint64(24*len(text)), name)
+	}
+}
+
+// A revision that none follows would have the watch begin anew.
+func TestTheLastRevisionThereCanBe(t *testing.T) {
+	for _, kind := range []wireKind{wireChange, wireProgress, wireSynced, wireItems} {
+		require.Error(t, (&wireFrame{kind: kind, revision: math.MaxUint64}).check())
+	}
+}
+
+// What comes late does not take back what was told.
+func TestProgressDoesNotGoBack(t *testing.T) {
+	w := &watch{next: 101, told: true}
+	w.progress = true
+	for _, kind := range []wireKind{wireProgress, wireSynced} {
+		f, err := w.take(&wireFrame{kind: kind, revision: 95})
+		require.NoError(t, err)
+		require.Equal(t, WatchFrame{Kind: FrameProgress, Revision: 100}, f)
+		require.EqualValues(t, 101, w.next)
+	}
+	f, err := w.take(&wireFrame{kind: wireProgress, revision: 120})
+	require.NoError(t, err)
+	require.EqualValues(t, 120, f.Revision)
 }
 
 // Bytes that make no sense are an error, and nothing else.

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"sync"
 
 	"trivet/trivetpb"
@@ -58,6 +59,8 @@ func (f *wireFrame) check() error {
 		return missing("problem")
 	case f.kind != wireError && f.revision == 0:
 		return missing("revision")
+	case f.revision == math.MaxUint64:
+		return errors.New("no revision follows its revision")
 	}
 	return nil
 }

@@ -260,7 +260,7 @@ func (w *watch) take(in *wireFrame) (f WatchFrame, err error) {
 		return told, nil
 	case wireSynced:
 		first := !w.told
-		w.told, w.next = true, max(w.next, in.revision+1)
+		w.told, told.Revision = true, w.through(in.revision)
 		switch {
 		case first:
 			told.Kind = FrameSynced
@@ -272,7 +272,7 @@ func (w *watch) take(in *wireFrame) (f WatchFrame, err error) {
 		if w.initial && !w.told {
 			return f, nil
 		}
-		w.next = max(w.next, in.revision+1)
+		told.Revision = w.through(in.revision)
 		if w.progress {
 			told.Kind = FrameProgress
 		}
@@ -289,4 +289,11 @@ func (w *watch) take(in *wireFrame) (f WatchFrame, err error) {
 		return told, nil
 	}
 	return f, nil // of a newer server
+}
+
+// through notes that there is no other change up to a revision, and returns up to which
+// one everything has been told: a feed may be behind a watch that began elsewhere.
+func (w *watch) through(revision uint64) uint64 {
+	w.next = max(w.next, revision+1)
+	return w.next - 1
 }

@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 
 	"trivet/trivetpb"
@@ -60,9 +61,13 @@ type conn struct {
 	surplus bool
 	// answering is set from the start of a handler until its answer is out:
 	// what is written then is no answer of net/http's own. Only the goroutine
-	// that serves the connection uses it. Over HTTP/2 it stays unset: no frame
-	// looks like what it is there to tell apart.
+	// that serves the connection uses it. Over HTTP/2 it stays unset.
 	answering bool
+	// framed: HTTP/2 is spoken, from the first request on, and all that is written
+	// are frames. One write begins anywhere in them, in the middle of somebody's
+	// value too, and so may look like anything. Before that request there is nothing
+	// of anybody's to write.
+	framed atomic.Bool
 	// corked holds what is written between cork and uncork, nil otherwise. It is
 	// of the same goroutine's.
 	corked *buffer
@@ -96,7 +101,7 @@ func (c *conn) Write(p []byte) (int, error) {
 		c.corked.b = append(c.corked.b, p...)
 		return len(p), nil
 	}
-	if c.answering {
+	if c.answering || c.framed.Load() {
 		return c.Conn.Write(p)
 	}
 	status, text, ok := parseErrorResponse(p)
@@ -206,6 +211,18 @@ func connOf(r *http.Request) *conn {
 	}
 	c, _ := r.Context().Value(connKey{}).(*conn)
 	return c
+}
+
+// answers tells the connection of a request that a handler answers it.
+func answers(r *http.Request) {
+	c, _ := r.Context().Value(connKey{}).(*conn)
+	switch {
+	case c == nil:
+	case r.ProtoMajor > 1:
+		c.framed.Store(true)
+	default:
+		c.answering = true
+	}
 }
 
 // surplus says that the request came over one connection more than are served.

@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"strings"
 	"sync"
@@ -139,4 +140,102 @@ func TestTooManyConnectionsOverHTTP2(t *testing.T) {
 	resp.Body.Close()
 	require.Equal(t, http.StatusTooManyRequests, resp.StatusCode, "%s", body)
 	first.resp.Body.Close()
+}
+
+// Frames of several streams gather, so that a write to the connection may begin in the
+// middle of a value. What it begins with is none of net/http's own answers, whatever it
+// looks like.
+func TestValuesThatLookLikeAnswersOverHTTP2(t *testing.T) {
+	d := openDoor(t, newSoloNode(), Config{})
+	client := http2Client(t, 0)
+	value := strings.Repeat("HTTP/1.1 400 ", 250)
+	const watches, writes = 50, 100
+	var reading sync.WaitGroup
+	for range watches {
+		w := openWatch(t, client, d.addr, "prefix=k", "Accept: application/x-protobuf")
+		require.Equal(t, trivetpb.WatchFrame_SYNCED, protoFrame(t, w.in).Type)
+		reading.Go(func() {
+			for seen := 0; seen < writes; {
+				f, err := readProtoFrame(w.in)
+				if err != nil {
+					t.Errorf("the watch broke off: %v", err)
+					return
+				}
+				if f.Type == trivetpb.WatchFrame_CHANGE {
+					seen++
+					if string(f.Events[0].Item.Value) != value {
+						t.Error("another value")
+						return
+					}
+				}
+			}
+		})
+	}
+	for range writes {
+		d.do("PUT", "/v1/kv/k", value)
+	}
+	reading.Wait()
+}
+
+// A connection whose other end takes nothing any more is cut off with all of its watches.
+func TestAConnectionThatTakesNothingOverHTTP2(t *testing.T) {
+	d := openDoor(t, newSoloNode(), Config{WriteTimeout: time.Second})
+	stall := &stallingConn{stalled: make(chan struct{}), closed: make(chan struct{})}
+	transport := &http.Transport{
+		Protocols: new(http.Protocols),
+		HTTP2:     &http.HTTP2Config{MaxReceiveBufferPerStream: 1 << 30, MaxReceiveBufferPerConnection: 1 << 30},
+		DialContext: func(ctx context.Context, network, addr string) (net.Conn, error) {
+			nc, err := (&net.Dialer{}).DialContext(ctx, network, addr)
+			stall.Conn = nc
+			return stall, err
+		},
+	}
+	transport.Protocols.SetUnencryptedHTTP2(true)
+	client := &http.Client{Transport: transport}
+	for range 3 {
+		w := openWatch(t, client, d.addr, "prefix=k", "Accept: application/x-protobuf")
+		require.Equal(t, trivetpb.WatchFrame_SYNCED, protoFrame(t, w.in).Type)
+	}
+	require.EqualValues(t, 3, d.srv.watching.held.Load())
+	close(stall.stalled)
+	defer stall.Close()
+	for i := range 30 { // more than the kernel holds
+		r := d.do("PUT", fmt.Sprintf("/v1/kv/k%d", i), strings.Repeat("v", 1<<20))
+		require.Equal(t, http.StatusCreated, r.status)
+	}
+	require.Eventually(t, func() bool { return d.srv.watching.held.Load() == 0 }, 20*time.Second, 10*time.Millisecond)
+	d.client.CloseIdleConnections()
+	require.Eventually(t, func() bool { return d.srv.conns.Load() == 0 }, 20*time.Second, 10*time.Millisecond)
+}
+
+// stallingConn takes nothing off the network once stalled is closed.
+type stallingConn struct {
+	net.Conn
+	stalled, closed chan struct{}
+	once            sync.Once
+}
+
+func (c *stallingConn) Read(p []byte) (int, error) {
+	select {
+	case <-c.stalled:
+		<-c.closed
+		return 0, net.ErrClosed
+	default:
+		return c.Conn.Read(p)
+	}
+}
+
+func (c *stallingConn) Close() error {
+	c.once.Do(func() { close(c.closed) })
+	return c.Conn.Close()
+}
+
+// The time for the headers bounds a connection's beginning alone.
+func TestAConnectionOutlivesTheTimeForHeadersOverHTTP2(t *testing.T) {
+	d := openDoor(t, newSoloNode(), Config{HeaderTimeout: 300 * time.Millisecond, ProgressInterval: 100 * time.Millisecond})
+	w := openWatch(t, http2Client(t, 0), d.addr, "prefix=k", "Accept: application/x-protobuf")
+	require.Equal(t, trivetpb.WatchFrame_SYNCED, protoFrame(t, w.in).Type)
+	for range 10 {
+		require.Equal(t, trivetpb.WatchFrame_PROGRESS, protoFrame(t, w.in).Type)
+	}
 }

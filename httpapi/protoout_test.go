@@ -17,14 +17,23 @@ import (
 // protoFrame reads a frame of a watch in protobuf, by the generated code.
 func protoFrame(t testing.TB, in *bufio.Reader) *trivetpb.WatchFrame {
 	t.Helper()
-	size, err := binary.ReadUvarint(in)
+	f, err := readProtoFrame(in)
 	require.NoError(t, err)
-	text := make([]byte, size)
-	_, err = io.ReadFull(in, text)
-	require.NoError(t, err)
-	f := &trivetpb.WatchFrame{}
-	require.NoError(t, f.UnmarshalVT(text))
 	return f
+}
+
+// readProtoFrame is protoFrame for other goroutines than the test's.
+func readProtoFrame(in *bufio.Reader) (*trivetpb.WatchFrame, error) {
+	size, err := binary.ReadUvarint(in)
+	if err != nil {
+		return nil, err
+	}
+	text := make([]byte, size)
+	if _, err = io.ReadFull(in, text); err != nil {
+		return nil, err
+	}
+	f := &trivetpb.WatchFrame{}
+	return f, f.UnmarshalVT(text)
 }
 
 // said is what a frame says, in the words of its JSON.

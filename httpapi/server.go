@@ -137,7 +137,12 @@ func New(node Node, cfg Config) (*Server, error) {
 		},
 		ConnState: connState,
 		Protocols: new(http.Protocols),
-		HTTP2:     &http.HTTP2Config{MaxConcurrentStreams: maxStreams},
+		HTTP2: &http.HTTP2Config{
+			MaxConcurrentStreams: maxStreams,
+			// The deadline of an answer ends its stream by a frame, which waits behind
+			// all others where the connection takes none.
+			WriteByteTimeout: cfg.WriteTimeout,
+		},
 	}
 	// HTTP/2 in the clear is for who knows that it is spoken (RFC 9113, section 3.3):
 	// the Go client, for its watches.
@@ -227,9 +232,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	c := &call{srv: s, w: w, r: r, start: time.Now(), query: query{timeout: defaultTimeout}}
 	defer c.end()
 	defer c.recoverPanic()
-	if conn := connOf(r); conn != nil {
-		conn.answering = true
-	}
+	answers(r)
 	if r.ContentLength != 0 {
 		// Also for those who do not read the body: net/http reads what is left
 		// of it before it answers, however slowly it comes.

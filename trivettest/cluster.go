@@ -2,6 +2,7 @@ package trivettest
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -123,9 +124,12 @@ func Open(opts ...Option) (_ *Cluster, err error) {
 	if c.dir, err = os.MkdirTemp("", "trivettest-"); err != nil {
 		return nil, err
 	}
+	// The members have the same ids and addresses in every cluster, and a client with
+	// endpoints of two is to tell them apart.
+	token := rand.Text()
 	var peers []raftnode.Peer
 	for i := range o.nodes {
-		m := &member{i: i, id: fmt.Sprintf("n%d", i+1), net: c.net, options: o}
+		m := &member{i: i, id: fmt.Sprintf("n%d", i+1), token: token, net: c.net, options: o}
 		m.dir = filepath.Join(c.dir, m.id)
 		// Where members say that they are: the network finds the port that they listen
 		// on, which is another one after a restart.

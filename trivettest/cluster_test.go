@@ -158,3 +158,22 @@ func BenchmarkStart(b *testing.B) {
 		require.NoError(b, cluster.Close())
 	}
 }
+
+// A client whose endpoints are of two clusters belongs to one of them.
+func TestEndpointsOfTwoClusters(t *testing.T) {
+	one, other := trivettest.Start(t, trivettest.Nodes(1)), trivettest.Start(t, trivettest.Nodes(1))
+	c, err := client.Open(t.Context(), client.Config{Endpoints: append(one.Endpoints(), other.Endpoints()...)})
+	require.NoError(t, err)
+	defer c.Close()
+	for i := range 20 {
+		_, err := c.Put(within(t), fmt.Sprintf("k%d", i), nil)
+		require.NoError(t, err)
+	}
+	counts := map[uint64]int{}
+	for _, cluster := range []*trivettest.Cluster{one, other} {
+		n, err := cluster.Client().Count(within(t), client.All())
+		require.NoError(t, err)
+		counts[n]++
+	}
+	require.Equal(t, map[uint64]int{0: 1, 20: 1}, counts)
+}

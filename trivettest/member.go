@@ -20,6 +20,7 @@ type member struct {
 	net *network
 	options
 	peers []raftnode.Peer
+	token string // of the cluster
 
 	mu     sync.Mutex
 	api    net.Listener // the first one, until it is served
@@ -59,7 +60,7 @@ func (m *member) start() (err error) {
 		Dial: func(ctx context.Context, address string) (net.Conn, error) {
 			return m.net.dial(ctx, m.i, address)
 		},
-		AdvertiseAPI: m.url, InitialCluster: m.peers, Timing: m.timing, HistoryRevisions: m.history, Logger: m.logger,
+		AdvertiseAPI: m.url, InitialCluster: m.peers, ClusterToken: m.token, Timing: m.timing, HistoryRevisions: m.history, Logger: m.logger,
 	})
 	if err != nil {
 		return errors.Join(err, api.Close())
