@@ -102,12 +102,13 @@ func (t EventType) String() string {
 // that a watch holds a frame, and 16 KiB of what follows, whatever happens; over HTTP/2
 // 128 KiB more.
 //
-// Watches of a Client take one connection to each node, however many they are, where
-// the node is reached over HTTP/2, and one more, as the first has one for itself. Those that follow the same keys (and agree about
-// WithPrev) share a stream, which is decoded once: together they hold up to a
-// megabyte for those among them that are slower than others. One that is slower than
-// that goes on by itself. So a hundred watches of the same cost little more than one,
-// in this process and in the cluster.
+// Watches of a Client take two connections to a node that is reached over HTTP/2: the
+// first watch has one for itself, the others share one, up to 4,096 of them; beyond that
+// there is another. Those that follow the same keys (and agree about WithPrev) share a
+// stream, which is decoded once: together they hold up to a megabyte for those among
+// them that are slower than others. One that is slower than that goes on by itself. So a
+// hundred watches of the same cost little more than one, in this process and in the
+// cluster.
 func (c *Client) Watch(ctx context.Context, keys KeyRange, opts ...WatchOption) iter.Seq2[WatchFrame, error] {
 	var p params
 	for _, o := range opts {
