@@ -381,7 +381,9 @@ func TestSimSnapshotByBytes(t *testing.T) {
 			bytes += len(e.Data)
 		}
 		d.mu.Unlock()
-		require.Greater(t, first, uint64(100))
+		if first != 0 { // 0: a snapshot of the last entry left nothing of the log
+			require.Greater(t, first, uint64(100))
+		}
 		require.GreaterOrEqual(t, snaps, 5)
 		require.Less(t, bytes, 600<<10, "of 800 KiB written")
 		s.start(away.ID())
