@@ -81,9 +81,8 @@ type Config struct {
 	// 16,384.
 	MaxWatchers int
 	// MaxConns is the most connections that are served; over HTTP/1.1 each watch
-	// has one. Up
-	// to an eighth more are taken only to be told that the node is overloaded;
-	// any beyond those wait in the kernel's queue. Default 32,768.
+	// has one. Up to an eighth more are taken only to be told that the node is
+	// overloaded; any beyond those wait in the kernel's queue. Default 32,768.
 	MaxConns int
 	// MaxLockWaits is the most requests that wait for a lock at one time. They
 	// do not count as under way; past it a request that would wait is refused as
