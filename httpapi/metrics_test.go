@@ -11,6 +11,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil/promlint"
@@ -200,6 +201,8 @@ func TestMetricsWhileNothingElseAnswers(t *testing.T) {
 	m = scrape(t, base)
 	require.EqualValues(t, 0, m["trivet_http_requests_in_flight"])
 	require.EqualValues(t, 1, m["trivet_node_draining"])
+	// A place is given back some time after the answer has arrived.
+	require.Eventually(t, func() bool { return d.srv.scrapes.held.Load() == 0 }, 10*time.Second, time.Millisecond)
 	for i := range maxScrapes {
 		require.True(t, d.srv.scrapes.take(1), i)
 	}

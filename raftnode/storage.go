@@ -173,7 +173,7 @@ func openStores(dir *dataDir, c *Config, id *identity, fresh bool, log hclog.Log
 	}
 
 	s.snapWhere = dir.file("snapshots")
-	if s.snapshots, err = openSnapshots(dir.path, c.Logger, log); err != nil {
+	if s.snapshots, err = openSnapshots(dir.path, c.Logger.With("node", c.ID), log); err != nil {
 		return nil, err
 	}
 	return s, nil
