@@ -10,6 +10,7 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"runtime"
 	"strconv"
 	"strings"
 	"sync"
@@ -33,6 +34,7 @@ import (
 //	fill N           put N keys with values of 256 bytes
 //	cpu              the processor time that the process has used, in µs
 //	memory           the memory in use, after a collection
+//	collections      how many collections there have been
 //	conns            the connections that the members have
 //	watch ADDRS N    open N watches, of a key each, and keep them: N in all
 //	unwatch          close them
@@ -109,6 +111,10 @@ func TestBenchPeer(t *testing.T) {
 			answer = processTime().Microseconds()
 		case "memory":
 			answer = memoryInUse()
+		case "collections":
+			var m runtime.MemStats
+			runtime.ReadMemStats(&m)
+			answer = m.NumGC
 		case "conns":
 			var open int64
 			for _, d := range doors {
