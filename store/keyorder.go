@@ -13,11 +13,6 @@ type keyOrder struct {
 func (k *keyOrder) add(m *trivetpb.SnapshotVersion) (string, *version, error) {
 	in := k.in
 	key := keyString(m.Key)
-	v := &version{sub: m.Sub, create: m.CreateRevision, mod: m.ModRevision, number: m.Version, lease: m.Lease}
-	v.setValue(m.Value)
-	if m.Deleted && m.Expired {
-		v.number = expiredTombstone
-	}
 	bad := func(what string) (string, *version, error) {
 		return "", nil, corruptf("record %d, a version of revision %d: %s", in.records-1, m.ModRevision, what)
 	}
@@ -28,14 +23,20 @@ func (k *keyOrder) add(m *trivetpb.SnapshotVersion) (string, *version, error) {
 		return bad("the key's length")
 	case len(m.Value) > HardMaxValueBytes:
 		return bad("the value's length")
-	case v.mod < 2 || v.mod > in.header.Revision:
+	case m.ModRevision < 2 || m.ModRevision > in.header.Revision:
 		return bad("the revision is not one of the store's")
-	case m.Deleted && (v.create != 0 || m.Version != 0 || v.lease != 0 || len(m.Value) != 0):
+	case m.Deleted && (m.CreateRevision != 0 || m.Version != 0 || m.Lease != 0 || len(m.Value) != 0):
 		return bad("a tombstone has more than a key and a revision")
-	case !m.Deleted && (v.create < 2 || v.create > v.mod || v.number < 1):
+	case !m.Deleted && (m.CreateRevision < 2 || m.CreateRevision > m.ModRevision || m.Version < 1):
 		return bad("the create revision or the version")
 	case !m.Deleted && m.Expired:
 		return bad("what is there has not expired")
+	}
+	var v *version
+	if m.Deleted {
+		v = newTombstone(m.ModRevision, m.Sub, m.Expired)
+	} else {
+		v = newVersion(m.ModRevision, m.Sub, numbers{m.CreateRevision, m.Version, m.Lease}, m.Value)
 	}
 	before := k.last
 	if before != nil && key != k.key {
@@ -48,7 +49,7 @@ func (k *keyOrder) add(m *trivetpb.SnapshotVersion) (string, *version, error) {
 		before = nil
 	}
 	retained := v.mod > in.header.CompactRevision
-	created := v.create == v.mod && v.number == 1
+	created := v.create() == v.mod && v.number() == 1
 	switch {
 	case before != nil && v.mod <= before.mod:
 		return bad("it is not after the version before")
@@ -56,7 +57,7 @@ func (k *keyOrder) add(m *trivetpb.SnapshotVersion) (string, *version, error) {
 		return bad("it is not the first of its key, and not after the compact revision")
 	case !before.live() && m.Deleted:
 		return bad("it deletes what is not there")
-	case before.live() && !m.Deleted && (v.create != before.create || v.number != before.number+1):
+	case before.live() && !m.Deleted && (v.create() != before.create() || v.number() != before.number()+1):
 		return bad("it does not follow from the version before")
 	case !before.live() && !m.Deleted && retained && !created:
 		return bad("its creation is missing")
@@ -78,7 +79,7 @@ func (k *keyOrder) finishKey() error {
 	if !k.last.live() {
 		return nil
 	}
-	if id := k.last.lease; id != 0 {
+	if id := k.last.lease(); id != 0 {
 		l, ok := k.in.rest.leases.get(id)
 		if !ok {
 			return corruptf("a key of revision %d has the lease %d, which does not exist", k.last.mod, id)

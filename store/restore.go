@@ -80,22 +80,22 @@ func readState(r io.Reader, level uint64) (*state, error) {
 	in.keep = true
 	st := in.rest
 	var changes []change
-	c := &chain{} // of the last key; keys are not empty
+	c := newChain("") // of the last key; keys are not empty
 	finishKey := func() {
 		last := c.newest()
 		if last == nil {
 			return
 		}
-		st.tree.Load(c.key, c)
+		st.tree.addLast(c)
 		st.table.add(c)
 		if !last.live() {
-			st.tombstones.Load(c.key, struct{}{})
+			st.tombstones.Load(c.key(), struct{}{})
 		}
 	}
 	err = in.readAll(func(key string, v *version) {
-		if key != c.key {
+		if key != c.key() {
 			finishKey()
-			c = &chain{key: key}
+			c = newChain(key)
 		}
 		v.prev = c.newest()
 		c.head.Store(v)

@@ -107,15 +107,15 @@ func readBackup(r io.Reader, clockMS, level uint64) (*state, error) {
 		if !last.v.live() {
 			return
 		}
-		if l, ok := in.rest.leases.get(last.v.lease); ok && l.lock != "" {
+		if l, ok := in.rest.leases.get(last.v.lease()); ok && l.lock != "" {
 			return // it ends with its lock
 		}
-		c := &chain{key: last.key}
+		c := newChain(last.key)
 		c.head.Store(last.v)
-		st.tree.Load(c.key, c)
+		st.tree.addLast(c)
 		st.table.add(c)
 		st.totals.keys++
-		st.totals.bytes += itemBytes(c.key, last.v)
+		st.totals.bytes += itemBytes(c.key(), last.v)
 		st.totals.sum += last.v.hash
 	}
 	err = in.readAll(func(key string, v *version) {

@@ -9,7 +9,6 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"unsafe"
 
 	"github.com/stretchr/testify/require"
 	"google.golang.org/protobuf/encoding/protowire"
@@ -93,9 +92,6 @@ func contents(v *View) map[string]string {
 	return m
 }
 
-func TestAVersionIsOneSizeClass(t *testing.T) {
-	require.EqualValues(t, 64, unsafe.Sizeof(version{}))
-}
 
 func TestOpsThatFailWithoutEffect(t *testing.T) {
 	large := strings.Repeat("x", 3<<20)
