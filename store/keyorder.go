@@ -5,16 +5,18 @@ import "trivet/trivetpb"
 // keyOrder verifies that versions come in order, and that each follows from the
 // one before it as a put, add or delete makes it.
 type keyOrder struct {
-	in   *snapshotReader
-	key  string
-	last *version // nil before the first
+	in    *snapshotReader
+	chain *chain   // of the last key; nil before the first
+	last  *version // nil before the first, and once its key is finished
 }
 
-func (k *keyOrder) add(m *trivetpb.SnapshotVersion) (string, *version, error) {
+// add returns the version, and the chain of its key, which has none of its
+// versions. m may be used again.
+func (k *keyOrder) add(m *trivetpb.SnapshotVersion) (*chain, *version, error) {
 	in := k.in
-	key := keyString(m.Key)
-	bad := func(what string) (string, *version, error) {
-		return "", nil, corruptf("record %d, a version of revision %d: %s", in.records-1, m.ModRevision, what)
+	key := keyString(m.Key) // until m is used again
+	bad := func(what string) (*chain, *version, error) {
+		return nil, nil, corruptf("record %d, a version of revision %d: %s", in.records-1, m.ModRevision, what)
 	}
 	switch {
 	case hasUnknown(m):
@@ -37,16 +39,22 @@ func (k *keyOrder) add(m *trivetpb.SnapshotVersion) (string, *version, error) {
 		v = newTombstone(m.ModRevision, m.Sub, m.Expired)
 	} else {
 		v = newVersion(m.ModRevision, m.Sub, numbers{m.CreateRevision, m.Version, m.Lease}, m.Value)
+		if v.flags&isApart != 0 {
+			m.Value = nil // it is the version's
+		}
 	}
 	before := k.last
-	if before != nil && key != k.key {
-		if key < k.key {
-			return bad("the key is not after the one before")
+	if k.chain == nil || key != k.chain.key() {
+		if before != nil {
+			if key < k.chain.key() {
+				return bad("the key is not after the one before")
+			}
+			if err := k.finishKey(); err != nil {
+				return nil, nil, err
+			}
+			before = nil
 		}
-		if err := k.finishKey(); err != nil {
-			return "", nil, err
-		}
-		before = nil
+		k.chain = newChain(key)
 	}
 	retained := v.mod > in.header.CompactRevision
 	created := v.create() == v.mod && v.number() == 1
@@ -69,8 +77,8 @@ func (k *keyOrder) add(m *trivetpb.SnapshotVersion) (string, *version, error) {
 		in.places = append(in.places, place{v.mod, v.sub})
 	}
 	in.versions++
-	k.key, k.last = key, v
-	return key, v, nil
+	k.last = v
+	return k.chain, v, nil
 }
 
 // finishKey counts the newest version of a key, and attaches it to its lease.
@@ -84,12 +92,12 @@ func (k *keyOrder) finishKey() error {
 		if !ok {
 			return corruptf("a key of revision %d has the lease %d, which does not exist", k.last.mod, id)
 		}
-		if l.run.keys.Load(k.key, struct{}{}); l.run.keys.Len() > MaxLeaseKeys {
+		if l.run.keys.Load(k.chain.key(), struct{}{}); l.run.keys.Len() > MaxLeaseKeys {
 			return corruptf("lease %d has more than %d keys", id, MaxLeaseKeys)
 		}
 	}
 	k.in.totals.keys++
-	k.in.totals.bytes += itemBytes(k.key, k.last)
+	k.in.totals.bytes += itemBytes(k.chain.key(), k.last)
 	k.in.totals.sum += k.last.hash
 	k.last = nil
 	return nil

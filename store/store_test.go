@@ -92,7 +92,6 @@ func contents(v *View) map[string]string {
 	return m
 }
 
-
 func TestOpsThatFailWithoutEffect(t *testing.T) {
 	large := strings.Repeat("x", 3<<20)
 	prepare := []*trivetpb.Op{
