@@ -86,7 +86,6 @@ func readState(r io.Reader, level uint64) (*state, error) {
 			return
 		}
 		st.tree.addLast(last)
-		st.table.add(last)
 		if !last.newest().live() {
 			st.tombstones.Load(last.key(), struct{}{})
 		}
@@ -108,6 +107,7 @@ func readState(r io.Reader, level uint64) (*state, error) {
 		return nil, in.explain(err)
 	}
 	finishKey()
+	st.table.fill(st.tree)
 	slices.SortFunc(changes, func(a, b change) int {
 		return cmp.Or(cmp.Compare(a.v.mod, b.v.mod), cmp.Compare(a.v.sub, b.v.sub))
 	})

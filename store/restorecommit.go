@@ -109,7 +109,6 @@ func readBackup(r io.Reader, clockMS, level uint64) (*state, error) {
 			return // it ends with its lock
 		}
 		st.tree.addLast(last)
-		st.table.add(last)
 		st.totals.keys++
 		st.totals.bytes += itemBytes(last.key(), v)
 		st.totals.sum += v.hash
@@ -125,6 +124,7 @@ func readBackup(r io.Reader, clockMS, level uint64) (*state, error) {
 		return nil, in.explain(err)
 	}
 	finishKey()
+	st.table.fill(st.tree)
 	st.revision = in.header.Revision
 	st.nextID, st.nextToken = in.header.NextId, in.header.NextToken
 	st.clockMS = clockMS

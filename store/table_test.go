@@ -65,6 +65,38 @@ func TestTableIsAMap(t *testing.T) {
 	}
 }
 
+// TestTableFilled: with every chain of a tree, and then as any.
+func TestTableFilled(t *testing.T) {
+	for _, n := range []int{0, 1, 5, 3_000, 40_000} {
+		var table table
+		chains := newTree()
+		for i := range n {
+			chains.add(newChain(fmt.Sprint("key", i)))
+		}
+		table.fill(chains)
+		require.Equal(t, n, table.len())
+		used := 0
+		for i := range table.shards {
+			s := &table.shards[i]
+			used += s.used
+			require.LessOrEqual(t, 5*s.used, 4*bucketChains*len(s.buckets))
+		}
+		require.Equal(t, n, used)
+		chains.scan(func(c *chain) bool {
+			require.Same(t, c, table.find(c.key()))
+			return true
+		})
+		more := newChain("more")
+		table.add(more)
+		chains.scan(func(c *chain) bool {
+			table.remove(c)
+			return true
+		})
+		require.Equal(t, 1, table.len())
+		require.Same(t, more, table.find("more"))
+	}
+}
+
 // TestTableShardsWhereHashesMeet: chains whose searches begin at few places, so
 // that they push each other on, around the end and back to the front.
 func TestTableShardsWhereHashesMeet(t *testing.T) {

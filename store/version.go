@@ -95,7 +95,9 @@ func newVersion(mod uint64, sub uint32, n numbers, value []byte) *version {
 		*v.word(at) = n.lease
 		at += oneNumber
 	}
-	copy(unsafe.Slice((*byte)(unsafe.Add(unsafe.Pointer(v), at)), len(value)), value)
+	if len(value) > 0 { // else at may be the record's end
+		copy(unsafe.Slice((*byte)(unsafe.Add(unsafe.Pointer(v), at)), len(value)), value)
+	}
 	return v
 }
 
