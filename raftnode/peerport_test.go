@@ -36,7 +36,7 @@ func portPair(t *testing.T, sn *simNet) (*peerPort, func(cluster, id string) *pe
 		return p
 	}
 	n1 := port("c1", "n1")
-	n1.serve = func(_ string, c net.Conn) { io.Copy(io.Discard, c) }
+	n1.serve = func(_ caller, c net.Conn) { io.Copy(io.Discard, c) }
 	n1.start()
 	t.Cleanup(n1.close)
 	return n1, port
@@ -266,7 +266,7 @@ func TestPeerRequests(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n1, other := portPair(t, newSimNet())
 		release := make(chan struct{})
-		n1.serve = func(from string, c net.Conn) { servePeer(t.Context(), echoServer{release: release}, from, c) }
+		n1.serve = func(from caller, c net.Conn) { servePeer(t.Context(), echoServer{release: release}, from, c) }
 		n2 := other("c1", "n2")
 		defer n2.close()
 		ps := newPeers(n2)
@@ -319,7 +319,7 @@ func TestPeerRequestsLeaveASilentConnection(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		sn := newSimNet()
 		n1, other := portPair(t, sn)
-		n1.serve = func(from string, c net.Conn) { servePeer(t.Context(), echoServer{}, from, c) }
+		n1.serve = func(from caller, c net.Conn) { servePeer(t.Context(), echoServer{}, from, c) }
 		n2 := other("c1", "n2")
 		defer n2.close()
 		ps := newPeers(n2)
@@ -378,7 +378,7 @@ func FuzzPeerPort(f *testing.F) {
 			a.Close()
 		}()
 		kind, from, err := p.answer(c)
-		if err == nil && (from != "n2" && !idPattern.MatchString(from) || kind != streamRaft && kind != streamPeer) {
+		if err == nil && (from.id != "n2" && !idPattern.MatchString(from.id) || kind != streamRaft && kind != streamPeer) {
 			t.Errorf("let in %q as %q", b, from)
 		}
 		c.Close()
