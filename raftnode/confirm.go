@@ -178,6 +178,8 @@ func (n *Node) confirm(ctx context.Context) (readIndex, error) {
 			p.alarm(2 * n.cfg.Timing.Election)
 		case <-ctx.Done():
 			return readIndex{}, fmt.Errorf("%d of %d voters confirmed term %d: %w", yes, voters, ri.term, ctx.Err())
+		case <-n.ctx.Done():
+			return readIndex{}, errStopped
 		}
 		if askAll && first < len(p.line) {
 			ask(p.line[first:])

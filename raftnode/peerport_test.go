@@ -259,6 +259,38 @@ func (s echoServer) serveConfirm(r *trivetpb.ConfirmRequest) *trivetpb.ConfirmRe
 	return &trivetpb.ConfirmReply{Term: r.Term}
 }
 
+// Each has less time than a connection may be silent, and it is silent for longer.
+func TestPeerRequestsOfLittleTimeLeaveASilentConnection(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		sn := newSimNet()
+		n1, other := portPair(t, sn)
+		n1.serve = func(from caller, c net.Conn) { servePeer(t.Context(), echoServer{}, from, c) }
+		n2 := other("c1", "n2")
+		defer n2.close()
+		n2.silence = time.Second
+		ps := newPeers(n2)
+		confirm := func() error {
+			ctx, cancel := within(100 * time.Millisecond)
+			defer cancel()
+			_, err := ps.call(ctx, "n1", &trivetpb.PeerRequest{
+				Request: &trivetpb.PeerRequest_Confirm{Confirm: &trivetpb.ConfirmRequest{Term: 1}},
+			})
+			return err
+		}
+		require.NoError(t, confirm())
+		time.Sleep(time.Hour) // virtual: nothing is asked, so nothing has to be heard
+		sn.set([]string{"n1", "n2"}, func(string, string) bool { return true })
+		c := ps.clients["n1"]
+		for range 9 {
+			require.ErrorIs(t, confirm(), context.DeadlineExceeded)
+			require.NotNil(t, c.stream)
+		}
+		require.ErrorIs(t, confirm(), context.DeadlineExceeded)
+		synctest.Wait()
+		require.Nil(t, c.stream)
+	})
+}
+
 // Requests overtake each other, each gets its own reply, and what is under way
 // when the connection ends is lost, while what was never sent is known not to
 // be.

@@ -320,7 +320,9 @@ type peerStream struct {
 	mu      sync.Mutex
 	lastID  uint64
 	pending map[uint64]chan<- peerAnswer // each with room for what becomes of it
-	heard   time.Time                    // when the last reply arrived
+	// unheard is when the first request was sent that nothing at all has been heard
+	// since; zero for none.
+	unheard time.Time
 	ended   bool
 }
 
@@ -333,9 +335,8 @@ type peerAnswer struct {
 
 // peerCall is a request under way.
 type peerCall struct {
-	s     *peerStream
-	id    uint64
-	start time.Time
+	s  *peerStream
+	id uint64
 }
 
 // begin sends a request, and waits for room in the queue if it shall. An error
@@ -348,8 +349,11 @@ func (s *peerStream) begin(req *trivetpb.PeerRequest, to chan<- peerAnswer, wait
 		return peerCall{}, errNotSent
 	}
 	s.lastID++
-	call := peerCall{s, s.lastID, time.Now()}
+	call := peerCall{s, s.lastID}
 	s.pending[call.id] = to
+	if s.unheard.IsZero() {
+		s.unheard = time.Now()
+	}
 	s.mu.Unlock()
 	req.Id = call.id
 	if s.w.send(req, wait) {
@@ -365,8 +369,9 @@ func (s *peerStream) begin(req *trivetpb.PeerRequest, to chan<- peerAnswer, wait
 	return peerCall{}, errNotSent
 }
 
-// drop gives up on the answer. A connection on which nothing at all was heard
-// meanwhile, for as long as the port has patience, is given up with it.
+// drop gives up on the answer. A connection on which nothing at all was heard for
+// as long as the port has patience, with a request under way, is given up with it:
+// this one or an earlier one, as each may have been given less time than that.
 func (c peerCall) drop() {
 	s := c.s
 	if s == nil {
@@ -375,7 +380,7 @@ func (c peerCall) drop() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.pending, c.id)
-	if !s.ended && !s.heard.After(c.start) && time.Since(c.start) >= s.silence {
+	if !s.ended && !s.unheard.IsZero() && time.Since(s.unheard) >= s.silence {
 		s.ended = true
 		s.conn.Close() // the reading side does the rest
 	}
@@ -424,6 +429,8 @@ func (c *peerClient) open(ctx context.Context) (*peerStream, error) {
 	case <-d.done:
 	case <-ctx.Done():
 		return nil, ctx.Err()
+	case <-c.port.stop:
+		return nil, net.ErrClosed
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -480,7 +487,7 @@ func (s *peerStream) read() {
 		s.mu.Lock()
 		answer := s.pending[reply.Id]
 		delete(s.pending, reply.Id)
-		s.heard = time.Now()
+		s.unheard = time.Time{}
 		s.mu.Unlock()
 		if answer != nil {
 			answer <- peerAnswer{s.id, reply}
