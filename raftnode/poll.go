@@ -17,7 +17,7 @@ import (
 // hangs holds up one round and not the next. Now and then a round asks all: a
 // member that has become well or quick is found by that.
 //
-// One round at a time uses it (rounds).
+// One round at a time uses it, in the goroutine of rounds.run.
 type poll struct {
 	line     []*voter // the other voters
 	answers  int      // of this round

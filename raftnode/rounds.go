@@ -10,24 +10,19 @@ import (
 
 // rounds shares one run of f among all who wait when it begins. Who comes while a
 // round is under way joins the next one: that round began before the read did.
-//
-// Who comes while none is under way makes one itself, of which nobody else is, with
-// its own context: handing it over and waiting would be two changes of goroutine,
-// most of what a round takes. Those that gather meanwhile have theirs made by run.
 type rounds struct {
 	f     func(context.Context) (readIndex, error)
-	ctx   context.Context // the node's: a round of several outlives each of them
+	ctx   context.Context // the node's: a round outlives whoever asked for it
 	spawn func(func()) bool
 	// done and failed count them.
 	done, failed *atomic.Uint64
 
-	mu       sync.Mutex
-	underWay bool   // by whoever makes it; another one begins when it is unset
-	next     *round // of those who wait for one to begin; nil: nobody does
-	// wake has the word for run that it is to go on; run is running once somebody
-	// has waited.
+	mu   sync.Mutex
+	next *round // of those who wait for one to begin; nil: nobody does
+	// wake has a word for run, which is running once somebody has joined.
 	wake    chan struct{}
 	running bool
+	ended   bool
 }
 
 // round is one run of f; its outcome is set before done is closed.
@@ -37,33 +32,25 @@ type round struct {
 	err  error
 }
 
-// join returns the outcome of a round that begins after the call.
+// join waits for the outcome of a round that begins after the call.
 func (r *rounds) join(ctx context.Context) (readIndex, error) {
 	r.mu.Lock()
-	if r.ctx.Err() != nil {
-		r.mu.Unlock()
-		return readIndex{}, errStopped
-	}
-	if !r.underWay {
-		r.underWay = true
-		r.mu.Unlock()
-		ri, err := r.make(ctx)
-		if waiting := r.after(); waiting {
-			r.wake <- struct{}{}
-		}
-		return ri, err
+	if !r.running && !r.ended {
+		r.wake = make(chan struct{}, 1)
+		r.running = r.spawn(r.run)
 	}
 	if !r.running {
-		r.wake = make(chan struct{}, 1)
-		if r.running = r.spawn(r.run); !r.running {
-			r.mu.Unlock()
-			return readIndex{}, errStopped
-		}
+		r.mu.Unlock()
+		return readIndex{}, errStopped
 	}
 	me := r.next
 	if me == nil {
 		me = &round{done: make(chan struct{})}
 		r.next = me
+		select {
+		case r.wake <- struct{}{}:
+		default: // it has one, and looks
+		}
 	}
 	r.mu.Unlock()
 	select {
@@ -71,56 +58,44 @@ func (r *rounds) join(ctx context.Context) (readIndex, error) {
 		return me.ri, me.err
 	case <-ctx.Done():
 		return readIndex{}, ctx.Err()
-	case <-r.ctx.Done():
-		return readIndex{}, errStopped
 	}
 }
 
-// make runs f and counts it, unless whoever asked for it has given up.
-func (r *rounds) make(ctx context.Context) (readIndex, error) {
-	ri, err := r.f(ctx)
-	if err == nil {
-		r.done.Add(1)
-	} else if ctx.Err() == nil {
-		r.failed.Add(1)
-	}
-	return ri, err
-}
-
-// after ends a round, and says whether another one is to be made, which is under
-// way from here on.
-func (r *rounds) after() bool {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.underWay = r.next != nil
-	return r.underWay
-}
-
-// run makes the rounds of those who wait, until the node ends. It is given the word
-// by whoever made the last one, so that there is never more than one under way.
+// run makes rounds while somebody waits for one, and stays until the node ends:
+// a goroutine for each round would grow its stack anew.
 func (r *rounds) run() {
 	for {
-		select {
-		case <-r.wake:
-		case <-r.ctx.Done():
+		r.mu.Lock()
+		now := r.next
+		r.next = nil
+		if now == nil && r.ctx.Err() != nil {
+			r.running, r.ended = false, true
+			r.mu.Unlock()
 			return
 		}
-		for more := true; more; more = r.after() {
-			r.mu.Lock()
-			now := r.next
-			r.next = nil
-			r.mu.Unlock()
-			now.ri, now.err = r.make(r.ctx)
-			if mutant.On("join-under-way") {
-				r.mu.Lock()
-				if joined := r.next; joined != nil {
-					joined.ri, joined.err = now.ri, now.err
-					close(joined.done)
-					r.next = nil
-				}
-				r.mu.Unlock()
+		r.mu.Unlock()
+		if now == nil {
+			select {
+			case <-r.wake:
+			case <-r.ctx.Done():
 			}
-			close(now.done)
+			continue
+		}
+		now.ri, now.err = r.f(r.ctx)
+		if now.err == nil {
+			r.done.Add(1)
+		} else {
+			r.failed.Add(1)
+		}
+		close(now.done)
+		if mutant.On("join-under-way") {
+			r.mu.Lock()
+			if joined := r.next; joined != nil {
+				joined.ri, joined.err = now.ri, now.err
+				close(joined.done)
+				r.next = nil
+			}
+			r.mu.Unlock()
 		}
 	}
 }
