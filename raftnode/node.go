@@ -230,7 +230,7 @@ func (n *Node) openRaft(ln net.Listener) error {
 		return err
 	}
 
-	n.snaps = &snapshotStore{SnapshotStore: s.snapshots, where: s.snapWhere, taken: n.logs.snapshot}
+	n.snaps = &snapshotStore{SnapshotStore: s.snapshots, where: s.snapWhere, stopped: n.ctx.Done(), taken: n.logs.snapshot}
 
 	rc := raft.DefaultConfig()
 	rc.LocalID = raft.ServerID(cfg.ID)
@@ -534,7 +534,8 @@ func (n *Node) fail(err error) {
 
 // Close stops the member. Until the context ends it first stops gracefully: a
 // leader hands its leadership over (Resign), then new writes are refused
-// (DRAINING), and those that wait or are under way are finished. Then everything is closed;
+// (DRAINING), and those that wait or are under way are finished; then it takes a
+// snapshot where that is worth it (snapshots.go). Then everything is closed;
 // what was still under way ends with outcome unknown. Close waits until no
 // goroutine and no file of the node is left, unless its disk hangs. It returns
 // why the stop was not graceful, nil where it was. Only the first call counts;
@@ -567,6 +568,9 @@ func (n *Node) Close(ctx context.Context) error {
 		}
 	}
 	n.closeErr = err
+	if n.failure() == nil {
+		n.snapshotLast(ctx)
+	}
 
 	n.proposer.abandon(&trivetpb.Problem{Code: trivetpb.Code_DRAINING, Detail: "the node has stopped"})
 	n.cancel()

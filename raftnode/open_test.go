@@ -62,6 +62,9 @@ func snapshotted(t *testing.T) string {
 		require.NoError(t, n.snapshot())
 	}
 	write(t, n, 20)
+	n.snapshots.mu.Lock()
+	n.snapshots.limit = 1 << 30 // its stop takes none
+	n.snapshots.mu.Unlock()
 	closeNode(t, n)
 	return dir
 }

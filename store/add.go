@@ -20,7 +20,7 @@ func (a *applier) add(op *trivetpb.AddOp, result *trivetpb.Result) *trivetpb.Pro
 		if n, ok = parseNumber(old.bytes()); !ok {
 			return problemf(trivetpb.Code_NOT_A_NUMBER, "the key's value is not the decimal text of a 64-bit integer")
 		}
-		lease = old.lease
+		lease = old.lease()
 	}
 	sum := n + op.Delta
 	if (op.Delta > 0 && sum < n) || (op.Delta < 0 && sum > n) {

@@ -229,38 +229,34 @@ func (a *applier) seen() uint64 {
 
 // reading reads the state as it is now, in the midst of a command.
 func (a *applier) reading() reading {
-	return reading{tree: &a.tree, table: &a.table, tombstones: &a.tombstones, revision: a.revision + 1}
+	return reading{tree: a.tree, table: &a.table, tombstones: &a.tombstones, revision: a.revision + 1}
 }
 
-// write gives the key a new value, which the store keeps as it is. c is the
-// key's chain, nil where there is none; the key itself is kept only then. The
+// write gives the key a new value, which the store keeps as it is where it does not
+// copy it (newVersion). c is the key's chain, nil where there is none. The
 // version before is the result's prev. A command writes a key once at most.
 func (a *applier) write(key string, c *chain, value []byte, lease uint64) *version {
 	old := c.newest()
-	v := &version{
-		prev:  old,
-		mod:   a.revision + 1,
-		sub:   uint32(a.history.changes.n - a.mark),
-		lease: lease,
-	}
-	v.setValue(value)
+	mod := a.revision + 1
+	n := numbers{create: mod, number: 1, lease: lease}
 	if old.live() {
-		v.create, v.number = old.create, old.number+1
+		n.create, n.number = old.create(), old.number()+1
 		a.totals.bytes -= itemBytes(key, old)
 		a.totals.sum -= old.hash
 	} else {
-		v.create, v.number = v.mod, 1
 		a.totals.keys++
 		if c == nil {
-			c = &chain{key: key}
+			c = newChain(key)
 			a.enter(c)
 		} else {
 			a.unbury(c)
 		}
 	}
 	if was := leaseOf(old); was|lease != 0 {
-		a.move(key, was, lease)
+		a.move(c.key(), was, lease)
 	}
+	v := newVersion(mod, uint32(a.history.changes.n-a.mark), n, value)
+	v.prev = old
 	v.hash = itemHash(key, v)
 	bytes := itemBytes(key, v)
 	a.totals.bytes += bytes
@@ -272,23 +268,17 @@ func (a *applier) write(key string, c *chain, value []byte, lease uint64) *versi
 
 // erase puts a tombstone in the place of old, the chain's live head.
 func (a *applier) erase(c *chain, old *version) {
-	v := &version{
-		prev: old,
-		mod:  a.revision + 1,
-		sub:  uint32(a.history.changes.n - a.mark),
-	}
-	if a.expiring {
-		v.number = expiredTombstone
-	}
-	if old.lease != 0 {
-		a.move(c.key, old.lease, 0)
+	v := newTombstone(a.revision+1, uint32(a.history.changes.n-a.mark), a.expiring)
+	v.prev = old
+	if lease := old.lease(); lease != 0 {
+		a.move(c.key(), lease, 0)
 	}
 	a.totals.keys--
-	a.totals.bytes -= itemBytes(c.key, old)
+	a.totals.bytes -= itemBytes(c.key(), old)
 	a.totals.sum -= old.hash
 	c.head.Store(v)
 	a.bury(c)
-	a.history.changes.push(change{c, v, uint32(itemBytes(c.key, v))})
+	a.history.changes.push(change{c, v, uint32(itemBytes(c.key(), v))})
 }
 
 // undo takes back all that the present command changed, the last change first.
@@ -297,7 +287,7 @@ func (a *applier) undo() {
 	for i := changes.n - 1; i >= a.mark; i-- {
 		c, v := changes.at(i).chain, changes.at(i).v
 		if is, was := leaseOf(v), leaseOf(v.prev); is|was != 0 {
-			a.move(c.key, is, was)
+			a.move(c.key(), is, was)
 		}
 		switch {
 		case v.prev == nil:

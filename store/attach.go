@@ -38,7 +38,7 @@ func (a *applier) leaseFor(op *trivetpb.PutOp, key string) (uint64, *trivetpb.Pr
 // leaseOf is the lease of a key whose newest version is v.
 func leaseOf(v *version) uint64 {
 	if v.live() {
-		return v.lease
+		return v.lease()
 	}
 	return 0
 }

@@ -1,6 +1,11 @@
 package store
 
-import "sync/atomic"
+import (
+	"math"
+	"strings"
+	"sync/atomic"
+	"unsafe"
+)
 
 // chain is a key and its versions, newest first. There is one for each key that
 // has a version, a tombstone included; the tree, the table and the history all
@@ -35,9 +40,50 @@ import "sync/atomic"
 //     written to a chain that was dropped. A key that comes back gets a chain of
 //     its own. That one the View does not know, and need not: its versions are
 //     all newer than p.
+//
+// A chain is the beginning of a record that holds the key as well: who finds a
+// chain in the table, or compares keys in the tree, has the key at hand.
 type chain struct {
-	key  string
 	head atomic.Pointer[version]
+	// size is the length of the key, whose bytes follow; keyApart where they do
+	// not, and this is the beginning of a chainApart.
+	size uint16
+}
+
+// chainApart is a chain whose key is too long for a record.
+type chainApart struct {
+	chain
+	key string
+}
+
+const (
+	keyApart = math.MaxUint16 // longer than any key
+	// keyOffset is where the key begins in a record.
+	keyOffset = unsafe.Offsetof(chain{}.size) + unsafe.Sizeof(chain{}.size)
+)
+
+// newChain returns a chain without versions. The key is copied.
+func newChain(key string) *chain {
+	if size := int(keyOffset) + len(key); size <= maxRecord {
+		c := (*chain)(newRecord(size))
+		c.size = uint16(len(key))
+		copy(unsafe.Slice((*byte)(unsafe.Add(unsafe.Pointer(c), keyOffset)), len(key)), key)
+		return c
+	}
+	return probe(strings.Clone(key))
+}
+
+// probe is a chain to look for others with: it aliases the key.
+func probe(key string) *chain {
+	return &(&chainApart{chain: chain{size: keyApart}, key: key}).chain
+}
+
+// key is the chain's key. It lives as long as anybody has it.
+func (c *chain) key() string {
+	if c.size == keyApart {
+		return (*chainApart)(unsafe.Pointer(c)).key
+	}
+	return unsafe.String((*byte)(unsafe.Add(unsafe.Pointer(c), keyOffset)), int(c.size))
 }
 
 // newest is the head; nil for no chain.

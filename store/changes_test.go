@@ -31,7 +31,7 @@ func TestChangeListIsASlice(t *testing.T) {
 			if rand.IntN(3) > 0 {
 				revision++
 			}
-			c := change{v: &version{mod: revision}}
+			c := change{v: newTombstone(revision, 0, false)}
 			list.push(c)
 			slice = append(slice, c)
 		}

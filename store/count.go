@@ -38,13 +38,13 @@ func (r *reading) countByRank(keys *trivetpb.KeyRange) uint64 {
 	total := ranks(r.tree, start, end) - ranks(r.tombstones, start, end)
 	for i := range r.newer.n {
 		c := r.newer.at(i)
-		if key := c.chain.key; key < start || (end != "" && key >= end) {
+		if key := c.chain.key(); key < start || (end != "" && key >= end) {
 			continue
 		}
 		switch {
 		case !c.v.live():
 			total++
-		case c.v.number == 1:
+		case c.v.number() == 1:
 			total--
 		}
 	}
@@ -52,17 +52,16 @@ func (r *reading) countByRank(keys *trivetpb.KeyRange) uint64 {
 }
 
 // ranked is what of a tree ranks needs.
-type ranked[V any] interface {
+type ranked interface {
 	Len() int
-	GetAt(index int) (string, V, bool)
+	KeyAt(i int) string
 }
 
 // ranks is the number of keys of a tree in [start, end).
-func ranks[V any](t ranked[V], start, end string) int {
+func ranks(t ranked, start, end string) int {
 	rank := func(key string) int {
 		return sort.Search(t.Len(), func(i int) bool {
-			k, _, _ := t.GetAt(i)
-			return k >= key
+			return t.KeyAt(i) >= key
 		})
 	}
 	to := t.Len()

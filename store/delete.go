@@ -27,11 +27,11 @@ func (a *applier) deleteOne(op *trivetpb.DeleteOp, answer *trivetpb.DeleteResult
 	if !op.Prev {
 		return nil
 	}
-	if p := a.budget.item(c.key, old); p != nil {
+	if p := a.budget.item(c.key(), old); p != nil {
 		return p
 	}
 	item := &trivetpb.Item{}
-	old.fill(item, c.key)
+	old.fill(item, c.key())
 	answer.Prev = append(answer.Prev, item)
 	return nil
 }
@@ -67,7 +67,7 @@ func (a *applier) deleteRange(op *trivetpb.DeleteOp, answer *trivetpb.DeleteResu
 		}
 		// The next step starts right after the last key: what was deleted so
 		// far is tombstones, which a scan from the start would walk again.
-		last := found[len(found)-1].chain.key
+		last := found[len(found)-1].chain.key()
 		rest.Start = append(append(make([]byte, 0, len(last)+1), last...), 0)
 	}
 }

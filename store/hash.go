@@ -43,11 +43,11 @@ func itemHash(key string, v *version) uint64 {
 	var header [1 + 4 + 4 + 4*8]byte
 	header[0] = hashItem
 	binary.LittleEndian.PutUint32(header[1:], uint32(len(key)))
-	binary.LittleEndian.PutUint32(header[5:], v.valueLen)
-	binary.LittleEndian.PutUint64(header[9:], v.create)
+	binary.LittleEndian.PutUint32(header[5:], uint32(v.valueLen()))
+	binary.LittleEndian.PutUint64(header[9:], v.create())
 	binary.LittleEndian.PutUint64(header[17:], v.mod)
-	binary.LittleEndian.PutUint64(header[25:], v.number)
-	binary.LittleEndian.PutUint64(header[33:], v.lease)
+	binary.LittleEndian.PutUint64(header[25:], v.number())
+	binary.LittleEndian.PutUint64(header[33:], v.lease())
 	var d xxhash.Digest
 	d.Reset()
 	_, _ = d.Write(header[:])

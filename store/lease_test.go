@@ -61,7 +61,7 @@ func TestRevokingALease(t *testing.T) {
 	require.EqualValues(t, 2, r.GetLease().Deleted)
 	require.Equal(t, revision+1, r.Revision, "all its keys at one revision")
 	n := s.state.history.changes.n
-	require.Equal(t, []string{"a", "b"}, []string{s.state.history.changes.at(n - 2).chain.key, s.state.history.changes.at(n - 1).chain.key})
+	require.Equal(t, []string{"a", "b"}, []string{s.state.history.changes.at(n - 2).chain.key(), s.state.history.changes.at(n - 1).chain.key()})
 	require.False(t, lastChange(s).expired(), "somebody deleted them")
 	empty := fine(t, s, 0, grant(5000)).GetLease().Lease
 	r = fine(t, s, 0, revoke(empty))

@@ -8,7 +8,6 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
-	"github.com/tidwall/btree"
 	"pgregory.net/rapid"
 
 	"trivet/trivetpb"
@@ -324,10 +323,9 @@ func requireSound(t require.TestingT, s *Store, applied bool) {
 		limit = st.pins.oldest(st.compactRevision)
 	}
 	heads := map[string]*version{}
-	st.tree.Scan(func(key string, c *chain) bool {
-		head := c.newest()
+	st.tree.scan(func(c *chain) bool {
+		key, head := c.key(), c.newest()
 		heads[key] = head
-		require.Equal(t, key, c.key)
 		require.Same(t, c, st.table.find(key), "the tree's and the table's %q", key)
 		_, marked := st.tombstones.Get(key)
 		require.Equal(t, !head.live(), marked, "%q", key)
@@ -340,17 +338,17 @@ func requireSound(t require.TestingT, s *Store, applied bool) {
 	})
 	require.Equal(t, st.tree.Len(), len(heads))
 	require.Equal(t, st.tree.Len(), st.table.len())
-	if st.frozenTree != nil {
-		requireSameKeys(t, &st.tree, st.frozenTree)
-		requireSameKeys(t, &st.tombstones, st.frozenTombstones)
+	if st.frozenTombstones != nil {
+		require.Equal(t, st.tree.chains.Items(), st.frozenTree.chains.Items())
+		require.Equal(t, st.tombstones.Keys(), st.frozenTombstones.Keys())
 	}
 	done := 0
 	for i := range st.history.changes.n {
 		c := st.history.changes.at(i)
-		_, there := heads[c.chain.key] // require.Contains would go through all of them
-		require.True(t, there, "%q", c.chain.key)
-		require.Same(t, c.chain, st.table.find(c.chain.key))
-		require.EqualValues(t, itemBytes(c.chain.key, c.v), c.bytes)
+		_, there := heads[c.chain.key()] // require.Contains would go through all of them
+		require.True(t, there, "%q", c.chain.key())
+		require.Same(t, c.chain, st.table.find(c.chain.key()))
+		require.EqualValues(t, itemBytes(c.chain.key(), c.v), c.bytes)
 		if c.v.mod <= st.compactRevision {
 			done++
 		}
@@ -360,17 +358,11 @@ func requireSound(t require.TestingT, s *Store, applied bool) {
 	requireRestSound(t, st)
 }
 
-func requireSameKeys[V any](t require.TestingT, a, b *btree.Map[string, V]) {
-	require.Equal(t, a.Keys(), b.Keys())
-	require.Equal(t, a.Values(), b.Values())
-}
-
 // recomputedHash is the state hash from nothing but what readers see.
 func recomputedHash(v *View, st Stats) uint64 {
 	var sum uint64
 	for i := range v.Range(nil, RangeOptions{}) {
-		ver := &version{create: i.CreateRevision, mod: i.ModRevision, number: i.Version, lease: i.Lease}
-		ver.setValue(i.Value)
+		ver := newVersion(i.ModRevision, 0, numbers{i.CreateRevision, i.Version, i.Lease}, i.Value)
 		sum += itemHash(i.Key, ver)
 	}
 	return stateHash(sum, recomputedRest(v), st)

@@ -21,8 +21,8 @@ func (a *applier) put(op *trivetpb.PutOp, result *trivetpb.Result) *trivetpb.Pro
 	}
 	v := a.write(key, c, op.Value, lease)
 	answer := a.puts.next(a.left)
-	answer.put.Version = v.number
-	answer.put.Created = v.number == 1
+	answer.put.Version = v.number()
+	answer.put.Created = answer.put.Version == 1
 	if op.Prev && v.prev.live() {
 		if p := a.budget.item(key, v.prev); p != nil {
 			return p

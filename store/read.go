@@ -7,7 +7,7 @@ import (
 // reading is a tree read as of a revision: by a View, and by the ops of a
 // command that is being applied.
 type reading struct {
-	tree       *tree
+	tree       tree
 	tombstones *keySet
 	// table is nil in a View: it knows the present keys only.
 	table *table
@@ -36,15 +36,14 @@ func (r *reading) get(key string) *version {
 	if r.table != nil {
 		return r.at(r.table.find(key))
 	}
-	c, _ := r.tree.Get(key)
-	return r.at(c)
+	return r.at(r.tree.find(key))
 }
 
 // walk calls visit for all chains of the range, in byte order.
 func (r *reading) walk(keys *trivetpb.KeyRange, visit func(c *chain) bool) {
 	end := keyString(keys.GetEnd())
-	r.tree.Ascend(keyString(keys.GetStart()), func(key string, c *chain) bool {
-		return (end == "" || key < end) && visit(c)
+	r.tree.ascend(keyString(keys.GetStart()), func(c *chain) bool {
+		return (end == "" || c.key() < end) && visit(c)
 	})
 }
 
@@ -60,7 +59,8 @@ func (r *reading) scan(keys *trivetpb.KeyRange, reverse bool, visit func(c *chai
 		return
 	}
 	start, end := keyString(keys.GetStart()), keyString(keys.GetEnd())
-	down := func(key string, c *chain) bool {
+	down := func(c *chain) bool {
+		key := c.key()
 		if key < start {
 			return false
 		}
@@ -71,9 +71,9 @@ func (r *reading) scan(keys *trivetpb.KeyRange, reverse bool, visit func(c *chai
 		return v == nil || visit(c, v)
 	}
 	if end == "" {
-		r.tree.Reverse(down)
+		r.tree.reverse(down)
 	} else {
-		r.tree.Descend(end, down)
+		r.tree.descend(end, down)
 	}
 }
 
@@ -120,9 +120,9 @@ func (r *reading) rangeOp(result *trivetpb.Result, op *trivetpb.RangeOp, b *budg
 			return false
 		}
 		if op.KeysOnly {
-			problem = b.spend(c.key, 0)
+			problem = b.spend(c.key(), 0)
 		} else {
-			problem = b.item(c.key, v)
+			problem = b.item(c.key(), v)
 		}
 		found = append(found, hit{c, v})
 		return problem == nil
@@ -133,7 +133,7 @@ func (r *reading) rangeOp(result *trivetpb.Result, op *trivetpb.RangeOp, b *budg
 	slab := make([]trivetpb.Item, len(found))
 	answer.Items = make([]*trivetpb.Item, len(found))
 	for i, h := range found {
-		h.v.fill(&slab[i], h.chain.key)
+		h.v.fill(&slab[i], h.chain.key())
 		if op.KeysOnly {
 			slab[i].Value = nil
 		}
@@ -154,7 +154,7 @@ type budget struct{ spent uint64 }
 const answerItemBytes = 64
 
 func (b *budget) item(key string, v *version) *trivetpb.Problem {
-	return b.spend(key, uint64(v.valueLen))
+	return b.spend(key, uint64(v.valueLen()))
 }
 
 func (b *budget) spend(key string, valueBytes uint64) *trivetpb.Problem {

@@ -54,7 +54,7 @@ func VerifySnapshot(r io.Reader) (*SnapshotInfo, error) {
 		return nil, err
 	}
 	defer in.close()
-	if err := in.readAll(func(string, *version) {}); err != nil {
+	if err := in.readAll(func(*chain, *version) {}); err != nil {
 		return nil, in.explain(err)
 	}
 	return &SnapshotInfo{
@@ -80,27 +80,25 @@ func readState(r io.Reader, level uint64) (*state, error) {
 	in.keep = true
 	st := in.rest
 	var changes []change
-	c := &chain{} // of the last key; keys are not empty
+	var last *chain
 	finishKey := func() {
-		last := c.newest()
 		if last == nil {
 			return
 		}
-		st.tree.Load(c.key, c)
-		st.table.add(c)
-		if !last.live() {
-			st.tombstones.Load(c.key, struct{}{})
+		st.tree.addLast(last)
+		if !last.newest().live() {
+			st.tombstones.Load(last.key(), struct{}{})
 		}
 	}
-	err = in.readAll(func(key string, v *version) {
-		if key != c.key {
+	err = in.readAll(func(c *chain, v *version) {
+		if c != last {
 			finishKey()
-			c = &chain{key: key}
+			last = c
 		}
 		v.prev = c.newest()
 		c.head.Store(v)
 		if v.mod > in.header.CompactRevision {
-			bytes := itemBytes(key, v)
+			bytes := itemBytes(c.key(), v)
 			changes = append(changes, change{c, v, uint32(bytes)})
 			st.history.bytes += bytes
 		}
@@ -109,6 +107,7 @@ func readState(r io.Reader, level uint64) (*state, error) {
 		return nil, in.explain(err)
 	}
 	finishKey()
+	st.table.fill(st.tree)
 	slices.SortFunc(changes, func(a, b change) int {
 		return cmp.Or(cmp.Compare(a.v.mod, b.v.mod), cmp.Compare(a.v.sub, b.v.sub))
 	})
@@ -220,12 +219,16 @@ func (in *snapshotReader) next(m *trivetpb.SnapshotRecord) error {
 	if _, err := io.ReadFull(in.in, in.buf); err != nil {
 		return fmt.Errorf("record %d: %w", in.records, err)
 	}
-	// The decoder keeps a version that is there already, and the two messages
-	// around it are reused for millions of records.
+	// The decoder keeps a version that is there already, with the memory of its key
+	// and value: that and the two messages around it are reused for millions of
+	// records.
 	version, reuse := m.Record.(*trivetpb.SnapshotRecord_Version)
 	m.Reset()
 	if reuse {
-		version.Version.Reset()
+		v := version.Version
+		key, value := v.Key[:0], v.Value[:0]
+		v.Reset()
+		v.Key, v.Value = key, value
 		m.Record = version
 	}
 	if err := m.UnmarshalVT(in.buf); err != nil {
@@ -274,8 +277,9 @@ func (in *snapshotReader) readHeader() error {
 }
 
 // readAll reads and verifies everything, and gives each version to visit, in
-// the order of the file and with its hash. The versions' prev is not set.
-func (in *snapshotReader) readAll(visit func(key string, v *version)) error {
+// the order of the file and with its hash, and with the chain of its key, which is
+// one for all versions of a key. The versions' prev is not set, nor a chain's head.
+func (in *snapshotReader) readAll(visit func(c *chain, v *version)) error {
 	if err := in.readHeader(); err != nil {
 		return err
 	}
@@ -290,11 +294,11 @@ func (in *snapshotReader) readAll(visit func(key string, v *version)) error {
 			if err := in.enter(sectionVersions); err != nil {
 				return err
 			}
-			key, v, err := keys.add(r.Version)
+			c, v, err := keys.add(r.Version)
 			if err != nil {
 				return err
 			}
-			visit(key, v)
+			visit(c, v)
 		case *trivetpb.SnapshotRecord_Clock:
 			if err := in.enter(sectionClocks); err != nil {
 				return err

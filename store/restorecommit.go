@@ -99,35 +99,32 @@ func readBackup(r io.Reader, clockMS, level uint64) (*state, error) {
 	defer in.close()
 	in.keep = true
 	st := newState()
-	var last struct {
-		key string
-		v   *version
-	}
+	var last *chain
 	finishKey := func() {
-		if !last.v.live() {
+		v := last.newest()
+		if !v.live() {
 			return
 		}
-		if l, ok := in.rest.leases.get(last.v.lease); ok && l.lock != "" {
+		if l, ok := in.rest.leases.get(v.lease()); ok && l.lock != "" {
 			return // it ends with its lock
 		}
-		c := &chain{key: last.key}
-		c.head.Store(last.v)
-		st.tree.Load(c.key, c)
-		st.table.add(c)
+		st.tree.addLast(last)
 		st.totals.keys++
-		st.totals.bytes += itemBytes(c.key, last.v)
-		st.totals.sum += last.v.hash
+		st.totals.bytes += itemBytes(last.key(), v)
+		st.totals.sum += v.hash
 	}
-	err = in.readAll(func(key string, v *version) {
-		if key != last.key {
+	err = in.readAll(func(c *chain, v *version) {
+		if c != last {
 			finishKey()
+			last = c
 		}
-		last.key, last.v = key, v
+		c.head.Store(v)
 	})
 	if err != nil {
 		return nil, in.explain(err)
 	}
 	finishKey()
+	st.table.fill(st.tree)
 	st.revision = in.header.Revision
 	st.nextID, st.nextToken = in.header.NextId, in.header.NextToken
 	st.clockMS = clockMS

@@ -113,10 +113,10 @@ func (v *View) writeRecords(w io.Writer) error {
 	oneof := &trivetpb.SnapshotRecord_Version{Version: &trivetpb.SnapshotVersion{}}
 	record.Record = oneof
 	var versions []*version // of a key, newest first
-	v.tree.Scan(func(key string, c *chain) bool {
+	v.tree.scan(func(c *chain) bool {
 		versions = v.retained(c, versions[:0])
 		for i := len(versions) - 1; i >= 0; i-- {
-			fillSnapshotVersion(oneof.Version, key, versions[i])
+			fillSnapshotVersion(oneof.Version, c.key(), versions[i])
 			out.write(record)
 		}
 		return out.err == nil
@@ -171,13 +171,13 @@ func (v *View) retained(c *chain, versions []*version) []*version {
 // fillSnapshotVersion sets every field of m.
 func fillSnapshotVersion(m *trivetpb.SnapshotVersion, key string, v *version) {
 	m.Key, m.Value = keyBytes(key), nil
-	if v.valueLen > 0 {
+	if v.valueLen() > 0 {
 		m.Value = v.bytes()
 	}
-	m.CreateRevision, m.ModRevision, m.Version, m.Lease = v.create, v.mod, v.number, v.lease
+	m.CreateRevision, m.ModRevision, m.Version, m.Lease = v.create(), v.mod, v.number(), v.lease()
 	m.Deleted, m.Sub, m.Expired = !v.live(), v.sub, false
 	if m.Deleted {
-		m.Version, m.Expired = 0, v.expired()
+		m.Expired = v.expired()
 	}
 }
 

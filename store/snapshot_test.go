@@ -507,10 +507,12 @@ func TestSnapshotHoldsEveryField(t *testing.T) {
 			"done":    "0: nothing waits to be cut",
 			"bytes":   "a sum over changes",
 		}},
-		{reflect.TypeFor[version](), "value valueLen sub create mod number lease", map[string]string{
+		{reflect.TypeFor[version](), "mod sub flags", map[string]string{
 			"prev": "the version before in the file",
 			"hash": "of the item",
 		}},
+		{reflect.TypeFor[versionApart](), "value numbers", map[string]string{"version": "as any"}},
+		{reflect.TypeFor[numbers](), "create number lease", nil},
 		{reflect.TypeFor[clockRun](), "revision clockMS", nil},
 		{reflect.TypeFor[Settings](), "HistoryMS HistoryRevisions QuotaBytes Level", nil},
 		{reflect.TypeFor[lease](), "ttlMS deadlineMS lock own", map[string]string{"run": "see leaseRun"}},

@@ -9,9 +9,9 @@ import (
 // leases, locks, sessions and answers is what it is derived from.
 func requireRestSound(t require.TestingT, st *state) {
 	keys := map[uint64][]string{}
-	st.tree.Scan(func(key string, c *chain) bool {
+	st.tree.scan(func(c *chain) bool {
 		if id := leaseOf(c.newest()); id != 0 {
-			keys[id] = append(keys[id], key)
+			keys[id] = append(keys[id], c.key())
 		}
 		return true
 	})

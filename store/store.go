@@ -97,13 +97,18 @@ type Store struct {
 	watches watches
 }
 
-// tree is the chains of all keys, tombstones included until they are cut, in
-// byte order. A Copy is O(1); after it, a write that adds or removes a key
-// copies the nodes it touches.
-type tree = btree.Map[string, *chain]
-
 // keySet is an ordered set of keys.
-type keySet = btree.Map[string, struct{}]
+type keySet struct {
+	btree.Map[string, struct{}]
+}
+
+func (s *keySet) copy() *keySet { return &keySet{*s.Map.Copy()} }
+
+// KeyAt is the key at a place, from 0.
+func (s *keySet) KeyAt(i int) string {
+	key, _, _ := s.GetAt(i)
+	return key
+}
 
 // state is what Restore replaces as a whole. A snapshot holds all of it, or
 // what it is derived from: TestSnapshotHoldsEveryField.
@@ -150,8 +155,8 @@ type state struct {
 	namedBefore []*session
 
 	// frozenTree and frozenTombstones are copies of the two trees, shared by all
-	// Views opened until either changes (thaw); nil until one is opened.
-	frozenTree       *tree
+	// Views opened until either changes (thaw); zero until one is opened.
+	frozenTree       tree
 	frozenTombstones *keySet
 	// pins is the revisions that open Views of this state hold on to.
 	pins *pins
@@ -161,31 +166,31 @@ type state struct {
 
 // enter adds the chain of a key that has none.
 func (st *state) enter(c *chain) {
-	st.tree.Set(c.key, c)
+	st.tree.add(c)
 	st.table.add(c)
 	st.thaw()
 }
 
 // leave removes a chain, to which nothing may be written any more.
 func (st *state) leave(c *chain) {
-	st.tree.Delete(c.key)
+	st.tree.remove(c)
 	st.table.remove(c)
 	st.thaw()
 }
 
 // bury notes that the head of c is a tombstone, unbury that it is none.
 func (st *state) bury(c *chain) {
-	st.tombstones.Set(c.key, struct{}{})
+	st.tombstones.Set(c.key(), struct{}{})
 	st.thaw()
 }
 
 func (st *state) unbury(c *chain) {
-	st.tombstones.Delete(c.key)
+	st.tombstones.Delete(c.key())
 	st.thaw()
 }
 
 // thaw makes the next View take new copies.
-func (st *state) thaw() { st.frozenTree, st.frozenTombstones = nil, nil }
+func (st *state) thaw() { st.frozenTree, st.frozenTombstones = tree{}, nil }
 
 // totals is what is kept up to date as items change.
 type totals struct {
@@ -210,6 +215,7 @@ func newState() *state {
 	return &state{
 		revision:        1,
 		compactRevision: 1,
+		tree:            newTree(),
 		settings:        Settings{HistoryMS: DefaultHistoryMS, HistoryRevisions: DefaultHistoryRevisions},
 		pins:            new(pins),
 	}

@@ -9,7 +9,6 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"unsafe"
 
 	"github.com/stretchr/testify/require"
 	"google.golang.org/protobuf/encoding/protowire"
@@ -91,10 +90,6 @@ func contents(v *View) map[string]string {
 		m[i.Key] = string(i.Value)
 	}
 	return m
-}
-
-func TestAVersionIsOneSizeClass(t *testing.T) {
-	require.EqualValues(t, 64, unsafe.Sizeof(version{}))
 }
 
 func TestOpsThatFailWithoutEffect(t *testing.T) {

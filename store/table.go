@@ -3,13 +3,13 @@ package store
 import "hash/maphash"
 
 // table finds the chain of a key by the key's hash, for point reads and writes:
-// three loads from memory (slot, chain, key) where a walk down the tree of a
-// million keys has twenty. It is guarded by the store's lock.
+// two loads from memory (bucket, chain with its key) where a walk down the tree of
+// a million keys has twenty. It is guarded by the store's lock.
 //
-// It is an array of small hash tables. Each doubles on its own, so that no write
+// It is an array of small hash tables. Each grows on its own, so that no write
 // ever waits for a million keys to move: with ten million a table has some ten
 // thousand. A Go map grows in parts as well, but hashes every key of a part
-// again, a cache miss each, where these slots keep the hash; and reading one
+// again, a cache miss each, where these buckets keep the hash; and reading one
 // touches more lines of memory.
 //
 // The hash is seeded by chance, so that nobody can choose keys that collide.
@@ -20,101 +20,189 @@ type table struct {
 
 const (
 	tableShardBits = 10
-	tableLeastSize = 8
+	// bucketChains fills a bucket to 64 bytes, which is a line of the cache.
+	bucketChains = 5
 )
 
-// tableShard is an open hash table with linear probing. At most three quarters
-// of the slots are taken.
+// tableShard is a hash table with linear probing from one bucket to the next.
+// Between a half and four fifths of the places are taken, but for small ones: it
+// grows by a quarter at a time, since doubling would leave it half empty more
+// often than not.
 type tableShard struct {
-	slots []tableSlot // a power of two of them, or none
-	used  int
+	buckets []tableBucket
+	used    int // chains
 }
 
-// tableSlot is free where chain is nil.
-type tableSlot struct {
-	hash  uint64
-	chain *chain
+// tableBucket holds chains, in its first n places, each with the hash's lower
+// half. A chain stands in the bucket that its hash says, or in the first behind it
+// (around the end) that had room; so the search for one ends with a bucket that is
+// not full.
+type tableBucket struct {
+	hashes [bucketChains]uint32
+	n      uint32
+	chains [bucketChains]*chain
 }
 
 var tableSeed = maphash.MakeSeed()
 
 func (t *table) shard(hash uint64) *tableShard { return &t.shards[hash>>(64-tableShardBits)] }
 
+// home is the bucket where the search for a hash begins. There is one at least.
+func (s *tableShard) home(hash uint32) int {
+	return int(uint64(hash) * uint64(len(s.buckets)) >> 32)
+}
+
+// next is the bucket behind i.
+func (s *tableShard) next(i int) int {
+	if i++; i < len(s.buckets) {
+		return i
+	}
+	return 0
+}
+
 // find returns the chain of key, nil where there is none.
 func (t *table) find(key string) *chain {
 	hash := maphash.String(tableSeed, key)
-	slots := t.shard(hash).slots
-	if len(slots) == 0 {
+	s := t.shard(hash)
+	if s.used == 0 {
 		return nil
 	}
-	mask := uint64(len(slots) - 1)
-	for i := hash & mask; ; i = (i + 1) & mask {
-		s := &slots[i]
-		if s.chain == nil {
-			return nil
+	low := uint32(hash)
+	for i := s.home(low); ; i = s.next(i) {
+		b := &s.buckets[i]
+		for j, h := range b.hashes {
+			if h == low && b.chains[j] != nil && b.chains[j].key() == key {
+				return b.chains[j]
+			}
 		}
-		if s.hash == hash && s.chain.key == key {
-			return s.chain
+		if b.n < bucketChains {
+			return nil
 		}
 	}
 }
 
 // add adds the chain of a key that has none.
 func (t *table) add(c *chain) {
-	hash := maphash.String(tableSeed, c.key)
+	hash := maphash.String(tableSeed, c.key())
 	s := t.shard(hash)
-	if 4*(s.used+1) > 3*len(s.slots) {
-		s.resize(max(tableLeastSize, 2*len(s.slots)))
+	if 5*(s.used+1) > 4*bucketChains*len(s.buckets) {
+		s.resize(len(s.buckets) + len(s.buckets)/4 + 1)
 	}
-	s.put(tableSlot{hash, c})
+	s.put(uint32(hash), c)
 	s.used++
+}
+
+// fill adds the chains of a tree to a table that has none. It makes each shard
+// at its size, where chains that come one by one have it grow a dozen times, and
+// waits for many loads from memory at once.
+func (t *table) fill(chains tree) {
+	hashes := make([]uint64, 0, chains.Len())
+	chains.scan(func(c *chain) bool {
+		hash := maphash.String(tableSeed, c.key())
+		hashes = append(hashes, hash)
+		t.shard(hash).used++
+		return true
+	})
+	for i := range t.shards {
+		if s := &t.shards[i]; s.used > 0 {
+			s.buckets = make([]tableBucket, 3*s.used/(2*bucketChains)+1) // two thirds
+		}
+	}
+	chains.scan(func(c *chain) bool {
+		t.shard(hashes[0]).put(uint32(hashes[0]), c)
+		hashes = hashes[1:]
+		return true
+	})
 }
 
 // remove removes a chain that is there.
 func (t *table) remove(c *chain) {
-	hash := maphash.String(tableSeed, c.key)
+	hash := maphash.String(tableSeed, c.key())
 	s := t.shard(hash)
-	s.removeSlot(hash, c)
-	if 8*s.used < len(s.slots) && len(s.slots) > tableLeastSize {
-		s.resize(len(s.slots) / 2)
+	s.take(uint32(hash), c)
+	s.used--
+	if n := len(s.buckets); 2*s.used < bucketChains*n && n > 1 {
+		s.resize(n - (n+3)/4)
 	}
 }
 
-// removeSlot frees the chain's slot. What comes after, up to the next free one,
-// moves up into the gap, unless that were before the place where its search
-// begins.
-func (s *tableShard) removeSlot(hash uint64, c *chain) {
-	mask := uint64(len(s.slots) - 1)
-	gap := hash & mask
-	for s.slots[gap].chain != c {
-		gap = (gap + 1) & mask
+// put puts a chain into the first place from its home on.
+func (s *tableShard) put(hash uint32, c *chain) {
+	i := s.home(hash)
+	for s.buckets[i].n == bucketChains {
+		i = s.next(i)
 	}
-	for i := (gap + 1) & mask; s.slots[i].chain != nil; i = (i + 1) & mask {
-		if begin := s.slots[i].hash & mask; (i-begin)&mask >= (i-gap)&mask {
-			s.slots[gap] = s.slots[i]
-			gap = i
+	s.buckets[i].push(hash, c)
+}
+
+// take takes a chain out. Where its bucket was full, searches went on behind it:
+// one of the chains there that had no room moves up, then one into its place, and
+// so on up to the first bucket that was not full.
+func (s *tableShard) take(hash uint32, c *chain) {
+	gap := s.home(hash)
+	at := s.buckets[gap].index(c)
+	for at < 0 {
+		gap = s.next(gap)
+		at = s.buckets[gap].index(c)
+	}
+	full := s.buckets[gap].drop(at)
+	for i := s.next(gap); full && i != gap; i = s.next(i) {
+		b := &s.buckets[i]
+		more := b.n == bucketChains
+		for j := range int(b.n) {
+			if s.distance(s.home(b.hashes[j]), i) >= s.distance(gap, i) {
+				s.buckets[gap].push(b.hashes[j], b.chains[j])
+				b.drop(j)
+				gap = i
+				break
+			}
+		}
+		if !more {
+			return
 		}
 	}
-	s.slots[gap] = tableSlot{}
-	s.used--
 }
 
-// put puts a slot into the first free place from where its search begins.
-func (s *tableShard) put(slot tableSlot) {
-	mask := uint64(len(s.slots) - 1)
-	i := slot.hash & mask
-	for s.slots[i].chain != nil {
-		i = (i + 1) & mask
+// distance is how many buckets behind from to is, around the end.
+func (s *tableShard) distance(from, to int) int {
+	if to >= from {
+		return to - from
 	}
-	s.slots[i] = slot
+	return to - from + len(s.buckets)
 }
 
-func (s *tableShard) resize(size int) {
-	old := s.slots
-	s.slots = make([]tableSlot, size)
-	for _, slot := range old {
-		if slot.chain != nil {
-			s.put(slot)
+// index is the place of a chain, -1 where it is not there.
+func (b *tableBucket) index(c *chain) int {
+	for j, other := range b.chains {
+		if other == c {
+			return j
+		}
+	}
+	return -1
+}
+
+func (b *tableBucket) push(hash uint32, c *chain) {
+	b.hashes[b.n], b.chains[b.n] = hash, c
+	b.n++
+}
+
+// drop clears a place, into which the last one moves, and says whether the bucket
+// was full.
+func (b *tableBucket) drop(at int) (full bool) {
+	full = b.n == bucketChains
+	b.n--
+	b.hashes[at], b.chains[at] = b.hashes[b.n], b.chains[b.n]
+	b.hashes[b.n], b.chains[b.n] = 0, nil
+	return full
+}
+
+func (s *tableShard) resize(buckets int) {
+	old := s.buckets
+	s.buckets = make([]tableBucket, buckets)
+	for i := range old {
+		b := &old[i]
+		for j := range b.n {
+			s.put(b.hashes[j], b.chains[j])
 		}
 	}
 }

@@ -15,9 +15,11 @@ import (
 func (t *table) len() int {
 	n := 0
 	for i := range t.shards {
-		for _, s := range t.shards[i].slots {
-			if s.chain != nil {
-				n++
+		for _, b := range t.shards[i].buckets {
+			for _, c := range b.chains {
+				if c != nil {
+					n++
+				}
 			}
 		}
 	}
@@ -40,8 +42,9 @@ func TestTableIsAMap(t *testing.T) {
 		}
 		for i := range table.shards {
 			s := &table.shards[i]
-			require.LessOrEqual(t, 4*s.used, 3*len(s.slots))
-			require.True(t, len(s.slots) <= tableLeastSize || 8*s.used >= len(s.slots), "%d of %d", s.used, len(s.slots))
+			places := bucketChains * len(s.buckets)
+			require.LessOrEqual(t, 5*s.used, 4*places)
+			require.True(t, len(s.buckets) <= 1 || 2*s.used >= places, "%d of %d", s.used, places)
 		}
 	}
 	for round, share := range []float64{0.7, 0.5, 0.05, 0.9, 0} { // of the names that are there after it
@@ -50,7 +53,7 @@ func TestTableIsAMap(t *testing.T) {
 			c, there := chains[name]
 			switch keep := rand.Float64() < share; {
 			case keep && !there:
-				chains[name] = &chain{key: name}
+				chains[name] = newChain(name)
 				table.add(chains[name])
 			case !keep && there:
 				table.remove(c)
@@ -62,30 +65,71 @@ func TestTableIsAMap(t *testing.T) {
 	}
 }
 
-// TestTableShardsWhereHashesMeet: slots whose searches begin at few places, so
+// TestTableFilled: with every chain of a tree, and then as any.
+func TestTableFilled(t *testing.T) {
+	for _, n := range []int{0, 1, 5, 3_000, 40_000} {
+		var table table
+		chains := newTree()
+		for i := range n {
+			chains.add(newChain(fmt.Sprint("key", i)))
+		}
+		table.fill(chains)
+		require.Equal(t, n, table.len())
+		used := 0
+		for i := range table.shards {
+			s := &table.shards[i]
+			used += s.used
+			require.LessOrEqual(t, 5*s.used, 4*bucketChains*len(s.buckets))
+		}
+		require.Equal(t, n, used)
+		chains.scan(func(c *chain) bool {
+			require.Same(t, c, table.find(c.key()))
+			return true
+		})
+		more := newChain("more")
+		table.add(more)
+		chains.scan(func(c *chain) bool {
+			table.remove(c)
+			return true
+		})
+		require.Equal(t, 1, table.len())
+		require.Same(t, more, table.find("more"))
+	}
+}
+
+// TestTableShardsWhereHashesMeet: chains whose searches begin at few places, so
 // that they push each other on, around the end and back to the front.
 func TestTableShardsWhereHashesMeet(t *testing.T) {
 	for range 200 {
+		const buckets = 8
 		s := &tableShard{}
-		s.resize(16)
-		var in []tableSlot
-		for range 12 {
-			slot := tableSlot{hash: 13 + rand.Uint64N(4) + 1<<20*rand.Uint64N(1<<20), chain: &chain{}}
-			s.put(slot)
-			s.used++
-			in = append(in, slot)
+		s.resize(buckets)
+		type entry struct {
+			hash  uint32
+			chain *chain
+		}
+		var in []entry
+		for range bucketChains * (buckets - 1) {
+			e := entry{uint32((6+rand.Uint64N(3))%buckets<<29 + rand.Uint64N(1<<29)), newChain("")}
+			s.put(e.hash, e.chain)
+			in = append(in, e)
 		}
 		for len(in) > 0 {
 			i := rand.IntN(len(in))
-			s.removeSlot(in[i].hash, in[i].chain)
+			s.take(in[i].hash, in[i].chain)
 			in = append(in[:i], in[i+1:]...)
-			for _, slot := range in {
-				at := slot.hash & uint64(len(s.slots)-1)
-				for s.slots[at].chain != slot.chain {
-					require.NotNil(t, s.slots[at].chain, "the search ends before it finds the slot")
-					at = (at + 1) & uint64(len(s.slots)-1)
+			for _, e := range in {
+				at := s.home(e.hash)
+				for s.buckets[at].index(e.chain) < 0 {
+					require.EqualValues(t, bucketChains, s.buckets[at].n, "the search ends before it finds the chain")
+					at = s.next(at)
 				}
 			}
+			held := 0
+			for _, b := range s.buckets {
+				held += int(b.n)
+			}
+			require.Len(t, in, held)
 		}
 	}
 }
@@ -94,15 +138,15 @@ func TestTableShardsWhereHashesMeet(t *testing.T) {
 func TestKeysOfOneHash(t *testing.T) {
 	var table table
 	hash := maphash.String(tableSeed, "a")
-	other := &chain{key: "other"}
+	other := newChain("other")
 	s := table.shard(hash)
-	s.resize(tableLeastSize)
-	s.put(tableSlot{hash, other})
+	s.resize(2)
+	s.put(uint32(hash), other)
 	s.used++
 	require.Nil(t, table.find("a"))
-	a := &chain{key: "a"}
-	a.head.Store(&version{})
-	other.head.Store(&version{})
+	a := newChain("a")
+	a.head.Store(newTombstone(1, 0, false))
+	other.head.Store(newTombstone(1, 0, false))
 	table.add(a)
 	require.Same(t, a, table.find("a"))
 	table.warm([]*trivetpb.Command{putCommand([]byte("a"), nil), putCommand([]byte("b"), nil)})

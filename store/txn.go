@@ -123,13 +123,13 @@ func numberOf(target trivetpb.Compare_Target, v *version) uint64 {
 	}
 	switch target {
 	case trivetpb.Compare_VERSION:
-		return v.number
+		return v.number()
 	case trivetpb.Compare_CREATE_REVISION:
-		return v.create
+		return v.create()
 	case trivetpb.Compare_MOD_REVISION:
 		return v.mod
 	case trivetpb.Compare_LEASE:
-		return v.lease
+		return v.lease()
 	}
 	return 0 // not reached: known refuses other targets
 }

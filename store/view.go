@@ -61,15 +61,15 @@ func (s *Store) View(revision uint64) (*View, error) {
 
 // frozen says that the copies are there which Views share.
 func (st *state) frozen() bool {
-	return st.frozenTree != nil && st.sessions.frozen != nil && st.leases.frozen != nil &&
+	return st.frozenTombstones != nil && st.sessions.frozen != nil && st.leases.frozen != nil &&
 		st.locks.frozen != nil && st.waiters.frozen != nil && st.keyed.frozen != nil
 }
 
 // freeze makes those that are not.
 func (st *state) freeze() {
-	if st.frozenTree == nil {
-		st.frozenTree = st.tree.Copy()
-		st.frozenTombstones = st.tombstones.Copy()
+	if st.frozenTombstones == nil {
+		st.frozenTree = st.tree.copy()
+		st.frozenTombstones = st.tombstones.copy()
 	}
 	if st.sessions.frozen == nil {
 		st.sessions.freeze()
@@ -170,7 +170,7 @@ func (v *View) Range(r *trivetpb.KeyRange, o RangeOptions) iter.Seq[Item] {
 	return func(yield func(Item) bool) {
 		v.mustBeOpen()
 		v.scan(keys, o.Reverse, func(c *chain, found *version) bool {
-			return yield(found.item(c.key))
+			return yield(found.item(c.key()))
 		})
 	}
 }

@@ -38,25 +38,31 @@ func (t *table) warm(commands []*trivetpb.Command) (sum uint64) {
 		}
 		for _, c := range chains[:n] {
 			if c != nil {
-				sum += uint64(c.key[0]) + c.head.Load().mod
+				sum += uint64(c.size) + c.head.Load().mod
 			}
 		}
 	}
 	return sum
 }
 
-// like returns the first chain whose key has the hash: find, but for looking at
-// the key.
+// like returns the first chain whose hash is the same as far as it is kept: find,
+// but for looking at the key.
 func (s *tableShard) like(hash uint64) *chain {
-	if len(s.slots) == 0 {
+	if s.used == 0 {
 		return nil
 	}
-	mask := uint64(len(s.slots) - 1)
-	i := hash & mask
-	for s.slots[i].chain != nil && s.slots[i].hash != hash {
-		i = (i + 1) & mask
+	low := uint32(hash)
+	for i := s.home(low); ; i = s.next(i) {
+		b := &s.buckets[i]
+		for j, h := range b.hashes {
+			if h == low && b.chains[j] != nil {
+				return b.chains[j]
+			}
+		}
+		if b.n < bucketChains {
+			return nil
+		}
 	}
-	return s.slots[i].chain
 }
 
 // singleKey is the key of an op that has one.

@@ -280,11 +280,11 @@ func TestWatchReadsALargeRevisionWhole(t *testing.T) {
 }
 
 func TestEventsOfExpiredKeys(t *testing.T) {
-	e := Event{Key: "k", v: &version{mod: 5, number: 1}, prev: &version{create: 2, mod: 2, number: 1}}
+	e := Event{Key: "k", v: newTombstone(5, 0, true), prev: newVersion(2, 0, numbers{2, 1, 0}, nil)}
 	require.True(t, e.Deleted())
 	require.True(t, e.Expired())
 	require.Equal(t, Item{Key: "k", Value: []byte{}, ModRevision: 5}, e.Item())
-	e.v = &version{mod: 5}
+	e.v = newTombstone(5, 0, false)
 	require.True(t, e.Deleted())
 	require.False(t, e.Expired())
 }

@@ -22,7 +22,7 @@ type Event struct {
 // compact one: cut, which takes prev, does so under the write lock and only of
 // versions that are not newer than the compact revision. What prev points to is
 // immutable but for its own prev, which nobody looks at through an Event.
-func newEvent(c *change) Event { return Event{Key: c.chain.key, v: c.v, prev: c.v.prev} }
+func newEvent(c *change) Event { return Event{Key: c.chain.key(), v: c.v, prev: c.v.prev} }
 
 // Deleted says that the key was deleted; else it was given a value.
 func (e *Event) Deleted() bool { return !e.v.live() }
@@ -57,9 +57,9 @@ const eventBytes = 192
 
 // bytes is what the event may keep in memory that compaction would free.
 func (e *Event) bytes() int64 {
-	n := int64(eventBytes+len(e.Key)) + int64(e.v.valueLen)
+	n := int64(eventBytes+len(e.Key)) + int64(e.v.valueLen())
 	if e.prev != nil {
-		n += int64(e.prev.valueLen)
+		n += int64(e.prev.valueLen())
 	}
 	return n
 }

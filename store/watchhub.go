@@ -158,7 +158,7 @@ func (h *watches) publish(st *state) {
 			h.link()
 			h.published = c.v.mod
 		}
-		h.found = h.index.find(c.chain.key, h.found[:0])
+		h.found = h.index.find(c.chain.key(), h.found[:0])
 		for _, g := range h.found {
 			if g.making == nil {
 				g.making = newFrame(c.v.mod)

@@ -50,7 +50,7 @@ func (w *Watcher) read() error {
 			w.finish()
 		}
 		w.sub = c.v.sub + 1
-		if !w.group.holds(c.chain.key) {
+		if !w.group.holds(c.chain.key()) {
 			continue
 		}
 		if w.part == nil {

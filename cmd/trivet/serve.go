@@ -169,6 +169,8 @@ func (f *serveFlags) serve(ctx context.Context, stderr io.Writer) error {
 		log.Warn("--insecure: anyone who reaches these addresses can read and write everything", "api", api.Addr().String(), "peer", peer.Addr().String())
 	}
 
+	boundGarbage(ctx)
+
 	// Opening reads and checks all that is on disk, which may take its time. A
 	// signal meanwhile just ends it: nothing is served yet, and what is on disk
 	// is as safe as in any crash.
