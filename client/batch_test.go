@@ -56,6 +56,42 @@ func TestCallsGatherWhileBatchesAreUnderWay(t *testing.T) {
 	})
 }
 
+// Where many calls are under way, what comes waits for them and goes in one batch, and
+// does not go as soon as a small one beside them has landed.
+func TestManyCallsGoTogether(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFake()
+		landing := make(chan chan struct{}, 4) // of each batch that is under way
+		s := over(f, func(_ *http.Request, _ int, answer func() *http.Response) (*http.Response, error) {
+			land := make(chan struct{})
+			landing <- land
+			<-land
+			return answer(), nil
+		})
+		c := s.open(t, "n1")
+		defer c.Close()
+		var wg sync.WaitGroup
+		put := func(n int) {
+			for range n {
+				wg.Go(func() { _, err := c.Put(t.Context(), "k", nil); require.NoError(t, err) })
+				synctest.Wait()
+			}
+		}
+		put(2)
+		first, second := <-landing, <-landing
+		put(40)
+		close(first)
+		many := <-landing
+		close(second)
+		put(30)
+		require.Empty(t, landing, "something went beside forty calls")
+		close(many)
+		close(<-landing)
+		wg.Wait()
+		require.Equal(t, []int{1, 1, 40, 30}, f.batches)
+	})
+}
+
 // A queue has a bound, and whoever comes then knows at once.
 func TestAFullQueue(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -19,8 +19,8 @@
 // # Batches
 //
 // Calls that are made at the same time share requests (POST /v1/batch): a call goes
-// out at once, alone if there is no other; while two batches are under way to a
-// node, what comes gathers into the next. Nothing waits for company, and a busy
+// out at once, alone if there is no other; while a node has a batch of sixteen calls or
+// more, or two of fewer, what comes gathers into the next. Nothing waits for company, and a busy
 // program pays for a request once for dozens of calls. Each call keeps its own result,
 // error, condition, guards and context. What waits has a bound: past 65,536 calls or
 // 64 MiB a call fails at once with ErrOverloaded.

@@ -106,12 +106,12 @@ func (m *members) pick(turn int, now int64) *node {
 // maxPicked is how many nodes are looked at; members are five or so.
 const maxPicked = 16
 
-// batches is how many batches a lane may have under way.
-func (m *members) batches(write bool) int {
+// takers is how many nodes take the batches of a lane: the leader, or those near.
+func (m *members) takers(write bool) int {
 	if write {
-		return batchesPerNode
+		return 1
 	}
-	return batchesPerNode * max(1, int(m.near.Load()))
+	return max(1, int(m.near.Load()))
 }
 
 // patience is how long a node gets for a batch that may be asked for elsewhere. In

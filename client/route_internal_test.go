@@ -33,8 +33,8 @@ func TestReadsGoToTheNearestNodes(t *testing.T) {
 			}
 		}
 		require.Equal(t, map[string]int{"n0": 40, "n1": 40, "n2": 40}, picked())
-		require.Equal(t, 3*batchesPerNode, m.batches(false))
-		require.Equal(t, batchesPerNode, m.batches(true))
+		require.Equal(t, 3, m.takers(false))
+		require.Equal(t, 1, m.takers(true))
 
 		m.endpoints[1].underWay.Add(1)
 		require.Zero(t, picked()["n1"])
