@@ -287,7 +287,7 @@ func metricsCount(t *testing.T) bool {
 	require.EqualValues(t, 5, moved(f, beforeF, "trivet_bounded_read_staleness_seconds"))
 	require.EqualValues(t, 1, f["trivet_read_failures_total{code=not_fresh}"]+f["trivet_read_failures_total{code=timeout}"])
 	require.GreaterOrEqual(t, moved(f, beforeF, "trivet_read_index_requests_total{result=done}"), 1.)
-	require.GreaterOrEqual(t, moved(l, beforeL, "trivet_read_index_confirmations_total{result=done}"), 1.)
+	require.GreaterOrEqual(t, moved(l, beforeL, "trivet_read_index_confirmed_by_asker_total"), 1.)
 	require.EqualValues(t, 1, l["trivet_raft_is_leader"])
 	require.EqualValues(t, 0, f["trivet_raft_is_leader"])
 	require.EqualValues(t, 1, f["trivet_raft_has_leader"])

@@ -109,6 +109,7 @@ func newNodeCollector(s *Server) *nodeCollector {
 	}
 	outcome("trivet_read_index_confirmations_total", "Rounds in which the leader asked the voters whether it still leads, by result.",
 		func(f *nodeFigures) uint64 { return f.Confirmations }, func(f *nodeFigures) uint64 { return f.ConfirmationsFailed })
+	counter("trivet_read_index_confirmed_by_asker_total", "Read indexes that the leader told without a round, as its word and the asker's are a majority.", func(f *nodeFigures) uint64 { return f.ConfirmedByAsker })
 	outcome("trivet_read_index_requests_total", "Requests for a read index to the leader, each for all reads that waited, by result.",
 		func(f *nodeFigures) uint64 { return f.Asks }, func(f *nodeFigures) uint64 { return f.AsksFailed })
 	row(prometheus.CounterValue, "trivet_reads_total", "Reads that were fresh enough, a batch counting as one, by the consistency that they were served with.",

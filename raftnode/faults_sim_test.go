@@ -68,10 +68,10 @@ func TestSimNoReadBeforeTheTermsMarker(t *testing.T) {
 		q.mu.Lock()
 		q.lead = nil // as between winning and the marker
 		q.mu.Unlock()
-		_, err := n.confirm(n.ctx)
+		_, err := n.confirmRounds.join(n.ctx)
 		require.ErrorIs(t, err, errNotLeading)
 		q.serve(lead)
-		ri, err := n.confirm(n.ctx)
+		ri, err := n.confirmRounds.join(n.ctx)
 		require.NoError(t, err)
 		require.GreaterOrEqual(t, ri.index, lead.start)
 		require.GreaterOrEqual(t, n.store.Index(), lead.start, "the marker is applied")
@@ -123,7 +123,7 @@ func TestSimNonvotersConfirmNothing(t *testing.T) {
 		}
 		ctx, cancel := within(100 * time.Millisecond)
 		defer cancel()
-		_, err := n.confirm(ctx)
+		_, err := n.confirmRounds.join(ctx)
 		require.Error(t, err)
 	})
 }

@@ -198,7 +198,7 @@ func TestPeerRequestOfALaterVersion(t *testing.T) {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		servePeer(context.Background(), nil, "n2", c)
+		servePeer(context.Background(), nil, caller{id: "n2"}, c)
 	}()
 	for id := byte(1); id < 4; id++ {
 		_, err := a.Write([]byte{0, 0, 0, 8, 0x08, id, 0xfa, 0x06, 3, 'n', 'e', 'w'})

@@ -66,6 +66,7 @@ type Node struct {
 	concededUntil atomic.Int64
 
 	confirmRounds, askRounds      rounds
+	poll                          poll
 	appliedIndex, appliedRevision waiters
 
 	ctx         context.Context // ends when the node stops
@@ -252,7 +253,7 @@ func (n *Node) openRaft(ln net.Listener) error {
 	n.port.address = n.peerAddress
 	n.port.silence = cfg.Timing.Election
 	n.port.members = n
-	n.port.serve = func(from string, c net.Conn) { servePeer(n.ctx, n, from, c) }
+	n.port.serve = func(from caller, c net.Conn) { servePeer(n.ctx, n, from, c) }
 	n.peers = newPeers(n.port)
 	n.liveness = newLiveness(n.port, cfg.Timing.Heartbeat)
 	n.port.seen = n.liveness.seen

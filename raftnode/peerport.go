@@ -37,7 +37,7 @@ type peerPort struct {
 	// address finds where a member is now.
 	address func(id string) (string, error)
 	// serve runs a stream of peer requests until the connection ends.
-	serve func(from string, c net.Conn)
+	serve func(from caller, c net.Conn)
 	// members is the member's word on who it is and who may talk to it; nil: all
 	// that address finds.
 	members members
@@ -60,6 +60,9 @@ type peerPort struct {
 	refused map[string]string // the last reason that each member refused this one for
 	closed  bool
 }
+
+// caller is who opened a connection: a member, and its data folder.
+type caller struct{ id, folder string }
 
 // peerConn is who is at the other end of a connection.
 type peerConn struct {
@@ -162,7 +165,7 @@ func (p *peerPort) accept() {
 				return
 			}
 			if p.seen != nil {
-				p.seen(from)
+				p.seen(from.id)
 			}
 			if kind == streamPeer {
 				p.serve(from, c)
@@ -183,18 +186,18 @@ func (p *peerPort) accept() {
 }
 
 // answer is the accepting side of the handshake.
-func (p *peerPort) answer(c net.Conn) (kind byte, from string, err error) {
+func (p *peerPort) answer(c net.Conn) (kind byte, from caller, err error) {
 	c.SetDeadline(time.Now().Add(helloTimeout))
 	var head [1]byte
 	if _, err := io.ReadFull(c, head[:]); err != nil {
-		return 0, "", err
+		return 0, caller{}, err
 	}
 	if head[0] != streamRaft && head[0] != streamPeer {
-		return 0, "", fmt.Errorf("a stream of unknown kind %q", head[0])
+		return 0, caller{}, fmt.Errorf("a stream of unknown kind %q", head[0])
 	}
 	var hello trivetpb.Hello
 	if err := readHello(c, &hello); err != nil {
-		return 0, "", err
+		return 0, caller{}, err
 	}
 	refused := ""
 	var reply trivetpb.HelloReply
@@ -231,12 +234,12 @@ func (p *peerPort) answer(c net.Conn) (kind byte, from string, err error) {
 	}
 	reply.Refused = refused
 	if err := writeHello(c, &reply); err != nil {
-		return 0, "", err
+		return 0, caller{}, err
 	}
 	if refused != "" {
-		return 0, "", errors.New(refused)
+		return 0, caller{}, errors.New(refused)
 	}
-	return head[0], hello.From, c.SetDeadline(time.Time{})
+	return head[0], caller{hello.From, hello.Incarnation}, c.SetDeadline(time.Time{})
 }
 
 // member reports whether somebody is a member, as far as this node knows.

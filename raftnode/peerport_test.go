@@ -36,7 +36,7 @@ func portPair(t *testing.T, sn *simNet) (*peerPort, func(cluster, id string) *pe
 		return p
 	}
 	n1 := port("c1", "n1")
-	n1.serve = func(_ string, c net.Conn) { io.Copy(io.Discard, c) }
+	n1.serve = func(_ caller, c net.Conn) { io.Copy(io.Discard, c) }
 	n1.start()
 	t.Cleanup(n1.close)
 	return n1, port
@@ -259,6 +259,38 @@ func (s echoServer) serveConfirm(r *trivetpb.ConfirmRequest) *trivetpb.ConfirmRe
 	return &trivetpb.ConfirmReply{Term: r.Term}
 }
 
+// Each has less time than a connection may be silent, and it is silent for longer.
+func TestPeerRequestsOfLittleTimeLeaveASilentConnection(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		sn := newSimNet()
+		n1, other := portPair(t, sn)
+		n1.serve = func(from caller, c net.Conn) { servePeer(t.Context(), echoServer{}, from, c) }
+		n2 := other("c1", "n2")
+		defer n2.close()
+		n2.silence = time.Second
+		ps := newPeers(n2)
+		confirm := func() error {
+			ctx, cancel := within(100 * time.Millisecond)
+			defer cancel()
+			_, err := ps.call(ctx, "n1", &trivetpb.PeerRequest{
+				Request: &trivetpb.PeerRequest_Confirm{Confirm: &trivetpb.ConfirmRequest{Term: 1}},
+			})
+			return err
+		}
+		require.NoError(t, confirm())
+		time.Sleep(time.Hour) // virtual: nothing is asked, so nothing has to be heard
+		sn.set([]string{"n1", "n2"}, func(string, string) bool { return true })
+		c := ps.clients["n1"]
+		for range 9 {
+			require.ErrorIs(t, confirm(), context.DeadlineExceeded)
+			require.NotNil(t, c.stream)
+		}
+		require.ErrorIs(t, confirm(), context.DeadlineExceeded)
+		synctest.Wait()
+		require.Nil(t, c.stream)
+	})
+}
+
 // Requests overtake each other, each gets its own reply, and what is under way
 // when the connection ends is lost, while what was never sent is known not to
 // be.
@@ -266,7 +298,7 @@ func TestPeerRequests(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n1, other := portPair(t, newSimNet())
 		release := make(chan struct{})
-		n1.serve = func(from string, c net.Conn) { servePeer(t.Context(), echoServer{release: release}, from, c) }
+		n1.serve = func(from caller, c net.Conn) { servePeer(t.Context(), echoServer{release: release}, from, c) }
 		n2 := other("c1", "n2")
 		defer n2.close()
 		ps := newPeers(n2)
@@ -319,7 +351,7 @@ func TestPeerRequestsLeaveASilentConnection(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		sn := newSimNet()
 		n1, other := portPair(t, sn)
-		n1.serve = func(from string, c net.Conn) { servePeer(t.Context(), echoServer{}, from, c) }
+		n1.serve = func(from caller, c net.Conn) { servePeer(t.Context(), echoServer{}, from, c) }
 		n2 := other("c1", "n2")
 		defer n2.close()
 		ps := newPeers(n2)
@@ -378,7 +410,7 @@ func FuzzPeerPort(f *testing.F) {
 			a.Close()
 		}()
 		kind, from, err := p.answer(c)
-		if err == nil && (from != "n2" && !idPattern.MatchString(from) || kind != streamRaft && kind != streamPeer) {
+		if err == nil && (from.id != "n2" && !idPattern.MatchString(from.id) || kind != streamRaft && kind != streamPeer) {
 			t.Errorf("let in %q as %q", b, from)
 		}
 		c.Close()

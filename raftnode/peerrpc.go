@@ -76,11 +76,15 @@ func (w *frameWriter) run(c net.Conn) {
 	}
 }
 
-// send queues a message; false where the stream has ended.
-func (w *frameWriter) send(m interface {
+// frameMessage is what a frame holds.
+type frameMessage interface {
 	SizeVT() int
 	MarshalToSizedBufferVT([]byte) (int, error)
-}) bool {
+}
+
+// send queues a message, and waits for room in the queue if it shall; false where
+// it was not queued, as the stream has ended, or there is no room.
+func (w *frameWriter) send(m frameMessage, wait bool) bool {
 	n := m.SizeVT()
 	f := make([]byte, 4+n)
 	binary.BigEndian.PutUint32(f, uint32(n))
@@ -91,6 +95,14 @@ func (w *frameWriter) send(m interface {
 	case <-w.done:
 		return false
 	default:
+	}
+	select {
+	case w.frames <- f:
+		return true
+	default:
+	}
+	if !wait {
+		return false
 	}
 	select {
 	case w.frames <- f:
@@ -144,8 +156,10 @@ func keepSmall(buf []byte) []byte {
 }
 
 // peerServer answers peer requests. Its methods are called in goroutines of
-// their own, but for confirm, which answers from memory.
+// their own, but for confirm and readIndexAtOnce, which answer from memory.
 type peerServer interface {
+	// readIndexAtOnce is nil where serveReadIndex has to be asked.
+	readIndexAtOnce(from caller, r *trivetpb.ReadIndexRequest) *trivetpb.ReadIndexReply
 	serveForward(ctx context.Context, from string, r *trivetpb.ForwardRequest) *trivetpb.ForwardReply
 	serveReadIndex(ctx context.Context, r *trivetpb.ReadIndexRequest) *trivetpb.ReadIndexReply
 	serveConfirm(r *trivetpb.ConfirmRequest) *trivetpb.ConfirmReply
@@ -161,7 +175,8 @@ type peerServer interface {
 const maxServing = 64
 
 // servePeer runs the answering side of a stream until the connection ends.
-func servePeer(ctx context.Context, s peerServer, from string, c net.Conn) {
+func servePeer(ctx context.Context, s peerServer, caller caller, c net.Conn) {
+	from := caller.id
 	ctx, cancel := context.WithCancel(ctx)
 	w := newFrameWriter(c)
 	var wg sync.WaitGroup
@@ -183,9 +198,15 @@ func servePeer(ctx context.Context, s peerServer, from string, c net.Conn) {
 		if req.UnmarshalVT(buf) != nil {
 			return
 		}
-		if confirm, ok := req.Request.(*trivetpb.PeerRequest_Confirm); ok {
-			w.send(&trivetpb.PeerReply{Id: req.Id, Reply: &trivetpb.PeerReply_Confirm{Confirm: s.serveConfirm(confirm.Confirm)}})
+		switch q := req.Request.(type) {
+		case *trivetpb.PeerRequest_Confirm:
+			w.send(&trivetpb.PeerReply{Id: req.Id, Reply: &trivetpb.PeerReply_Confirm{Confirm: s.serveConfirm(q.Confirm)}}, true)
 			continue
+		case *trivetpb.PeerRequest_ReadIndex:
+			if reply := s.readIndexAtOnce(caller, q.ReadIndex); reply != nil {
+				w.send(&trivetpb.PeerReply{Id: req.Id, Reply: &trivetpb.PeerReply_ReadIndex{ReadIndex: reply}}, true)
+				continue
+			}
 		}
 		slots <- struct{}{}
 		wg.Add(1)
@@ -208,7 +229,7 @@ func servePeer(ctx context.Context, s peerServer, from string, c net.Conn) {
 			case *trivetpb.PeerRequest_Hash:
 				reply.Reply = &trivetpb.PeerReply_Hash{Hash: s.serveHash(ctx, from, q.Hash)}
 			}
-			if !w.send(reply) {
+			if !w.send(reply, true) {
 				c.Close() // too large for a frame: the asker shall not wait for it
 			}
 			<-slots
@@ -231,18 +252,37 @@ func newPeers(port *peerPort) *peers {
 // call asks one member. The error is errNotSent, errPeerLost or the context's
 // (sent, and not answered in time), wrapped.
 func (p *peers) call(ctx context.Context, id string, req *trivetpb.PeerRequest) (*trivetpb.PeerReply, error) {
+	reply, err := p.client(id).call(ctx, req)
+	if err != nil {
+		return nil, fmt.Errorf("member %s: %w", id, err)
+	}
+	return reply, nil
+}
+
+// begin asks one member and waits for nothing. What becomes of it goes to the
+// channel, once, which has to have room; drop ends that. False, and nothing goes
+// there, where there is no connection, or no room on it: call would wait.
+func (p *peers) begin(id string, req *trivetpb.PeerRequest, to chan<- peerAnswer) (peerCall, bool) {
+	c := p.client(id)
+	c.mu.Lock()
+	s := c.stream
+	c.mu.Unlock()
+	if s == nil {
+		return peerCall{}, false
+	}
+	call, err := s.begin(req, to, false)
+	return call, err == nil || errors.Is(err, errPeerLost)
+}
+
+func (p *peers) client(id string) *peerClient {
 	p.mu.Lock()
+	defer p.mu.Unlock()
 	c := p.clients[id]
 	if c == nil {
 		c = &peerClient{port: p.port, id: id}
 		p.clients[id] = c
 	}
-	p.mu.Unlock()
-	reply, err := c.call(ctx, req)
-	if err != nil {
-		return nil, fmt.Errorf("member %s: %w", id, err)
-	}
-	return reply, nil
+	return c
 }
 
 // peerClient keeps one connection to a member, opened when it is needed.
@@ -272,14 +312,78 @@ const (
 
 // peerStream is one connection and what is under way on it.
 type peerStream struct {
-	conn net.Conn
-	w    *frameWriter
+	id      string // the member at the other end
+	conn    net.Conn
+	w       *frameWriter
+	silence time.Duration // the port's
 
 	mu      sync.Mutex
 	lastID  uint64
-	pending map[uint64]chan *trivetpb.PeerReply // closed without a reply: lost
-	heard   time.Time                           // when the last reply arrived
+	pending map[uint64]chan<- peerAnswer // each with room for what becomes of it
+	// unheard is when the first request was sent that nothing at all has been heard
+	// since; zero for none.
+	unheard time.Time
 	ended   bool
+}
+
+// peerAnswer is what became of a request: a reply, or nil where the connection
+// was lost.
+type peerAnswer struct {
+	from  string
+	reply *trivetpb.PeerReply
+}
+
+// peerCall is a request under way.
+type peerCall struct {
+	s  *peerStream
+	id uint64
+}
+
+// begin sends a request, and waits for room in the queue if it shall. An error
+// says that it was certainly not sent: errNotSent that nothing goes to the
+// channel, errPeerLost that the end of the connection has.
+func (s *peerStream) begin(req *trivetpb.PeerRequest, to chan<- peerAnswer, wait bool) (peerCall, error) {
+	s.mu.Lock()
+	if s.ended {
+		s.mu.Unlock()
+		return peerCall{}, errNotSent
+	}
+	s.lastID++
+	call := peerCall{s, s.lastID}
+	s.pending[call.id] = to
+	if s.unheard.IsZero() {
+		s.unheard = time.Now()
+	}
+	s.mu.Unlock()
+	req.Id = call.id
+	if s.w.send(req, wait) {
+		return call, nil
+	}
+	// Never given to the connection.
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if _, waits := s.pending[call.id]; !waits {
+		return peerCall{}, errPeerLost
+	}
+	delete(s.pending, call.id)
+	return peerCall{}, errNotSent
+}
+
+// drop gives up on the answer. A connection on which nothing at all was heard for
+// as long as the port has patience, with a request under way, is given up with it:
+// this one or an earlier one, as each may have been given less time than that.
+func (c peerCall) drop() {
+	s := c.s
+	if s == nil {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.pending, c.id)
+	if !s.ended && !s.unheard.IsZero() && time.Since(s.unheard) >= s.silence {
+		s.ended = true
+		s.conn.Close() // the reading side does the rest
+	}
 }
 
 func (c *peerClient) call(ctx context.Context, req *trivetpb.PeerRequest) (*trivetpb.PeerReply, error) {
@@ -287,40 +391,19 @@ func (c *peerClient) call(ctx context.Context, req *trivetpb.PeerRequest) (*triv
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", errNotSent, err)
 	}
-	answer := make(chan *trivetpb.PeerReply, 1)
-	s.mu.Lock()
-	if s.ended {
-		s.mu.Unlock()
-		return nil, errNotSent
-	}
-	s.lastID++
-	id := s.lastID
-	s.pending[id] = answer
-	s.mu.Unlock()
-
-	req.Id = id
-	start := time.Now()
-	if !s.w.send(req) {
-		// Never given to the connection: certainly not sent.
-		s.mu.Lock()
-		delete(s.pending, id)
-		s.mu.Unlock()
+	answer := make(chan peerAnswer, 1)
+	call, err := s.begin(req, answer, true)
+	if err != nil {
 		return nil, errNotSent
 	}
 	select {
-	case reply, ok := <-answer:
-		if !ok {
+	case a := <-answer:
+		if a.reply == nil {
 			return nil, errPeerLost
 		}
-		return reply, nil
+		return a.reply, nil
 	case <-ctx.Done():
-		s.mu.Lock()
-		delete(s.pending, id)
-		if !s.heard.After(start) && time.Since(start) >= c.port.silence {
-			s.ended = true
-			s.conn.Close() // the reading side does the rest
-		}
-		s.mu.Unlock()
+		call.drop()
 		return nil, ctx.Err()
 	}
 }
@@ -346,6 +429,8 @@ func (c *peerClient) open(ctx context.Context) (*peerStream, error) {
 	case <-d.done:
 	case <-ctx.Done():
 		return nil, ctx.Err()
+	case <-c.port.stop:
+		return nil, net.ErrClosed
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -371,7 +456,7 @@ func (c *peerClient) connect(d *peerDial) {
 		close(d.done)
 		return
 	}
-	s := &peerStream{conn: conn, w: newFrameWriter(conn), pending: map[uint64]chan *trivetpb.PeerReply{}}
+	s := &peerStream{id: c.id, conn: conn, w: newFrameWriter(conn), silence: c.port.silence, pending: map[uint64]chan<- peerAnswer{}}
 	c.set(s, nil)
 	close(d.done)
 	s.read()
@@ -402,16 +487,16 @@ func (s *peerStream) read() {
 		s.mu.Lock()
 		answer := s.pending[reply.Id]
 		delete(s.pending, reply.Id)
-		s.heard = time.Now()
+		s.unheard = time.Time{}
 		s.mu.Unlock()
 		if answer != nil {
-			answer <- reply
+			answer <- peerAnswer{s.id, reply}
 		}
 	}
 	s.mu.Lock()
 	s.ended = true
 	for _, answer := range s.pending {
-		close(answer)
+		answer <- peerAnswer{from: s.id}
 	}
 	s.pending = nil
 	s.mu.Unlock()

@@ -4,11 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"sync"
-	"sync/atomic"
 	"time"
-
-	"github.com/hashicorp/raft"
 
 	"trivet/internal/mutant"
 	"trivet/trivetpb"
@@ -18,23 +14,13 @@ import (
 // by requests of our own. raft's VerifyLeader counts nonvoters, takes answers
 // to requests that were sent before it was called, and waits behind fsyncs.
 //
-// On the leader, a round (confirm) takes the commit index C of term T and asks
-// every voter whether T is still its current term. A majority that says so,
-// this node included, proves that nobody was elected in a later term before
-// the round began: a later leader needs the vote of one of them, and a voter
-// raises its term before it votes. So C covers every write acknowledged before
-// the round began: those of this term are committed at most at C, those of
-// earlier terms lie before the term's marker, and later terms had none.
-//
-// The commit index, not the applied one: a deposed leader may acknowledge an
-// orphan of its own when it applies it as a follower (outcome.go), which can be
-// before the new leader has applied it.
+// A leader of term T tells its commit index C, once it is proven that nobody was
+// elected in a later term before the reads began that C is for (confirm.go): by a
+// round of questions, or by the word of the one who asks. Each read then waits
+// until the local state has applied C.
 //
 // On a follower, a round (ask) sends the leader one request for all reads that
-// wait. Then each read waits until the local state has applied C.
-//
-// Who comes while a round is under way joins the next one: that round began
-// before the read did.
+// wait, and the follower's own word with it.
 
 // Consistency is how fresh a read must be (docs/http-api.md).
 type Consistency int
@@ -230,74 +216,6 @@ func (n *Node) staleness() (time.Duration, bool) {
 	return time.Since(asOf), true
 }
 
-var errNotLeading = errors.New("raftnode: this node does not lead, or its term's marker is not applied yet")
-
-// confirm is a round on the leader.
-func (n *Node) confirm(ctx context.Context) (readIndex, error) {
-	lead := n.proposer.leading()
-	if lead == nil {
-		return readIndex{}, errNotLeading
-	}
-	asked := time.Now()
-	commit := max(n.raft.CommitIndex(), lead.start)
-	if mutant.On("no-marker") {
-		commit = n.store.Index()
-	}
-	if n.raft.CurrentTerm() != lead.term { // this node's own answer, if it votes
-		return readIndex{}, errNotLeading
-	}
-	if mutant.On("read-unconfirmed") {
-		return readIndex{term: lead.term, index: commit, asked: asked}, nil
-	}
-	if mutant.On("verify-leader") {
-		return readIndex{term: lead.term, index: commit, asked: asked}, n.raft.VerifyLeader().Error()
-	}
-	ctx, cancel := context.WithTimeout(ctx, 2*n.cfg.Timing.Election)
-	defer cancel()
-
-	yes, voters, open := 0, 0, 0
-	answers := make(chan bool, len(n.configuration().Servers))
-	for _, s := range n.configuration().Servers {
-		if s.Suffrage != raft.Voter && !mutant.On("count-nonvoters") {
-			continue // a nonvoter elects nobody, so its word proves nothing
-		}
-		voters++
-		if string(s.ID) == n.cfg.ID {
-			yes++
-			continue
-		}
-		open++
-		n.spawn(func() {
-			reply, err := n.peers.call(ctx, string(s.ID), &trivetpb.PeerRequest{
-				Request: &trivetpb.PeerRequest_Confirm{Confirm: &trivetpb.ConfirmRequest{Term: lead.term}},
-			})
-			answers <- err == nil && reply.GetConfirm().GetTerm() == lead.term
-		})
-	}
-	for yes <= voters/2 {
-		select {
-		case ok := <-answers:
-			open--
-			if ok {
-				yes++
-			}
-			if yes+open <= voters/2 {
-				return readIndex{}, fmt.Errorf("%d of %d voters confirmed term %d", yes, voters, lead.term)
-			}
-		case <-ctx.Done():
-			return readIndex{}, fmt.Errorf("%d of %d voters confirmed term %d: %w", yes, voters, lead.term, ctx.Err())
-		}
-	}
-	return readIndex{term: lead.term, index: commit, asked: asked}, nil
-}
-
-// serveConfirm answers a leader's question. raft raises its current term, in
-// its stable store and then in memory, before it answers any vote request of
-// that term, so a term read here was still this voter's at the time.
-func (n *Node) serveConfirm(*trivetpb.ConfirmRequest) *trivetpb.ConfirmReply {
-	return &trivetpb.ConfirmReply{Term: n.raft.CurrentTerm()}
-}
-
 // ask is a round on a follower.
 func (n *Node) ask(ctx context.Context) (readIndex, error) {
 	leader := n.leaderID()
@@ -308,8 +226,11 @@ func (n *Node) ask(ctx context.Context) (readIndex, error) {
 	ctx, cancel := context.WithTimeout(ctx, 3*n.cfg.Timing.Election)
 	defer cancel()
 	asked := time.Now()
+	// Read here, after all reads of this round have begun: this member's word
+	// (byWord).
+	term := n.raft.CurrentTerm()
 	reply, err := n.peers.call(ctx, leader, &trivetpb.PeerRequest{
-		Request: &trivetpb.PeerRequest_ReadIndex{ReadIndex: &trivetpb.ReadIndexRequest{}},
+		Request: &trivetpb.PeerRequest_ReadIndex{ReadIndex: &trivetpb.ReadIndexRequest{Term: term}},
 	})
 	if err != nil {
 		return readIndex{}, err
@@ -323,76 +244,4 @@ func (n *Node) ask(ctx context.Context) (readIndex, error) {
 	}
 	n.commits.learn(leader, r.GetTerm(), r.GetIndex())
 	return readIndex{term: r.GetTerm(), index: r.GetIndex(), asked: asked}, nil
-}
-
-// serveReadIndex answers a follower's ask.
-func (n *Node) serveReadIndex(ctx context.Context, _ *trivetpb.ReadIndexRequest) *trivetpb.ReadIndexReply {
-	ri, err := n.confirmRounds.join(ctx)
-	if err != nil {
-		return &trivetpb.ReadIndexReply{Problem: &trivetpb.Problem{Code: trivetpb.Code_NO_LEADER, Detail: err.Error()}}
-	}
-	return &trivetpb.ReadIndexReply{Term: ri.term, Index: ri.index}
-}
-
-// rounds shares one run of f among all who wait when it begins.
-type rounds struct {
-	f     func(context.Context) (readIndex, error)
-	ctx   context.Context // the node's: a round outlives whoever asked for it
-	spawn func(func()) bool
-	// done and failed count them.
-	done, failed *atomic.Uint64
-
-	mu      sync.Mutex
-	waiting []chan roundResult
-	running bool
-}
-
-type roundResult struct {
-	ri  readIndex
-	err error
-}
-
-// join waits for the outcome of a round that begins after the call.
-func (r *rounds) join(ctx context.Context) (readIndex, error) {
-	me := make(chan roundResult, 1)
-	r.mu.Lock()
-	r.waiting = append(r.waiting, me)
-	if !r.running {
-		r.running = r.spawn(r.run)
-	}
-	running := r.running
-	r.mu.Unlock()
-	if !running {
-		return readIndex{}, errStopped
-	}
-	select {
-	case res := <-me:
-		return res.ri, res.err
-	case <-ctx.Done():
-		return readIndex{}, ctx.Err()
-	}
-}
-
-// run makes rounds as long as somebody waits for one.
-func (r *rounds) run() {
-	for {
-		r.mu.Lock()
-		waiting := r.waiting
-		r.waiting = nil
-		if len(waiting) == 0 {
-			r.running = false
-			r.mu.Unlock()
-			return
-		}
-		r.mu.Unlock()
-		ri, err := r.f(r.ctx)
-		if err == nil {
-			r.done.Add(1)
-		} else {
-			r.failed.Add(1)
-		}
-		for _, w := range waiting {
-			w <- roundResult{ri, err}
-		}
-	}
 }

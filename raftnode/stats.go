@@ -63,8 +63,9 @@ type Stats struct {
 
 	// Confirmations counts the read index rounds of the leader that succeeded,
 	// ConfirmationsFailed the others; Asks and AsksFailed the requests of a
-	// follower for a read index.
-	Confirmations, ConfirmationsFailed, Asks, AsksFailed uint64
+	// follower for a read index. ConfirmedByAsker counts those that the leader
+	// answered without a round.
+	Confirmations, ConfirmationsFailed, Asks, AsksFailed, ConfirmedByAsker uint64
 	// Reads counts AwaitRead by the consistency as served, ReadsFailed by problem.
 	Reads       map[Consistency]uint64
 	ReadsFailed map[trivetpb.Code]uint64
@@ -120,6 +121,7 @@ type counters struct {
 	snapshotFailures, snapshotsRestored  atomic.Uint64
 	confirms, confirmsFailed             atomic.Uint64
 	asks, asksFailed                     atomic.Uint64
+	confirmedByAsker                     atomic.Uint64
 	reads                                [Stale + 1]atomic.Uint64
 	comparisons, mismatches              atomic.Uint64
 	diverged                             atomic.Bool
@@ -224,7 +226,8 @@ func (n *Node) Stats() Stats {
 		SnapshotsRestored: c.snapshotsRestored.Load(), SnapshotBytes: n.snaps.bytes.Load(),
 		Confirmations: c.confirms.Load(), ConfirmationsFailed: c.confirmsFailed.Load(),
 		Asks: c.asks.Load(), AsksFailed: c.asksFailed.Load(),
-		Reads: map[Consistency]uint64{}, ReadsFailed: map[trivetpb.Code]uint64{},
+		ConfirmedByAsker: c.confirmedByAsker.Load(),
+		Reads:            map[Consistency]uint64{}, ReadsFailed: map[trivetpb.Code]uint64{},
 		BoundedStaleness: c.bounded.seconds(),
 		HashComparisons:  c.comparisons.Load(), HashMismatches: c.mismatches.Load(),
 		ProposalsFailed: map[ProposalFailure]uint64{},

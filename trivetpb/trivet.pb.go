@@ -5598,7 +5598,11 @@ func (x *ForwardReply) GetProblem() *Problem {
 
 // ReadIndexRequest asks the leader for an index that proves freshness.
 type ReadIndexRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// term is the asker's current one, read after all reads had begun that it asks
+	// for and before the request was sent: what a ConfirmRequest would have asked
+	// it. 0 of a version that did not say it.
+	Term          uint64 `protobuf:"varint,1,opt,name=term,proto3" json:"term,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -5631,6 +5635,13 @@ func (x *ReadIndexRequest) ProtoReflect() protoreflect.Message {
 // Deprecated: Use ReadIndexRequest.ProtoReflect.Descriptor instead.
 func (*ReadIndexRequest) Descriptor() ([]byte, []int) {
 	return file_trivet_proto_rawDescGZIP(), []int{65}
+}
+
+func (x *ReadIndexRequest) GetTerm() uint64 {
+	if x != nil {
+		return x.Term
+	}
+	return 0
 }
 
 type ReadIndexReply struct {
@@ -6960,8 +6971,9 @@ const file_trivet_proto_rawDesc = "" +
 	"\bcommands\x18\x01 \x03(\fR\bcommands\"i\n" +
 	"\fForwardReply\x12+\n" +
 	"\aresults\x18\x01 \x03(\v2\x11.trivet.v1.ResultR\aresults\x12,\n" +
-	"\aproblem\x18\x02 \x01(\v2\x12.trivet.v1.ProblemR\aproblem\"\x12\n" +
-	"\x10ReadIndexRequest\"h\n" +
+	"\aproblem\x18\x02 \x01(\v2\x12.trivet.v1.ProblemR\aproblem\"&\n" +
+	"\x10ReadIndexRequest\x12\x12\n" +
+	"\x04term\x18\x01 \x01(\x04R\x04term\"h\n" +
 	"\x0eReadIndexReply\x12\x12\n" +
 	"\x04term\x18\x01 \x01(\x04R\x04term\x12\x14\n" +
 	"\x05index\x18\x02 \x01(\x04R\x05index\x12,\n" +

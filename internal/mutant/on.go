@@ -2,7 +2,10 @@
 
 package mutant
 
-import "os"
+import (
+	"os"
+	"sync/atomic"
+)
 
 var chosen = os.Getenv("TRIVET_MUTANT")
 
@@ -22,3 +25,11 @@ func MapOrder(n int) []int {
 	}
 	return order
 }
+
+var note atomic.Uint64
+
+// Note keeps a number for Noted: what only a broken program remembers.
+func Note(v uint64) { note.Store(v) }
+
+// Noted is the last one.
+func Noted() uint64 { return note.Load() }
