@@ -19,8 +19,8 @@ import (
 // became of them to those who wait. Raft calls Apply*, Snapshot and Restore
 // from one goroutine, and Restore once from within NewRaft.
 type fsm struct {
-	n     *Node
-	entry trivetpb.Entry // used again for each entry
+	n       *Node
+	decoder entryDecoder
 	// deadline is the state's nearest one, as keepTime was last told.
 	deadline uint64
 }
@@ -57,14 +57,14 @@ func (f *fsm) apply(l *raft.Log) {
 	switch l.Type {
 	case raft.LogCommand:
 		start := time.Now()
-		f.entry.Reset()
-		err := f.entry.UnmarshalVT(l.Data)
+		entry, err := f.decoder.decode(l.Data)
 		if err == nil && f.n.cfg.onEntry != nil {
-			f.n.cfg.onEntry(l.Index, &f.entry)
+			f.n.cfg.onEntry(l.Index, entry)
 		}
 		if err == nil {
-			results, err = f.n.store.Apply(l.Index, &f.entry)
+			results, err = f.n.store.Apply(l.Index, entry)
 		}
+		f.decoder.done()
 		if err != nil {
 			// A later version wrote it, or the entry is broken in a way that
 			// its checksum did not show. To skip it is to differ from the

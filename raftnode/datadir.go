@@ -184,8 +184,10 @@ func (d *dataDir) writeJSON(name string, v any) error {
 }
 
 // sync makes renames and new files in the folder durable.
-func (d *dataDir) sync() error {
-	f, err := os.Open(d.path)
+func (d *dataDir) sync() error { return syncFolder(d.path) }
+
+func syncFolder(dir string) error {
+	f, err := os.Open(dir)
 	if err != nil {
 		return err
 	}

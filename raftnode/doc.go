@@ -48,12 +48,12 @@
 // # Reading order
 //
 // node.go (what a Node is made of, its start and its end), propose.go,
-// outcome.go, identity.go, leader.go, clock.go, forward.go, apply.go,
-// readindex.go, commits.go; below them peerport.go, handshakes.go and
+// outcome.go, identity.go, leader.go, clock.go, forward.go, apply.go and
+// entrydecode.go, readindex.go, commits.go; below them peerport.go, handshakes.go and
 // peerrpc.go (members talk), transport.go (what raft is not allowed to do
 // directly), logstore.go, stablestore.go and snapshots.go (what raft writes),
 // liveness.go and deadleader.go (a leader whose process is dead), handover.go
 // (one that is to go), compare.go (whether the states are the same), datadir.go,
-// storage.go and wal.go (the data folder), entrymeta.go (what travels beside each
+// storage.go, wal.go and walfiles.go (the data folder), entrymeta.go (what travels beside each
 // entry), stats.go (what is counted).
 package raftnode

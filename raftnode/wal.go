@@ -74,14 +74,13 @@ func (l *walLog) StoreLogs(logs []*raft.Log) error {
 
 // openWAL opens the log in dir; its own bolt file may be damaged.
 func openWAL(dir string, log hclog.Logger) (*walLog, error) {
-	return openWALOver(dir, log, &metadb.BoltMetaDB{}, wal.DefaultSegmentSize)
+	return openWALOver(dir, log, &metadb.BoltMetaDB{}, segmentFiles{fs.New(), fdatasync}, wal.DefaultSegmentSize)
 }
 
 // openWALOver is openWAL for tests, with segments of a size in bytes.
-func openWALOver(dir string, log hclog.Logger, meta types.MetaStore, segmentBytes int) (l *walLog, err error) {
+func openWALOver(dir string, log hclog.Logger, meta types.MetaStore, files types.VFS, segmentBytes int) (l *walLog, err error) {
 	defer recoverDamage(filepath.Join(dir, "wal-meta.db"), &err)
 	r := &rotation{}
-	var files types.VFS = fs.New()
 	if mutant.On("no-fsync") {
 		files = unsynced{files}
 	}

@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/hashicorp/raft"
+	"github.com/hashicorp/raft-wal/fs"
 	"github.com/hashicorp/raft-wal/metadb"
 	"github.com/hashicorp/raft-wal/types"
 	"github.com/stretchr/testify/require"
@@ -32,7 +33,7 @@ const smallSegment = 64 << 10
 
 func openSmallWAL(t *testing.T, dir string, meta types.MetaStore) *walLog {
 	t.Helper()
-	l, err := openWALOver(dir, newRaftLog(testLog(t), new(atomic.Bool)), meta, smallSegment)
+	l, err := openWALOver(dir, newRaftLog(testLog(t), new(atomic.Bool)), meta, segmentFiles{fs.New(), fdatasync}, smallSegment)
 	require.NoError(t, err)
 	return l
 }

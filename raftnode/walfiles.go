@@ -1,0 +1,131 @@
+package raftnode
+
+import (
+	"fmt"
+	"io/fs"
+	"path/filepath"
+	"syscall"
+
+	"github.com/hashicorp/raft-wal/types"
+
+	"trivet/internal/mutant"
+)
+
+// segmentFiles is the files of the log's segments, with cheaper syncs than
+// raft-wal's own, which cost most of what a small batch costs. raft-wal makes a
+// segment's file at its full length (fallocate) and syncs each batch with fsync.
+// A file system then has its journal written for every batch: it keeps
+// for each extent whether it was ever written, so that what was allocated
+// reads as zeros, and a batch changes that; and fsync syncs the time of the
+// last change. Here
+//
+//   - a batch is synced with fdatasync, which leaves out of the inode only what
+//     is not needed to read the data back: the size and where the data is are
+//     synced with it (POSIX, fdatasync and "synchronized I/O data integrity
+//     completion"; fdatasync(2)). Except for the first time, when the file itself
+//     and its folder are synced whole, as the file may be new;
+//   - zeros are written ahead of the batches, a step at a time, with the batch that
+//     reaches the end of what was written before, and the sync of that batch covers both. The
+//     batches that follow overwrite: nothing but their data changes, and no
+//     journal is written.
+//
+// Each byte of the log is thus written twice (as in PostgreSQL, wal_init_zero).
+// The batch that pays for a step takes somewhat longer; all others gain more.
+// A file system that never overwrites in place gains nothing from it, and loses
+// nothing but that.
+//
+// What is behind the last batch reads as zeros before and after, so recovery
+// and waltail.go meet what they always met: a batch that a crash tore ends in
+// zeros, or in what some earlier crash left.
+type segmentFiles struct {
+	types.VFS
+	// syncData syncs a file's data: fdatasync, but in tests.
+	syncData func(segmentFile) error
+}
+
+// segmentFile is an *os.File, or raft-wal's around one.
+type segmentFile interface {
+	types.WritableFile
+	syscall.Conn
+	Name() string
+	Stat() (fs.FileInfo, error)
+}
+
+// zeroStep is how far ahead zeros are written: far enough that few batches
+// pay for it, and little enough that those few take a millisecond longer.
+const zeroStep = 1 << 20
+
+var zeroesAhead [zeroStep]byte
+
+func (v segmentFiles) Create(dir, name string, size uint64) (types.WritableFile, error) {
+	f, err := v.VFS.Create(dir, name, size)
+	return v.open(dir, name, f, err)
+}
+
+func (v segmentFiles) OpenWriter(dir, name string) (types.WritableFile, error) {
+	f, err := v.VFS.OpenWriter(dir, name)
+	return v.open(dir, name, f, err)
+}
+
+func (v segmentFiles) open(dir, name string, f types.WritableFile, err error) (types.WritableFile, error) {
+	if err != nil {
+		return nil, err
+	}
+	file, ok := f.(segmentFile)
+	if !ok {
+		return nil, fmt.Errorf("%s: not a file", filepath.Join(dir, name))
+	}
+	info, err := file.Stat()
+	if err != nil {
+		file.Close()
+		return nil, err
+	}
+	return &preparedFile{segmentFile: file, dir: dir, size: info.Size(), syncData: v.syncData}, nil
+}
+
+// preparedFile is a segment's file that is written to. raft-wal writes and syncs
+// it from one goroutine at a time, forwards but for a batch that failed.
+type preparedFile struct {
+	segmentFile
+	dir      string
+	size     int64 // as it was made; a segment's last batch may go beyond
+	syncData func(segmentFile) error
+
+	written int64 // zeros or more were written up to here; 0: not known
+	synced  bool  // file and folder were, whole
+}
+
+func (f *preparedFile) WriteAt(b []byte, at int64) (int, error) {
+	n, err := f.segmentFile.WriteAt(b, at)
+	if err != nil {
+		return n, err
+	}
+	if end := at + int64(n); end > f.written {
+		// Never below end, where the batch is. What is above it is nobody's, in a
+		// file that was just opened too: recovery is over, and went by what there was.
+		to := min(end-end%zeroStep+zeroStep, f.size)
+		if to > end {
+			if _, err := f.segmentFile.WriteAt(zeroesAhead[:to-end], end); err != nil {
+				return n, err
+			}
+		}
+		f.written = max(end, to)
+	}
+	return n, nil
+}
+
+func (f *preparedFile) Sync() error {
+	if f.synced || mutant.On("sync-data-only") {
+		return f.syncData(f.segmentFile)
+	}
+	if err := f.segmentFile.Sync(); err != nil {
+		return err
+	}
+	// A process may have died between making the file and its first sync, so it
+	// is not only new files whose folder was never synced.
+	if err := syncFolder(f.dir); err != nil {
+		return err
+	}
+	f.synced = true
+	return nil
+}
