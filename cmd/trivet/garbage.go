@@ -31,7 +31,11 @@ const (
 	// busyCollecting and idleCollecting are the parts of the processors' time that
 	// collecting took, above which the share grows, and below which it shrinks.
 	busyCollecting, idleCollecting = 0.04, 0.01
-	garbageEvery                   = time.Second
+	// idleAllocation is how many bytes a second a node allocates at most that does
+	// nothing, and quietLooks how many looks in a row make it idle.
+	idleAllocation = 1 << 20
+	quietLooks     = 3
+	garbageEvery   = time.Second
 )
 
 // boundGarbage sets the share until the context ends.
@@ -39,32 +43,31 @@ func boundGarbage(ctx context.Context) {
 	if os.Getenv("GOGC") != "" || os.Getenv("GOMEMLIMIT") != "" {
 		return
 	}
-	share := garbageShare{percent: leastGarbage}
+	share := garbageShare{percent: leastGarbage, seen: readHeap()}
 	set := startGarbage
 	debug.SetGCPercent(set)
 	go func() {
 		tick := time.NewTicker(garbageEvery)
 		defer tick.Stop()
-		last, at := readHeap(), time.Now()
+		at := time.Now()
 		for {
 			select {
 			case <-tick.C:
 			case <-ctx.Done():
 				return
 			}
-			heap, now := readHeap(), time.Now()
-			available := now.Sub(at).Seconds() * float64(runtime.GOMAXPROCS(0))
-			percent := share.next(heap.live, (heap.collecting-last.collecting)/available)
+			now := time.Now()
+			percent, giveBack := share.look(readHeap(), now.Sub(at).Seconds(), runtime.GOMAXPROCS(0))
+			at = now
 			// To set it stops the world for an instant.
 			if percent != set {
 				debug.SetGCPercent(percent)
 				set = percent
 			}
-			if share.idle(heap, heap.collections == last.collections) {
+			if giveBack {
 				debug.FreeOSMemory()
-				heap = readHeap()
+				share.saw(readHeap())
 			}
-			last, at = heap, now
 		}
 	}()
 }
@@ -72,43 +75,61 @@ func boundGarbage(ctx context.Context) {
 // garbageShare finds the share.
 type garbageShare struct {
 	percent int
-	quiet   int // looks in a row that saw no collection
+	// seen is the heap at the last look, and since the seconds from the last look
+	// that saw a collection, which atCollection is the heap of.
+	seen, atCollection heapState
+	since              float64
+	quiet              int // looks in a row that saw next to nothing allocated
 }
 
-// quietLooks is how many looks in a row make an idle node.
-const quietLooks = 3
-
-// idle says that the node has become idle, and holds more than it is to, in
-// garbage and in free memory that the system does not have back. Nothing collects
-// on an idle node, and the runtime gives back by and by what it has collected.
-// Once that is done there is no more to do until as much has gathered again.
-func (g *garbageShare) idle(heap heapState, quiet bool) bool {
-	if g.quiet++; !quiet {
+// look takes what the heap is some seconds after the last look. It returns the share
+// to set, and whether the node is idle and holds more than it is to, in garbage
+// and in free memory that the system does not have back: nothing collects on an idle
+// node, and the runtime gives back by and by what it has collected.
+//
+// What collecting costs is known of whole collections: those of a large heap take
+// many seconds and come minutes apart, and to take the time between two of them for
+// a time without any would have the share swing to and fro. For the same reason it
+// is not the want of collections that makes a node idle.
+func (g *garbageShare) look(heap heapState, seconds float64, processors int) (percent int, giveBack bool) {
+	if g.quiet++; float64(heap.allocated-g.seen.allocated) > idleAllocation*seconds {
 		g.quiet = 0
 	}
-	return g.quiet >= quietLooks && heap.held > heap.live+max(heap.live*leastGarbage/100, freeGarbage)
+	idle := g.quiet >= quietLooks
+	g.since += seconds
+	switch {
+	case heap.collections != g.atCollection.collections:
+		g.adjust((heap.collecting - g.atCollection.collecting) / (g.since * float64(processors)))
+		g.saw(heap)
+	case idle:
+		g.adjust(0)
+	}
+	g.seen = heap
+	// Steps of 5, so that a heap that breathes does not set it each second.
+	free := min(startGarbage, int(100*freeGarbage/max(heap.live, 1<<20)))
+	return max(g.percent, free-free%5), idle && heap.held > heap.live+max(heap.live*leastGarbage/100, freeGarbage)
 }
 
-// next is the share to set, of live bytes, after a time of which collecting took a
-// part. It grows at once and shrinks by a quarter at a time.
-func (g *garbageShare) next(live uint64, collecting float64) int {
+// saw has the next collections count from this heap on.
+func (g *garbageShare) saw(heap heapState) { g.seen, g.atCollection, g.since = heap, heap, 0 }
+
+// adjust changes the share by the part of the processors' time that collecting took.
+// It grows at once and shrinks by a quarter at a time.
+func (g *garbageShare) adjust(collecting float64) {
 	switch {
 	case collecting > busyCollecting:
 		g.percent = min(2*g.percent, mostGarbage)
 	case collecting < idleCollecting:
 		g.percent = max(3*g.percent/4, leastGarbage)
 	}
-	// Steps of 5, so that a heap that breathes does not set it each second.
-	free := min(startGarbage, int(100*freeGarbage/max(live, 1<<20)))
-	return max(g.percent, free-free%5)
 }
 
 type heapState struct {
 	live       uint64  // bytes that the last collection found
 	held       uint64  // bytes of objects, dead or alive, and of what is free and not given back
 	collecting float64 // seconds of processor time so far
-	// collections counts them.
-	collections uint64
+	// collections counts them, allocated the bytes that were ever allocated.
+	collections, allocated uint64
 }
 
 func readHeap() heapState {
@@ -116,7 +137,7 @@ func readHeap() heapState {
 		{Name: "/gc/heap/live:bytes"},
 		{Name: "/memory/classes/heap/objects:bytes"}, {Name: "/memory/classes/heap/free:bytes"},
 		{Name: "/cpu/classes/gc/total:cpu-seconds"}, {Name: "/cpu/classes/gc/mark/idle:cpu-seconds"},
-		{Name: "/gc/cycles/total:gc-cycles"},
+		{Name: "/gc/cycles/total:gc-cycles"}, {Name: "/gc/heap/allocs:bytes"},
 	}
 	metrics.Read(s)
 	return heapState{
@@ -125,5 +146,6 @@ func readHeap() heapState {
 		// What marks while nothing else wants the processor takes it from nobody.
 		collecting:  s[3].Value.Float64() - s[4].Value.Float64(),
 		collections: s[5].Value.Uint64(),
+		allocated:   s[6].Value.Uint64(),
 	}
 }
