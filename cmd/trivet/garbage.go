@@ -88,8 +88,8 @@ type garbageShare struct {
 // node, and the runtime gives back by and by what it has collected.
 //
 // What collecting costs is known of whole collections: those of a large heap take
-// many seconds and come minutes apart, and to take the time between two of them for
-// a time without any would have the share swing to and fro. For the same reason it
+// seconds and are far apart, and to take the time between two of them for a time
+// without any would have the share swing to and fro. For the same reason it
 // is not the want of collections that makes a node idle.
 func (g *garbageShare) look(heap heapState, seconds float64, processors int) (percent int, giveBack bool) {
 	if g.quiet++; float64(heap.allocated-g.seen.allocated) > idleAllocation*seconds {
@@ -100,7 +100,7 @@ func (g *garbageShare) look(heap heapState, seconds float64, processors int) (pe
 	switch {
 	case heap.collections != g.atCollection.collections:
 		g.adjust((heap.collecting - g.atCollection.collecting) / (g.since * float64(processors)))
-		g.saw(heap)
+		g.atCollection, g.since = heap, 0
 	case idle:
 		g.adjust(0)
 	}
