@@ -1,6 +1,7 @@
 package raftnode
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"runtime"
@@ -436,25 +437,51 @@ func (g *guardedLog) verify() (first, last uint64, err error) {
 	if last == 0 {
 		return 0, 0, nil
 	}
-	var term uint64
+	scan := g.scan
+	if s, ok := g.inner.(logScanner); ok {
+		scan = s.scan
+	}
+	next, term := first, uint64(0)
+	err = scan(first, last, func(l *raft.Log) error {
+		m, err := decodeEntryMeta(l)
+		switch {
+		case err != nil:
+			return fmt.Errorf("log entry %d in %s: %w", next, g.where, err)
+		case l.Index != next, m.term != l.Term, l.Term < term:
+			return fmt.Errorf("log entry %d in %s: is entry %d of term %d, proposed in %d, after one of term %d",
+				next, g.where, l.Index, l.Term, m.term, term)
+		}
+		next, term = l.Index+1, l.Term
+		g.sizes.add(l.Index, len(l.Data))
+		if l.Type == raft.LogConfiguration {
+			kept := *l
+			kept.Data, kept.Extensions = bytes.Clone(l.Data), bytes.Clone(l.Extensions)
+			g.noteConfiguration(&kept)
+		}
+		return nil
+	})
+	return first, last, err
+}
+
+// logScanner is a log store that can read its entries one after the other at less
+// cost than one by one. The entry's Data and Extensions are visit's until it
+// returns. An error that is not visit's names the entry.
+type logScanner interface {
+	scan(first, last uint64, visit func(*raft.Log) error) error
+}
+
+// scan is for log stores that are no logScanner.
+func (g *guardedLog) scan(first, last uint64, visit func(*raft.Log) error) error {
 	for i := first; i <= last; i++ {
 		var l raft.Log
 		if err := g.inner.GetLog(i, &l); err != nil {
-			return first, last, fmt.Errorf("log entry %d in %s: %w", i, g.where, err)
+			return fmt.Errorf("log entry %d in %s: %w", i, g.where, err)
 		}
-		m, err := decodeEntryMeta(&l)
-		switch {
-		case err != nil:
-			return first, last, fmt.Errorf("log entry %d in %s: %w", i, g.where, err)
-		case l.Index != i, m.term != l.Term, l.Term < term:
-			return first, last, fmt.Errorf("log entry %d in %s: is entry %d of term %d, proposed in %d, after one of term %d",
-				i, g.where, l.Index, l.Term, m.term, term)
+		if err := visit(&l); err != nil {
+			return err
 		}
-		term = l.Term
-		g.sizes.add(i, len(l.Data))
-		g.noteConfiguration(&l)
 	}
-	return first, last, nil
+	return nil
 }
 
 // trailing returns how many of the newest entries hold at most bytes of data.

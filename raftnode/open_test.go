@@ -267,9 +267,8 @@ func TestOpenNamesADamagedFile(t *testing.T) {
 			flip(t, tailSegment(t, dir), 1500, 1)
 		}, "raft/wal: does not match its checksum"},
 		{"a frame header in the wal", wal, 50, func(t *testing.T, dir string) {
-			b, err := os.ReadFile(tailSegment(t, dir))
-			require.NoError(t, err)
-			flip(t, tailSegment(t, dir), int64(walEnd(b, 1, 5)), 0xff)
+			path := tailSegment(t, dir)
+			flip(t, path, segmentEnd(t, path, 1, 5), 0xff)
 		}, ".wal is damaged at offset"},
 		{"the wal's first frame", wal, 50, func(t *testing.T, dir string) {
 			flip(t, tailSegment(t, dir), 32, 0xff)
@@ -366,12 +365,9 @@ func TestOpenRemovesUnfinishedSnapshots(t *testing.T) {
 func TestOpenTakesATornLastWrite(t *testing.T) {
 	dir := written(t, 20, nil)
 	path := tailSegment(t, dir)
-	b, err := os.ReadFile(path)
-	require.NoError(t, err)
 	_, base, err := newestSegment(filepath.Dir(path))
 	require.NoError(t, err)
-	end := walEnd(b, base, 1<<62)
-	flip(t, path, int64(end)-8-40, 0xff) // within the last batch
+	flip(t, path, segmentEnd(t, path, base, 1<<62)-8-40, 0xff) // within the last batch
 	n, err := openAlone(t, dir, nil)
 	require.NoError(t, err)
 	defer closeNode(t, n)

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"time"
 
@@ -38,6 +39,28 @@ import (
 type walLog struct {
 	*wal.WAL
 	rotation *rotation
+	dir      string
+	files    types.VFS
+	segments *segmentList
+}
+
+// segmentList is what wal-meta.db says of the segments.
+type segmentList struct {
+	mu       sync.Mutex
+	segments []types.SegmentInfo
+}
+
+func (l *segmentList) set(s types.PersistentState) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.segments = slices.Clone(s.Segments)
+}
+
+// now returns the segments, oldest first.
+func (l *segmentList) now() []types.SegmentInfo {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.segments
 }
 
 // rotation remembers why the last change of segments failed.
@@ -85,12 +108,13 @@ func openWALOver(dir string, log hclog.Logger, meta types.MetaStore, files types
 		files = unsynced{files}
 	}
 	filer := walFiler{walsegment.NewFiler(dir, files), r, dir}
+	segments := &segmentList{}
 	w, err := wal.Open(dir, wal.WithLogger(log), wal.WithSegmentSize(segmentBytes),
-		wal.WithSegmentFiler(filer), wal.WithMetaStore(walMeta{meta, filer}))
+		wal.WithSegmentFiler(filer), wal.WithMetaStore(walMeta{meta, filer, segments}))
 	if err != nil {
 		return nil, err
 	}
-	return &walLog{w, r}, nil
+	return &walLog{WAL: w, rotation: r, dir: dir, files: files, segments: segments}, nil
 }
 
 // walFiler makes and opens segment files.
@@ -112,13 +136,15 @@ func (f walFiler) Create(info types.SegmentInfo) (types.SegmentWriter, error) {
 // walMeta is what is kept in wal-meta.db: which segments there are.
 type walMeta struct {
 	types.MetaStore
-	filer walFiler
+	filer    walFiler
+	segments *segmentList
 }
 
 func (m walMeta) Load(dir string) (types.PersistentState, error) {
 	s, err := m.MetaStore.Load(dir)
 	if err == nil {
 		err = m.finishRotation(&s)
+		m.segments.set(s)
 	}
 	return s, err
 }
@@ -127,6 +153,7 @@ func (m walMeta) CommitState(s types.PersistentState) error {
 	if err := m.MetaStore.CommitState(s); err != nil {
 		return m.filer.rotation.note(fmt.Errorf("%s: %w", filepath.Join(m.filer.dir, "wal-meta.db"), err))
 	}
+	m.segments.set(s)
 	return nil
 }
 
@@ -152,16 +179,12 @@ func (m walMeta) finishRotation(s *types.PersistentState) error {
 		return err
 	}
 	path, last := filepath.Join(m.filer.dir, walsegment.FileName(*tail)), w.LastIndex()
-	b, err := readUntilZeros(path)
+	end, err := checkSegmentTail(path, tail.BaseIndex, last)
 	if err != nil {
 		return err
 	}
-	end := walEnd(b, tail.BaseIndex, last)
 	if uint64(end) <= indexStart {
-		if err := checkSegmentTail(path, b, end, last); err != nil {
-			return err
-		}
-		return cutFile(path, int64(end))
+		return cutFile(path, end)
 	}
 	tail.SealTime, tail.MaxIndex, tail.IndexStart = time.Now(), last, indexStart
 	s.Segments = append(s.Segments, types.SegmentInfo{

@@ -132,10 +132,7 @@ func TestWALTornSeal(t *testing.T) {
 			require.ErrorIs(t, err, syscall.ENOSPC)
 			require.NoError(t, l.Close())
 			path := tailSegmentIn(t, dir)
-			b, err := readUntilZeros(path)
-			require.NoError(t, err)
-			end := walEnd(b, 1, last)
-			switch at := int64(end); name {
+			switch at := segmentEnd(t, path, 1, last); name {
 			case "its entry":
 				flip(t, path, at-4000, 1)
 			case "its index":

@@ -8,7 +8,6 @@ import (
 	"io"
 	"os"
 	"path/filepath"
-	"slices"
 
 	"github.com/hashicorp/raft"
 )
@@ -40,63 +39,64 @@ func checkWALTail(dir string, log raft.LogStore) error {
 	if err != nil {
 		return err
 	}
-	b, err := readUntilZeros(path)
-	if err != nil {
-		return err
-	}
-	return checkSegmentTail(path, b, walEnd(b, base, last), last)
+	_, err = checkSegmentTail(path, base, last)
+	return err
 }
 
-// checkSegmentTail looks for a whole batch behind end in what was written of a
-// segment file.
-func checkSegmentTail(path string, b []byte, end int, last uint64) error {
-	const commit = 3
+// checkSegmentTail finds where in a segment file the batch ends that holds entry
+// last, and looks for a whole batch behind that.
+func checkSegmentTail(path string, base, last uint64) (end int64, err error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return 0, err
+	}
+	defer f.Close()
+	if end, err = walEnd(f, base, last); err != nil {
+		return 0, err
+	}
+	b, err := readUntilZeros(f, end)
+	if err != nil {
+		return 0, err
+	}
 	previous := -1
-	for at := end; at+8 <= len(b); at += 8 {
-		if b[at] != commit || b[at+1] != 0 || b[at+2] != 0 || b[at+3] != 0 {
+	for at := 0; at+frameHeader <= len(b); at += 8 {
+		if b[at] != frameCommit || b[at+1] != 0 || b[at+2] != 0 || b[at+3] != 0 {
 			continue
 		}
-		if previous >= 0 && crc32.Checksum(b[previous+8:at], castagnoli) == binary.LittleEndian.Uint32(b[at+4:]) {
-			return fmt.Errorf("log segment %s is damaged at offset %d, after entry %d: whole entries follow", path, end, last)
+		if previous >= 0 && crc32.Checksum(b[previous+frameHeader:at], castagnoli) == binary.LittleEndian.Uint32(b[at+4:]) {
+			return 0, fmt.Errorf("log segment %s is damaged at offset %d, after entry %d: whole entries follow", path, end, last)
 		}
 		previous = at
 	}
-	return nil
+	return end, nil
 }
 
 // zeros is how long a run of zeros ends what was written of a segment file,
 // which is made at its full length of 64 MiB: longer than the longest value.
 const zeros = 8 << 20
 
-// readUntilZeros reads a segment file as far as it was written. It has room for
-// all of the file from the beginning, of which only what is read takes memory:
-// to grow into tens of megabytes took a quarter of a start's processor time.
-func readUntilZeros(path string) ([]byte, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	info, err := f.Stat()
-	if err != nil {
-		return nil, err
-	}
-	const chunk, most = 1 << 20, 128 << 20 // a file that is longer is grown into
-	none := make([]byte, chunk)
-	b := make([]byte, 0, min(info.Size(), most)+chunk)
-	for run := 0; run < zeros; {
-		b = slices.Grow(b, chunk)
-		b = b[:len(b)+chunk]
-		read := b[len(b)-chunk:]
-		n, err := io.ReadFull(f, read)
-		if err == io.EOF || err == io.ErrUnexpectedEOF {
-			return b[:len(b)-chunk+n], nil
-		}
-		if err != nil {
+// readUntilZeros reads a segment file from an offset on, as far as it was written:
+// up to the end of the file or a run of zeros, of which it returns no more than
+// those in the same chunk. Mostly there is nothing but zeros, and it takes no more
+// memory than to see that.
+func readUntilZeros(f io.ReaderAt, at int64) ([]byte, error) {
+	const chunk = 256 << 10
+	read, none := make([]byte, chunk), make([]byte, chunk)
+	var b []byte
+	for run := 0; run < zeros; at += chunk {
+		n, err := f.ReadAt(read, at)
+		if err != nil && err != io.EOF {
 			return nil, err
 		}
-		if run += chunk; !bytes.Equal(read, none) {
+		if bytes.Equal(read[:n], none[:n]) {
+			run += n
+		} else {
+			b = append(b, make([]byte, run)...)
+			b = append(b, read[:n]...)
 			run = 0
+		}
+		if err == io.EOF {
+			break
 		}
 	}
 	return b, nil
@@ -122,35 +122,43 @@ func newestSegment(dir string) (path string, base uint64, err error) {
 	return path, base, nil
 }
 
-// walEnd returns the offset behind the commit frame that follows entry last.
-func walEnd(b []byte, base, last uint64) int {
-	const (
-		header       = 32
-		entry, index = 1, 2
-	)
-	at, next := header, base
-	for at+8 <= len(b) {
-		size := int(binary.LittleEndian.Uint32(b[at+4:]))
-		switch b[at] {
-		case entry:
+// walEnd returns the offset behind the commit frame that follows entry last, or
+// where what makes sense ends before. It reads the frames' headers, and skips most
+// of what is long between them.
+func walEnd(f io.ReaderAt, base, last uint64) (int64, error) {
+	at, next := int64(segmentHeader), base
+	buf, from := make([]byte, 0, 16<<10), int64(0) // what was read, and where
+	for {
+		if at < from || at+frameHeader > from+int64(len(buf)) {
+			n, err := f.ReadAt(buf[:cap(buf)], at)
+			if err != nil && err != io.EOF {
+				return 0, err
+			}
+			if buf, from = buf[:n], at; n < frameHeader {
+				return at, nil
+			}
+		}
+		head := buf[at-from:]
+		size := int64(binary.LittleEndian.Uint32(head[4:]))
+		switch head[0] {
+		case frameEntry:
 			if next > last {
-				return at // of a batch that was not whole
+				return at, nil // of a batch that was not whole
 			}
 			next++
-		case index:
+		case frameIndex:
 		default: // a commit, or nothing
 			size = 0
 			if next > last {
-				if b[at] == 3 {
-					at += 8
+				if head[0] == frameCommit {
+					at += frameHeader
 				}
-				return at
+				return at, nil
 			}
-			if b[at] != 3 {
-				return at
+			if head[0] != frameCommit {
+				return at, nil
 			}
 		}
-		at += 8 + (size+7)&^7
+		at += frameHeader + (size+7)&^7
 	}
-	return at
 }

@@ -152,22 +152,42 @@ func BenchmarkSnapshot(b *testing.B) {
 	}
 }
 
+// BenchmarkRestore restores what a start does. That the history holds every key is
+// the state soon after they were loaded.
 func BenchmarkRestore(b *testing.B) {
-	s := benchStore(b, 100_000, 256)
-	v, err := s.View(0)
-	if err != nil {
-		b.Fatal(err)
-	}
-	defer v.Close()
-	var file bytes.Buffer
-	if err := v.WriteSnapshot(&file); err != nil {
-		b.Fatal(err)
-	}
-	b.SetBytes(int64(s.Stats().Bytes))
-	for b.Loop() {
-		if err := New().Restore(bytes.NewReader(file.Bytes())); err != nil {
-			b.Fatal(err)
-		}
+	for _, c := range []struct {
+		name             string
+		keys, valueBytes int
+	}{{"100k", 100_000, 256}, {"1M", 1_000_000, 64}} {
+		b.Run(c.name, func(b *testing.B) {
+			s := New()
+			for i := 0; i < c.keys; {
+				ops := make([]*trivetpb.Op, 500)
+				for j := range ops {
+					ops[j] = putCommand(benchKey(i*7_919%c.keys), bytes.Repeat([]byte{byte(i)}, c.valueBytes)).GetOp()
+					i++
+				}
+				txn := &trivetpb.Command{Command: &trivetpb.Command_Op{Op: &trivetpb.Op{Op: &trivetpb.Op_Txn{Txn: &trivetpb.TxnOp{Then: ops}}}}}
+				if _, err := s.Apply(s.Index()+1, &trivetpb.Entry{Commands: []*trivetpb.Command{txn}}); err != nil {
+					b.Fatal(err)
+				}
+			}
+			v, err := s.View(0)
+			if err != nil {
+				b.Fatal(err)
+			}
+			defer v.Close()
+			var file bytes.Buffer
+			if err := v.WriteSnapshot(&file); err != nil {
+				b.Fatal(err)
+			}
+			b.SetBytes(int64(s.Stats().Bytes))
+			for b.Loop() {
+				if err := New().Restore(bytes.NewReader(file.Bytes())); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
 	}
 }
 

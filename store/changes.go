@@ -30,6 +30,19 @@ func (l *changeList) push(c change) {
 	*l.at(l.n - 1) = c
 }
 
+// ordered returns the changes in their order.
+func (l *changeList) ordered(o changeOrder) changeList {
+	in := changeList{n: l.n, blocks: make([]*changeBlock, (l.n+changeBlockLen-1)/changeBlockLen)}
+	for i := range in.blocks {
+		in.blocks[i] = new(changeBlock)
+	}
+	for i := range l.n {
+		c := l.at(i)
+		*in.at(o.place(place{c.v.mod, c.v.sub})) = *c
+	}
+	return in
+}
+
 // pop drops the first change. It clears its place, as the block may outlive it
 // by far.
 func (l *changeList) pop() {

@@ -74,7 +74,7 @@ func (k *keyOrder) add(m *trivetpb.SnapshotVersion) (*chain, *version, error) {
 		v.hash = itemHash(key, v)
 	}
 	if retained {
-		in.places = append(in.places, place{v.mod, v.sub})
+		in.places.add(place{v.mod, v.sub})
 	}
 	in.versions++
 	k.last = v

@@ -2,13 +2,11 @@ package store
 
 import (
 	"bufio"
-	"cmp"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
 	"math"
-	"slices"
 
 	"github.com/klauspost/compress/zstd"
 
@@ -79,7 +77,7 @@ func readState(r io.Reader, level uint64) (*state, error) {
 	defer in.close()
 	in.keep = true
 	st := in.rest
-	var changes []change
+	var changes changeList // in the order of the file
 	var last *chain
 	finishKey := func() {
 		if last == nil {
@@ -99,7 +97,7 @@ func readState(r io.Reader, level uint64) (*state, error) {
 		c.head.Store(v)
 		if v.mod > in.header.CompactRevision {
 			bytes := itemBytes(c.key(), v)
-			changes = append(changes, change{c, v, uint32(bytes)})
+			changes.push(change{c, v, uint32(bytes)})
 			st.history.bytes += bytes
 		}
 	})
@@ -108,12 +106,7 @@ func readState(r io.Reader, level uint64) (*state, error) {
 	}
 	finishKey()
 	st.table.fill(st.tree)
-	slices.SortFunc(changes, func(a, b change) int {
-		return cmp.Or(cmp.Compare(a.v.mod, b.v.mod), cmp.Compare(a.v.sub, b.v.sub))
-	})
-	for _, c := range changes {
-		st.history.changes.push(c)
-	}
+	st.history.changes = changes.ordered(in.order)
 	st.history.runs = in.runs
 	st.totals.keys, st.totals.bytes, st.totals.sum = in.totals.keys, in.totals.bytes, in.totals.sum
 	st.index, st.revision = in.header.Index, in.header.Revision
@@ -136,7 +129,8 @@ type snapshotReader struct {
 	runs     []clockRun
 	// places is where the versions after the compact revision have their place
 	// among the changes.
-	places   []place
+	places   places
+	order    changeOrder // of places, once all was read
 	totals   totals
 	records  uint64
 	versions uint64
@@ -144,11 +138,6 @@ type snapshotReader struct {
 	format uint32
 	level  uint64 // the newest that is read
 	restReader
-}
-
-type place struct {
-	mod uint64
-	sub uint32
 }
 
 // maxWindowBytes is well above the window that the writer's level has.
@@ -349,13 +338,16 @@ func (in *snapshotReader) finish(footer *trivetpb.SnapshotFooter) error {
 	if err := in.file.verify(); err != nil {
 		return err
 	}
-	if err := in.verifyPlaces(); err != nil {
+	h, err := in.header, error(nil)
+	if in.order, err = in.places.order(h.CompactRevision, h.Revision); err != nil {
 		return err
+	}
+	if (len(in.runs) == 0) != (h.Revision == h.CompactRevision) {
+		return corruptf("the clocks of the retained revisions are missing")
 	}
 	if err := in.finishRest(); err != nil {
 		return err
 	}
-	h := in.header
 	hash := stateHash(in.totals.sum, in.rest.restHash(), Stats{
 		Revision:        h.Revision,
 		CompactRevision: h.CompactRevision,
@@ -364,32 +356,6 @@ func (in *snapshotReader) finish(footer *trivetpb.SnapshotFooter) error {
 	})
 	if hash != h.StateHash {
 		return corruptf("the state's hash is %016x, and the header says %016x", hash, h.StateHash)
-	}
-	return nil
-}
-
-// verifyPlaces verifies that every revision after the compact one has changes,
-// numbered from 0 without a gap, and that there are clocks for them.
-func (in *snapshotReader) verifyPlaces() error {
-	slices.SortFunc(in.places, func(a, b place) int {
-		return cmp.Or(cmp.Compare(a.mod, b.mod), cmp.Compare(a.sub, b.sub))
-	})
-	at := place{mod: in.header.CompactRevision}
-	var next uint32 // the sub that may follow at
-	for _, p := range in.places {
-		if p.mod != at.mod {
-			at, next = place{mod: at.mod + 1}, 0
-		}
-		if p.mod != at.mod || p.sub != next {
-			return corruptf("the changes of revision %d are not complete", at.mod)
-		}
-		next++
-	}
-	if at.mod != in.header.Revision {
-		return corruptf("the changes of revision %d are missing", at.mod+1)
-	}
-	if (len(in.runs) == 0) != (at.mod == in.header.CompactRevision) {
-		return corruptf("the clocks of the retained revisions are missing")
 	}
 	return nil
 }

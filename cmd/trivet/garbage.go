@@ -24,10 +24,10 @@ const (
 	leastGarbage, mostGarbage = 25, 100
 	// freeGarbage is a number of bytes that may always gather: a small heap is
 	// collected by it, not by its share. Nobody misses it, and a heap that grows
-	// from nothing, as when a node starts, is marked a few times less.
+	// from nothing is marked a few times less.
 	freeGarbage = 24 << 20
-	// startGarbage is the share until the heap is first looked at.
-	startGarbage = 400
+	// mostFreeGarbage bounds the share that comes of it.
+	mostFreeGarbage = 400
 	// busyCollecting and idleCollecting are the parts of the processors' time that
 	// collecting took, above which the share grows, and below which it shrinks.
 	busyCollecting, idleCollecting = 0.04, 0.01
@@ -36,17 +36,32 @@ const (
 	idleAllocation = 1 << 20
 	quietLooks     = 3
 	garbageEvery   = time.Second
+
+	// startGarbage is freeGarbage for a node that starts. What it allocates then
+	// is mostly what it will hold, so there is little to collect; and to look for
+	// that each time that the heap has grown by a quarter, on all members at once,
+	// was a sixth of what a start with a million keys took. A larger heap may
+	// double, as a busy node's: so a start takes at most this much more memory, or
+	// as much again as the state.
+	startGarbage = 128 << 20
+	startEvery   = 50 * time.Millisecond
+	// leastHeap is what the runtime takes for the heap of a process that has none.
+	leastHeap = 4 << 20
 )
 
-// boundGarbage sets the share until the context ends.
-func boundGarbage(ctx context.Context) {
+// boundGarbage sets the share until the context ends. started says whether the node
+// has started; one that does nothing has, too.
+func boundGarbage(ctx context.Context, started func() bool) {
 	if os.Getenv("GOGC") != "" || os.Getenv("GOMEMLIMIT") != "" {
 		return
 	}
-	share := garbageShare{percent: leastGarbage, seen: readHeap()}
-	set := startGarbage
+	share := garbageShare{percent: leastGarbage}
+	set := startShare(leastHeap)
 	debug.SetGCPercent(set)
 	go func() {
+		if set = share.start(ctx, started, set); ctx.Err() != nil {
+			return
+		}
 		tick := time.NewTicker(garbageEvery)
 		defer tick.Stop()
 		at := time.Now()
@@ -70,6 +85,41 @@ func boundGarbage(ctx context.Context) {
 			}
 		}
 	}()
+}
+
+// startShare is the share of a node that starts, with a heap of a size.
+func startShare(live uint64) int {
+	return max(mostGarbage, int(100*startGarbage/max(live, leastHeap)))
+}
+
+// start sets the share of a node that starts until it has, and returns what it set
+// last. The share is of what the last collection found, so it is set anew soon after
+// each.
+func (g *garbageShare) start(ctx context.Context, started func() bool, set int) int {
+	tick := time.NewTicker(startEvery)
+	defer tick.Stop()
+	second := readHeap() // the heap at the beginning of this one
+	for looks := 1; ; looks++ {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return set
+		}
+		heap := readHeap()
+		if percent := startShare(heap.live); percent != set {
+			debug.SetGCPercent(percent)
+			set = percent
+		}
+		quiet := false
+		if looks%int(time.Second/startEvery) == 0 {
+			quiet = heap.allocated-second.allocated < idleAllocation
+			second = heap
+		}
+		if quiet || started() {
+			g.saw(heap)
+			return set
+		}
+	}
 }
 
 // garbageShare finds the share.
@@ -106,7 +156,7 @@ func (g *garbageShare) look(heap heapState, seconds float64, processors int) (pe
 	}
 	g.seen = heap
 	// Steps of 5, so that a heap that breathes does not set it each second.
-	free := min(startGarbage, int(100*freeGarbage/max(heap.live, 1<<20)))
+	free := min(mostFreeGarbage, int(100*freeGarbage/max(heap.live, 1<<20)))
 	return max(g.percent, free-free%5), idle && heap.held > heap.live+max(heap.live*leastGarbage/100, freeGarbage)
 }
 

@@ -1,7 +1,11 @@
 package main
 
 import (
+	"context"
+	"runtime/debug"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/stretchr/testify/require"
 )
@@ -54,7 +58,7 @@ func TestGarbageFollowsWhatCollectingCosts(t *testing.T) {
 	require.Equal(t, leastGarbage, h.collect(1, 0))
 
 	// A small heap is collected by bytes, whatever collecting costs.
-	require.Equal(t, startGarbage, newHeap(0, 0).collect(1, 0))
+	require.Equal(t, mostFreeGarbage, newHeap(0, 0).collect(1, 0))
 	require.Equal(t, 75, newHeap(32<<20, 0).collect(1, 0))
 	require.Equal(t, leastGarbage, newHeap(freeGarbage*100/leastGarbage, 0).collect(1, 0))
 }
@@ -97,4 +101,35 @@ func TestAnIdleNodeGivesMemoryBack(t *testing.T) {
 // The runtime has the metrics that are asked for.
 func TestReadHeap(t *testing.T) {
 	require.NotZero(t, readHeap().allocated)
+}
+
+// While a node starts, a small heap may gather a number of bytes and a large one
+// as much as lives in it, so that no start takes more than that beside its state.
+func TestGarbageOfAStartIsBounded(t *testing.T) {
+	for live := uint64(0); live < 8<<30; live += 3 << 20 {
+		garbage := max(live, leastHeap) * uint64(startShare(live)) / 100
+		require.LessOrEqual(t, garbage, max(live, startGarbage))
+		require.GreaterOrEqual(t, garbage, max(live, startGarbage)*9/10)
+	}
+}
+
+// A start is over once the node says so, once it does nothing, or with the process.
+func TestGarbageOfAStartEnds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		set := debug.SetGCPercent(100) // as it is
+		defer debug.SetGCPercent(set)
+		looks := 0
+		(&garbageShare{}).start(t.Context(), func() bool { looks++; return looks == 7 }, 100)
+		require.Equal(t, 7, looks)
+
+		began := time.Now()
+		(&garbageShare{}).start(t.Context(), func() bool { return false }, 100)
+		require.Equal(t, time.Second, time.Since(began))
+
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		looks = 0
+		(&garbageShare{}).start(ctx, func() bool { looks++; return false }, 100)
+		require.LessOrEqual(t, looks, 1)
+	})
 }

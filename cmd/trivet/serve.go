@@ -14,6 +14,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -169,7 +170,11 @@ func (f *serveFlags) serve(ctx context.Context, stderr io.Writer) error {
 		log.Warn("--insecure: anyone who reaches these addresses can read and write everything", "api", api.Addr().String(), "peer", peer.Addr().String())
 	}
 
-	boundGarbage(ctx)
+	var serving atomic.Pointer[raftnode.Node]
+	boundGarbage(ctx, func() bool {
+		node := serving.Load()
+		return node != nil && len(node.Ready(0)) == 0
+	})
 	boundProcessors(ctx)
 
 	// Opening reads and checks all that is on disk, which may take its time. A
@@ -191,6 +196,7 @@ func (f *serveFlags) serve(ctx context.Context, stderr io.Writer) error {
 			return err
 		}
 		held.release()
+		serving.Store(node)
 	case <-signals:
 		return nil
 	case <-ctx.Done():
