@@ -13,9 +13,15 @@ import (
 // The members are in the process too, so that a profile shows the whole of what a
 // call costs.
 func benchmark(b *testing.B, do func(c *client.Client, key string, value []byte) error) {
+	benchmarkOf(b, []int{1, 64, 256}, do)
+}
+
+const benchKeys = 10_000
+
+func benchmarkOf(b *testing.B, callers []int, do func(c *client.Client, key string, value []byte) error) {
 	cluster := trivettest.Start(b)
-	const keys = 10_000
-	for _, callers := range []int{1, 64, 256} {
+	const keys = benchKeys
+	for _, callers := range callers {
 		b.Run(fmt.Sprint(callers), func(b *testing.B) {
 			c := open(b, client.Config{Endpoints: cluster.Endpoints()})
 			value := make([]byte, 256)
@@ -62,5 +68,24 @@ func BenchmarkGet(b *testing.B) {
 	benchmark(b, func(c *client.Client, key string, _ []byte) error {
 		_, err := c.Get(b.Context(), key)
 		return err
+	})
+}
+
+// BenchmarkList lists a hundred keys from a random one on.
+func BenchmarkList(b *testing.B) {
+	const count = 100
+	last := fmt.Sprintf("bench/%08d", benchKeys-count)
+	benchmarkOf(b, []int{1, 16, 64}, func(c *client.Client, key string, _ []byte) error {
+		n := 0
+		for _, err := range c.List(b.Context(), client.Between(min(key, last), "bench/~"), client.Limit(count)) {
+			if err != nil {
+				return err
+			}
+			n++
+		}
+		if n != count {
+			return fmt.Errorf("%d items from %s on", n, key)
+		}
+		return nil
 	})
 }

@@ -82,6 +82,8 @@ func fieldsOf(b []byte, want int) (n int, ok bool) {
 // of them.
 type arena struct {
 	keys, values []byte
+	// left is no less than what the values still to come take, where that is known.
+	left int
 }
 
 const arenaBlock = 16 << 10
@@ -89,6 +91,7 @@ const arenaBlock = 16 << 10
 // room makes room for what is known to come.
 func (a *arena) room(keys, values int) {
 	a.keys, a.values = make([]byte, 0, min(keys, arenaBlock)), make([]byte, 0, min(values, arenaBlock))
+	a.left = values
 }
 
 func (a *arena) key(b []byte) string {
@@ -109,7 +112,7 @@ func (a *arena) value(b []byte) []byte {
 		return append(make([]byte, 0, len(b)), b...)
 	}
 	if cap(a.values)-len(a.values) < len(b) {
-		a.values = make([]byte, 0, max(len(b), min(cap(a.values), arenaBlock)))
+		a.values = make([]byte, 0, max(len(b), min(cap(a.values), a.left, arenaBlock)))
 	}
 	at := len(a.values)
 	a.values = append(a.values, b...)
@@ -198,6 +201,7 @@ func protoItems(b []byte, in int, keysOnly bool) ([]Item, error) {
 		if err != nil {
 			return nil, err
 		}
+		mem.left = len(it.value) + len(b)
 		items = append(items, it.whole(&mem, keysOnly))
 	}
 	return items, nil

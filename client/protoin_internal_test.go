@@ -2,6 +2,7 @@ package client
 
 import (
 	"bytes"
+	"fmt"
 	"math"
 	"runtime"
 	"strings"
@@ -174,4 +175,23 @@ func FuzzProtoFrames(f *testing.F) {
 		_, _ = protoPage(data, false)
 		_, _ = protoRange(data, 1, true)
 	})
+}
+
+// BenchmarkPageOfList takes apart a page of a hundred items, as most lists are answered.
+func BenchmarkPageOfList(b *testing.B) {
+	var r trivetpb.RangeResult
+	for i := range 100 {
+		r.Items = append(r.Items, &trivetpb.Item{
+			Key: fmt.Appendf(nil, "key/%028d", i), Value: bytes.Repeat([]byte{byte(i)}, 256),
+			CreateRevision: 70_000, ModRevision: uint64(100_000 + i), Version: 3,
+		})
+	}
+	text, err := r.MarshalVT()
+	require.NoError(b, err)
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := protoRange(text, 7, false); err != nil {
+			b.Fatal(err)
+		}
+	}
 }

@@ -148,6 +148,16 @@ func TestWatchGoesOnElsewhere(t *testing.T) {
 			queries:     []string{"key=k"},
 			told:        "synced 10, change 11",
 		},
+		"what is of the future, whatever it holds": {
+			connections: []string{frames(`{"type":"hint"}`, synced(10), `{"type":"hint","items":"none","revision":-1}`, change(11), compacted)},
+			queries:     []string{"key=k"},
+			told:        "synced 10, change 11",
+		},
+		"a frame that makes no sense": {
+			connections: []string{frames(synced(10), change(11), `{"type":"change"}`), frames(`{"type":`), frames("none"), frames(change(12), compacted)},
+			queries:     []string{"key=k", "from_revision=12&key=k", "from_revision=12&key=k", "from_revision=12&key=k"},
+			told:        "synced 10, change 11, change 12",
+		},
 		"a long frame": {
 			connections: []string{frames(synced(10), strings.Replace(change(11), `"v"`, `"`+strings.Repeat("v", 500_000)+`"`, 1), compacted)},
 			queries:     []string{"key=k"},
@@ -205,6 +215,29 @@ func TestWhatIsNoFrame(t *testing.T) {
 			require.Equal(t, []string{"synced 10", "change 11"}, told, line)
 		})
 	}
+}
+
+// A node of which nothing comes that makes sense is asked a few times, not for ever,
+// and one frame in between begins the count anew.
+func TestAStreamOfNonsenseEnds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newWatchScript(t, frames(synced(10), "none"), "none\n", "none\n", frames(change(11), "none"), "none\n", "none\n", "none\n", "none\n")
+		c, err := client.Open(t.Context(), client.Config{Endpoints: []string{"http://n1"}, Transport: s, DisableDiscovery: true})
+		require.NoError(t, err)
+		defer c.Close()
+		var told []string
+		var end error
+		for f, err := range c.Watch(t.Context(), client.Key("k")) {
+			if end = err; err == nil {
+				told = append(told, describe(f))
+			}
+		}
+		e := requireError(t, end, client.NotApplied, client.ErrUnavailable)
+		require.Equal(t, "bad_response", e.Code)
+		require.False(t, e.Retryable)
+		require.Equal(t, []string{"synced 10", "change 11"}, told)
+		require.Len(t, s.queries, 8)
+	})
 }
 
 func describe(f client.WatchFrame) string {

@@ -50,9 +50,12 @@ func (f *wireFrame) code() string {
 	return f.json.Code
 }
 
-// check refuses a frame that lacks what it must have.
+// check refuses a frame that lacks what it must have. Of a kind that is not known that
+// is nothing: a newer server says what it likes in it.
 func (f *wireFrame) check() error {
 	switch {
+	case f.kind == wireUnknown:
+		return nil
 	case f.kind == wireNone:
 		return missing("type")
 	case f.kind == wireError && f.proto == nil && (f.json == nil || f.json.Code == ""):
@@ -229,6 +232,12 @@ var wireKindsJSON = map[string]wireKind{
 func jsonFrame(line []byte) (f wireFrame, err error) {
 	var doc frameJSON
 	if err := json.Unmarshal(line, &doc); err != nil {
+		var kind struct {
+			Type string `json:"type"`
+		}
+		if json.Unmarshal(line, &kind) == nil && wireKindsJSON[kind.Type] == wireUnknown {
+			return f, nil // its fields are its own, too
+		}
 		return f, err
 	}
 	f.kind, f.revision, f.json = wireKindsJSON[doc.Type], doc.Revision, doc.Problem

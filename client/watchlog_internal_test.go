@@ -33,6 +33,8 @@ type logNode struct {
 	// most at a time.
 	open, opened, most int
 	down               bool
+	// progressed counts the times that streams were to say how far they have come.
+	progressed int
 }
 
 func newLogNode() *logNode {
@@ -70,6 +72,14 @@ func (n *logNode) cut() {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.generation++
+	n.changed.Broadcast()
+}
+
+// progress has each stream that has told all say so.
+func (n *logNode) progress() {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.progressed++
 	n.changed.Broadcast()
 }
 
@@ -171,7 +181,7 @@ func (s *logStream) run() {
 		n.open--
 		n.mu.Unlock()
 	}()
-	synced := false
+	synced, progressed := false, 0
 	if s.items != 0 {
 		n.mu.Lock()
 		f := &trivetpb.WatchFrame{Type: trivetpb.WatchFrame_ITEMS, Revision: s.items}
@@ -185,7 +195,7 @@ func (s *logStream) run() {
 	}
 	for {
 		n.mu.Lock()
-		for synced && s.next > n.present() && s.generation == n.generation && !s.gone {
+		for synced && s.next > n.present() && progressed == n.progressed && s.generation == n.generation && !s.gone {
 			n.changed.Wait()
 		}
 		var f *trivetpb.WatchFrame
@@ -195,8 +205,11 @@ func (s *logStream) run() {
 			s.w.CloseWithError(io.ErrUnexpectedEOF)
 			return
 		case !synced && s.next > s.opened:
-			synced = true
+			synced, progressed = true, n.progressed
 			f = &trivetpb.WatchFrame{Type: trivetpb.WatchFrame_SYNCED, Revision: max(s.opened, s.next-1)}
+		case synced && s.next > n.present():
+			progressed = n.progressed
+			f = &trivetpb.WatchFrame{Type: trivetpb.WatchFrame_PROGRESS, Revision: s.next - 1}
 		case s.next <= n.compacted:
 			f = &trivetpb.WatchFrame{Type: trivetpb.WatchFrame_ERROR, Problem: &trivetpb.Problem{
 				Code: trivetpb.Code_COMPACTED, CompactRevision: n.compacted, Revision: n.present(),

@@ -19,6 +19,11 @@ const (
 	// watchSettled is how long a stream must have lasted to count as one that
 	// worked, so that a node which breaks off at once is not asked all the time.
 	watchSettled = time.Second
+	// watchSenseless is how many streams in a row may end in a frame that makes no
+	// sense, with nothing told in between, until that counts as all that there is to
+	// hear: one may have been damaged on its way, so many say that whoever sends them
+	// is no node.
+	watchSenseless = 5
 )
 
 // watch is a Watch under way. Between two connections it is nothing but how far
@@ -36,6 +41,9 @@ type watch struct {
 	told bool
 	// begun says that some of the initial items were given.
 	begun bool
+	// senseless counts the streams that ended in a frame that makes no sense, since
+	// next last grew.
+	senseless int
 
 	// group is the watches of the client that follow the same; nil for a feed's own.
 	// fell says that it fell behind the feed of them.
@@ -219,9 +227,13 @@ func (w *watch) follow(ctx context.Context, n *node, r *request, patience time.D
 		case f.kind == wireError:
 			return r.errorOf(f.json, n, s.header), brokeOff
 		}
+		before := w.next
 		frame, err := w.take(&f)
 		if err != nil {
 			return w.malformed(r, n, s, err), brokeOff
+		}
+		if w.next > before {
+			w.senseless = 0
 		}
 		w.c.saw(frame.Revision)
 		if frame.Kind != 0 && !visit(frame) {
@@ -241,9 +253,14 @@ func nodeName(n *node, h http.Header) string {
 	return n.url
 }
 
+// malformed is the end of a stream in a frame that makes no sense. Whoever sent it may
+// be asked again, some times.
 func (w *watch) malformed(r *request, n *node, s *stream, err error) *Error {
 	a := &answer{status: http.StatusOK, header: s.header, mediaType: s.mediaType}
-	return r.badResponse(n, a, fmt.Errorf("a frame: %w", err))
+	e := r.badResponse(n, a, fmt.Errorf("a frame: %w", err))
+	w.senseless++
+	e.Retryable = w.senseless < watchSenseless
+	return e
 }
 
 // take takes in a frame, and returns what the caller is told of it; a frame of

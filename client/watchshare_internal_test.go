@@ -217,6 +217,63 @@ func TestWatchesTellTheLog(t *testing.T) {
 	})
 }
 
+// Watches that share a stream are told of progress as each of them asked for it, never
+// of more than they were told before, and go on from there by themselves.
+func TestProgressOfWatchesThatShareAStream(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newLogNode()
+		c := openOn(n)
+		defer c.Close()
+		n.write("k/", 1, 10)
+		opts := [][]WatchOption{{WithProgress()}, {WithProgress()}, {WithProgress(), Initial()}, nil}
+		var all []*begun
+		for _, o := range opts {
+			all = append(all, start(n, c, 0, nil, o...))
+			time.Sleep(time.Second)
+		}
+		n.write("k/", 1, 10) // so that each leaves its own stream
+		synctest.Wait()
+		require.Equal(t, 1, n.open)
+		for range 3 {
+			n.progress()
+			synctest.Wait()
+		}
+		n.write("k/", 1, 10)
+		n.progress()
+		synctest.Wait()
+		// One that comes later, and the feed's next stream, are told of what is still to
+		// come.
+		late := start(n, c, 0, nil, WithProgress())
+		synctest.Wait()
+		n.cut()
+		time.Sleep(5 * time.Second) // less than a silent stream is held for
+		n.progress()
+		synctest.Wait()
+		require.Equal(t, 1, n.open)
+		for i, b := range append(all, late) {
+			b.end()
+			require.NoError(t, b.check(n, true))
+			var told []uint64
+			revision := uint64(0)
+			for _, f := range b.frames {
+				require.GreaterOrEqual(t, f.Revision, revision)
+				// At revision 2 the feed may say that it has begun.
+				if revision = f.Revision; f.Kind == FrameProgress && revision > 2 {
+					told = append(told, f.Revision)
+				}
+			}
+			switch i {
+			case 3:
+				require.Empty(t, told, "it did not ask")
+			case 4:
+				require.Equal(t, []uint64{4, 4}, told, "the next stream's synced, and its progress")
+			default:
+				require.Equal(t, []uint64{3, 3, 3, 4, 4, 4}, told)
+			}
+		}
+	})
+}
+
 // A hundred watches of the same have one stream, whichever of them comes and goes; the
 // last one ends it.
 func TestWatchesOfTheSameShareAStream(t *testing.T) {

@@ -1,7 +1,10 @@
 package httpapi
 
 import (
+	"bytes"
+	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/url"
 	"strconv"
@@ -28,6 +31,14 @@ func (d *discard) WriteHeader(status int)      { d.status = status }
 func benchmark(b *testing.B, method, target, body string, headers ...string) {
 	node := newSoloNode()
 	node.put(b, "some/key", strings.Repeat("v", 256))
+	value := make([]byte, 256)
+	for i := range 300 { // of which lists take a part
+		for j := range value {
+			value[j] = byte(i*7 + j*13) // no text, as most values are none
+		}
+		node.put(b, fmt.Sprintf("list/%027d", i), string(value))
+		node.put(b, fmt.Sprintf("text/%027d", i), strings.Repeat("some text, ", 24)[:256])
+	}
 	fixed := []*trivetpb.Result{{Revision: 7, Result: &trivetpb.Result_Put{Put: &trivetpb.PutResult{Version: 5}}}}
 	s, err := New(quickNode{node, fixed}, Config{})
 	require.NoError(b, err)
@@ -77,6 +88,32 @@ func BenchmarkBatchProtobuf(b *testing.B) {
 	benchmark(b, "POST", "/v1/batch", string(body), "Content-Type: application/x-protobuf")
 }
 
+func BenchmarkListJSON(b *testing.B) {
+	for _, of := range []string{"list", "text"} {
+		b.Run(of, func(b *testing.B) {
+			benchmark(b, "GET", fmt.Sprintf("/v1/kv?start=%s/%027d&limit=100", of, 100), "")
+		})
+	}
+}
+
+// BenchmarkListBatch is a list of 100 keys as the Go client asks for it, alone and
+// with those of others.
+func BenchmarkListBatch(b *testing.B) {
+	for _, lists := range []int{1, 5} {
+		b.Run(strconv.Itoa(lists), func(b *testing.B) {
+			req := &trivetpb.BatchRequest{}
+			for range lists {
+				req.Ops = append(req.Ops, &trivetpb.BatchOp{Op: &trivetpb.Op{Op: &trivetpb.Op_Range{Range: &trivetpb.RangeOp{
+					Range: &trivetpb.KeyRange{Start: fmt.Appendf(nil, "list/%027d", 100), End: fmt.Appendf(nil, "list/%027d", 200)}, Limit: 100,
+				}}}})
+			}
+			body, err := req.MarshalVT()
+			require.NoError(b, err)
+			benchmark(b, "POST", "/v1/batch", string(body), "Content-Type: application/x-protobuf", "Trivet-Part-Bytes: 262144")
+		})
+	}
+}
+
 func BenchmarkDecodePuts(b *testing.B) {
 	var ops []string
 	for i := range 100 {
@@ -90,4 +127,48 @@ func BenchmarkDecodePuts(b *testing.B) {
 			b.Fatal(p)
 		}
 	}
+}
+
+// BenchmarkListOverTCP is BenchmarkListJSON with net/http and connections, whose other
+// ends do next to nothing.
+func BenchmarkListOverTCP(b *testing.B) {
+	node := newSoloNode()
+	for i := range 300 {
+		node.put(b, fmt.Sprintf("list/%027d", i), strings.Repeat("\xff", 256))
+	}
+	s, err := New(quickNode{node, nil}, Config{})
+	require.NoError(b, err)
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(b, err)
+	go func() { _ = s.Serve(l) }()
+	defer s.Close()
+	request := fmt.Appendf(nil, "GET /v1/kv?start=list/%027d&limit=100 HTTP/1.1\r\nHost: x\r\n\r\n", 100)
+	b.ReportAllocs()
+	before := processTime()
+	b.RunParallel(func(p *testing.PB) {
+		nc, err := net.Dial("tcp", l.Addr().String())
+		if err != nil {
+			b.Error(err)
+			return
+		}
+		defer nc.Close()
+		buf := make([]byte, 64<<10)
+		for p.Next() {
+			if _, err := nc.Write(request); err != nil {
+				b.Error(err)
+				return
+			}
+			for end := []byte("}\n"); ; {
+				n, err := nc.Read(buf)
+				if err != nil {
+					b.Error(err)
+					return
+				}
+				if bytes.HasSuffix(buf[:n], end) {
+					break
+				}
+			}
+		}
+	})
+	b.ReportMetric(float64((processTime()-before).Nanoseconds())/float64(b.N), "cpu-ns/op")
 }

@@ -98,8 +98,7 @@ func (c *conn) CloseWrite() error {
 // a problem goes out in its place.
 func (c *conn) Write(p []byte) (int, error) {
 	if c.corked != nil {
-		c.corked.b = append(c.corked.b, p...)
-		return len(p), nil
+		return c.writeCorked(p)
 	}
 	if c.answering || c.framed.Load() {
 		return c.Conn.Write(p)
@@ -128,12 +127,31 @@ func (c *conn) direct() syscall.RawConn {
 	return raw
 }
 
-// cork holds back what is written from now on. net/http passes on a chunk of more
-// than its 4 KiB in three writes (the chunk's size with as much as fits, the
-// rest, the end of the chunk), each a system call and a wake-up of the reader.
+// cork holds back what is written from now on. net/http passes on a body, or a chunk,
+// of more than its 4 KiB in two or three writes (the headers or the chunk's size with as
+// much as fits, the rest, the end of the chunk), each a system call and a wake-up of the
+// reader.
 func (c *conn) cork() { c.corked = takeBuffer() }
 
-// uncork writes what was held back, at once.
+// corkBytes is the smallest write that goes out together with what was held back,
+// from where it is, rather than being copied behind it.
+const corkBytes = 16 << 10
+
+// writeCorked holds p back or, where it is long, writes what is held and p, at once.
+func (c *conn) writeCorked(p []byte) (int, error) {
+	tcp, ok := c.Conn.(*net.TCPConn)
+	if !ok || len(p) < corkBytes {
+		c.corked.b = append(c.corked.b, p...)
+		return len(p), nil
+	}
+	held := len(c.corked.b)
+	both := net.Buffers{c.corked.b, p}
+	n, err := both.WriteTo(tcp)
+	c.corked.b = c.corked.b[:0]
+	return max(int(n)-held, 0), err
+}
+
+// uncork writes what is still held back, at once.
 func (c *conn) uncork() error {
 	held := c.corked
 	c.corked = nil

@@ -1,7 +1,10 @@
 package httpapi
 
 import (
+	"fmt"
+	"io"
 	"net"
+	"net/http"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -50,5 +53,45 @@ func TestFramesGoOutInOneWrite(t *testing.T) {
 		d.node.put(t, "k", "")
 		require.Empty(t, w.next().Events[0].Value)
 		require.EqualValues(t, 2, counted.writes.Load()-before, "%d bytes", size)
+	}
+}
+
+// An answer goes out in one write, also where it is more than net/http's buffer: a
+// value, a page, what reads of a batch return, and each piece of what is longer.
+func TestAnswersGoOutInOneWrite(t *testing.T) {
+	d := openDoor(t, newSoloNode(), Config{})
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	counted := &countedListener{Listener: l}
+	go func() { _ = d.srv.Serve(counted) }()
+	for i := range 40 {
+		d.node.put(t, fmt.Sprintf("k/%02d", i), strings.Repeat("v", 1000))
+	}
+	d.node.put(t, "empty", "")
+	d.node.put(t, "short", strings.Repeat("v", 3<<10))
+	d.node.put(t, "long", strings.Repeat("v", 1<<20))
+	for _, c := range []struct {
+		target       string
+		bytes, calls int
+	}{
+		{"/v1/kv/empty", 0, 1},
+		{"/v1/kv/short", 3 << 10, 1},
+		{"/v1/kv/long", 1 << 20, 1},
+		{"/v1/kv?prefix=k/&limit=3", 3_000, 1},
+		{"/v1/kv?prefix=k/&limit=4", 4_000, 1},
+		{"/v1/kv?prefix=k/&limit=10", 10_000, 1},
+		{"/v1/kv?prefix=k/", 40_000, 1},
+		{"/v1/kv?prefix=long", 1 << 20, 2}, // one piece, and the last chunk behind it
+	} {
+		before := counted.writes.Load()
+		resp, err := d.client.Get("http://" + l.Addr().String() + c.target)
+		require.NoError(t, err)
+		body, err := io.ReadAll(resp.Body)
+		require.NoError(t, err)
+		require.NoError(t, resp.Body.Close())
+		require.Equal(t, http.StatusOK, resp.StatusCode)
+		require.GreaterOrEqual(t, len(body), c.bytes)
+		// The end of the body, read, was written.
+		require.EqualValues(t, c.calls, counted.writes.Load()-before, c.target)
 	}
 }

@@ -1,7 +1,6 @@
 package httpapi
 
 import (
-	"encoding/base64"
 	"slices"
 	"strconv"
 	"unicode/utf8"
@@ -13,50 +12,6 @@ import (
 // The encoder appends by hand: reflection would be most of what a small answer
 // costs. The functions append to b and return it, as strconv's do.
 
-const hexDigits = "0123456789abcdef"
-
-// appendString appends s as a JSON string. It must be valid UTF-8.
-func appendString[T ~string | ~[]byte](b []byte, s T) []byte {
-	b = append(b, '"')
-	from := 0
-	for i := 0; i < len(s); i++ {
-		ch := s[i]
-		if ch >= ' ' && ch != '"' && ch != '\\' {
-			continue
-		}
-		b = append(b, s[from:i]...)
-		from = i + 1
-		switch ch {
-		case '"', '\\':
-			b = append(b, '\\', ch)
-		case '\n':
-			b = append(b, '\\', 'n')
-		case '\r':
-			b = append(b, '\\', 'r')
-		case '\t':
-			b = append(b, '\\', 't')
-		default:
-			b = append(b, '\\', 'u', '0', '0', hexDigits[ch>>4], hexDigits[ch&0xf])
-		}
-	}
-	b = append(b, s[from:]...)
-	return append(b, '"')
-}
-
-// appendBytes appends `"name":"text"` where s is UTF-8, `"name64":"base64"`
-// where it is not.
-func appendBytes(b []byte, name string, s []byte) []byte {
-	b = append(b, '"')
-	b = append(b, name...)
-	if utf8.Valid(s) {
-		b = append(b, `":`...)
-		return appendString(b, s)
-	}
-	b = append(b, `64":"`...)
-	b = base64.StdEncoding.AppendEncode(b, s)
-	return append(b, '"')
-}
-
 // appendNumber appends what comes before the number, then the number.
 func appendNumber(b []byte, before string, n uint64) []byte {
 	b = append(b, before...)
@@ -66,7 +21,7 @@ func appendNumber(b []byte, before string, n uint64) []byte {
 // appendItem appends an item of the store; without its value for keysOnly.
 func appendItem(b []byte, it store.Item, keysOnly bool) []byte {
 	b = append(b, '{')
-	b = appendItemFields(b, []byte(it.Key), it.Value, it.CreateRevision, it.ModRevision, it.Version, it.Lease, keysOnly)
+	b = appendItemFields(b, it.Key, it.Value, it.CreateRevision, it.ModRevision, it.Version, it.Lease, keysOnly)
 	return append(b, '}')
 }
 
@@ -77,7 +32,7 @@ func appendProtoItem(b []byte, it *trivetpb.Item, keysOnly bool) []byte {
 	return append(b, '}')
 }
 
-func appendItemFields(b, key, value []byte, create, mod, version, lease uint64, keysOnly bool) []byte {
+func appendItemFields[K ~string | ~[]byte](b []byte, key K, value []byte, create, mod, version, lease uint64, keysOnly bool) []byte {
 	b = appendBytes(b, "key", key)
 	if !keysOnly {
 		b = append(b, ',')
@@ -275,7 +230,7 @@ func appendList[T ~string | ~[]byte](d *document, name string, entries []T) {
 		d.buf.b = append(d.buf.b, ',')
 		list(name+"64", false, func(b []byte, entry T) []byte {
 			b = append(b, '"')
-			b = base64.StdEncoding.AppendEncode(b, []byte(entry))
+			b = appendBase64(b, textOf(entry))
 			return append(b, '"')
 		})
 	}

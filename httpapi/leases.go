@@ -181,7 +181,7 @@ func appendLeaseFields(b []byte, l *store.LeaseInfo) []byte {
 	b = appendDuration(b, `,"remaining":`, l.RemainingMS)
 	b = appendNumber(b, `,"key_count":`, l.Keys)
 	if l.Lock != "" {
-		b = appendBytes(append(b, ','), "lock", []byte(l.Lock))
+		b = appendBytes(append(b, ','), "lock", l.Lock)
 	}
 	return b
 }

@@ -218,12 +218,7 @@ func (c *call) pageRange(v *store.View, rq *rangeQuery) {
 		doc.buf.b = append(doc.buf.b, ',')
 		appendList(doc, "prefixes", prefixes)
 	}
-	count := uint64(0)
-	if rq.cursor != nil {
-		count = rq.cursor.count
-	} else {
-		count = v.Count(rq.keys)
-	}
+	count := rq.count(v, items, next)
 	doc.buf.b = appendNumber(doc.buf.b, `,"count":`, count)
 	if next != nil {
 		cur := cursor{revision: v.Revision(), count: count, identity: rq.identity(), position: next}
@@ -233,6 +228,17 @@ func (c *call) pageRange(v *store.View, rq *rangeQuery) {
 	}
 	doc.buf.b = append(doc.buf.b, '}', '\n')
 	doc.end()
+}
+
+// count is how many keys the whole range has, where a page of so many items ended at next.
+func (rq *rangeQuery) count(v *store.View, items int, next []byte) uint64 {
+	switch {
+	case rq.cursor != nil:
+		return rq.cursor.count
+	case next == nil && rq.delimiter == nil && !rq.countOnly:
+		return uint64(items) // all of it
+	}
+	return v.Count(rq.keys)
 }
 
 // walk goes through what is left of the range in its direction and calls visit

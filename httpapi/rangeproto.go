@@ -34,12 +34,7 @@ func (c *call) pageRangeProto(v *store.View, rq *rangeQuery) {
 			return doc.spill()
 		})
 	}
-	count := uint64(0)
-	if rq.cursor != nil {
-		count = rq.cursor.count
-	} else {
-		count = v.Count(rq.keys)
-	}
+	count := rq.count(v, items, next)
 	doc.buf.b = appendUint(doc.buf.b, pageCount, count)
 	if next != nil {
 		cur := cursor{revision: v.Revision(), count: count, identity: rq.identity(), position: next}

@@ -1,6 +1,7 @@
 package httpapi
 
 import (
+	"errors"
 	"net/http"
 	"strconv"
 	"sync"
@@ -45,6 +46,34 @@ func (c *call) write(p []byte) error {
 	return err
 }
 
+// flush passes on what net/http has of the answer.
+func (c *call) flush() error {
+	switch w := c.w.(type) {
+	case interface{ FlushError() error }:
+		return w.FlushError()
+	case http.Flusher:
+		w.Flush()
+	}
+	return nil
+}
+
+// writeAtOnce is write for what is longer than net/http gathers: it goes out in one
+// write to the connection, with the headers before it. Where several requests share the
+// connection it is theirs how they go out.
+func (c *call) writeAtOnce(p []byte) error {
+	const gathered = 3 << 10 // 4 KiB, less than which the headers may leave
+	nc := connOf(c.r)
+	if nc == nil || len(p) < gathered || c.r.Method == http.MethodHead {
+		return c.write(p)
+	}
+	nc.cork()
+	err := c.write(p)
+	if err == nil {
+		err = c.flush()
+	}
+	return errors.Join(err, nc.uncork())
+}
+
 // answer writes a whole body of the given media type.
 func (c *call) answer(status int, mediaType string, body []byte) {
 	c.header()
@@ -52,7 +81,7 @@ func (c *call) answer(status int, mediaType string, body []byte) {
 	c.set("Content-Length", strconv.Itoa(len(body)))
 	c.writeHead(status)
 	// A caller that no longer listens is its own matter: the answer was given.
-	_ = c.write(body)
+	_ = c.writeAtOnce(body)
 }
 
 // document is an answer that is gathered piece by piece and may grow large. As
@@ -88,7 +117,7 @@ func (d *document) flush() {
 		d.c.writeHead(http.StatusOK)
 	}
 	d.c.setWriteDeadline(time.Now().Add(d.c.srv.cfg.WriteTimeout))
-	d.err = d.c.write(d.buf.b)
+	d.err = d.c.writeAtOnce(d.buf.b)
 	d.buf.b = d.buf.b[:0]
 }
 

@@ -173,7 +173,7 @@ func appendEvent(b []byte, e *store.Event, prev bool) []byte {
 	it := e.Item()
 	if e.Deleted() {
 		b = append(b, `{"type":"delete",`...)
-		b = appendBytes(b, "key", []byte(it.Key))
+		b = appendBytes(b, "key", it.Key)
 		b = appendNumber(b, `,"mod_revision":`, it.ModRevision)
 		if e.Expired() {
 			b = append(b, `,"reason":"expired"`...)
@@ -182,7 +182,7 @@ func appendEvent(b []byte, e *store.Event, prev bool) []byte {
 		}
 	} else {
 		b = append(b, `{"type":"put",`...)
-		b = appendItemFields(b, []byte(it.Key), it.Value, it.CreateRevision, it.ModRevision, it.Version, it.Lease, false)
+		b = appendItemFields(b, it.Key, it.Value, it.CreateRevision, it.ModRevision, it.Version, it.Lease, false)
 	}
 	if prev {
 		if it, ok := e.Prev(); ok {
