@@ -52,6 +52,9 @@ const (
 	batchConnsOf = 2
 	// idleBatchConn is as the Transport's IdleConnTimeout, or less.
 	idleBatchConn = 90 * time.Second
+	// staleAfter is how long a connection is idle before it is looked at: that is a system
+	// call. One that ends sooner is taken for a node that ends.
+	staleAfter = time.Second
 	// maxAnswerHeader bounds the header of an answer.
 	maxAnswerHeader = 64 << 10
 	// maxInterim is how many interim answers (status 1xx) there may be.
@@ -206,7 +209,7 @@ func (b *batchConns) take(ctx context.Context, scheme, host string) (*batchConn,
 		kept[len(kept)-1] = nil
 		b.idle[address] = kept[:len(kept)-1]
 		b.mu.Unlock()
-		if time.Since(c.used) < idleBatchConn && !stale(c.raw) {
+		if idle := time.Since(c.used); idle < staleAfter || (idle < idleBatchConn && !stale(c.raw)) {
 			return c, nil
 		}
 		c.close()
