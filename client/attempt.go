@@ -158,7 +158,11 @@ func (c *Client) send(ctx context.Context, n *node, r *request, left time.Durati
 		}
 		body.upload = r.upload
 	}
-	resp, err := c.transport.RoundTrip(c.httpRequest(ctx, n, r, body, left))
+	transport := c.transport
+	if c.own != nil && r.op == "batch" && r.repeatable() {
+		transport = c.batches
+	}
+	resp, err := transport.RoundTrip(c.httpRequest(ctx, n, r, body, left))
 	body.detach()
 	if err == nil && resp == nil {
 		err = errors.New("the Transport returned neither an answer nor an error")

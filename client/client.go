@@ -13,9 +13,11 @@ import (
 type Client struct {
 	cfg     Config
 	members *members
-	// transport carries the requests; own is the same where it is the client's.
+	// transport carries the requests; own is the same where it is the client's. Then
+	// batches carry those, where they may be sent again.
 	transport http.RoundTripper
 	own       *http.Transport
+	batches   *batchConns
 	// streams carry the watches where the connections are the client's; shares are
 	// those that follow the same.
 	streams *streams
@@ -81,6 +83,7 @@ func Open(ctx context.Context, cfg Config) (*Client, error) {
 	if c.transport == nil {
 		c.own = newTransport(c.ctx, cfg)
 		c.transport = c.own
+		c.batches = newBatchConns(c.ctx, cfg, c.own)
 		c.streams = newStreams(c.ctx, cfg)
 	}
 	if !cfg.DisableDiscovery {
@@ -104,6 +107,7 @@ func (c *Client) Close() error {
 	c.running.Wait()
 	c.sessions.close()
 	if c.own != nil {
+		c.batches.close()
 		c.own.CloseIdleConnections()
 		c.streams.close()
 	}

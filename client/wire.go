@@ -102,6 +102,9 @@ func (s *sending) nothingSent() bool {
 	return nothing
 }
 
+// tlsPatience is how long a handshake may take.
+const tlsPatience = 5 * time.Second
+
 // newTransport returns the connections of a client. ctx ends the dialling that
 // is under way when the client is closed.
 func newTransport(ctx context.Context, cfg Config) *http.Transport {
@@ -124,7 +127,7 @@ func newTransport(ctx context.Context, cfg Config) *http.Transport {
 			}
 			return &countedConn{Conn: nc}, nil
 		},
-		TLSHandshakeTimeout: 5 * time.Second,
+		TLSHandshakeTimeout: tlsPatience,
 		MaxIdleConnsPerHost: cfg.MaxConnsPerNode,
 		MaxConnsPerHost:     cfg.MaxConnsPerNode,
 		// Less than the servers' two minutes: a request must not meet a
