@@ -225,6 +225,11 @@ func (n *Node) openRaft(ln net.Listener) error {
 			n.proposer.storing(logs)
 		}
 	}
+	n.logs.sending = func(prev logPosition, logs []*raft.Log) {
+		if n.transport != nil { // as above
+			n.transport.sendEarly(prev, logs)
+		}
+	}
 	var err error
 	if n.stable, err = newGuardedStable(s.stable, s.where, n.fail); err != nil {
 		return err
@@ -267,7 +272,7 @@ func (n *Node) openRaft(ln net.Listener) error {
 		Logger:                  newRaftLog(n.log, &n.raftQuiet),
 		MsgpackUseNewTimeFormat: true,
 	})
-	n.transport = newTransport(nt, n.port, n.stable, n.logs.snapshotEnd)
+	n.transport = newTransport(nt, n.port, cfg.Timing.RPC, n.stable, n.logs.snapshotEnd)
 
 	if err := n.stable.claim(cfg.ID, s.fresh); err != nil {
 		return err
@@ -318,9 +323,10 @@ func (n *Node) openRaft(ln net.Listener) error {
 	n.stable.start()
 	n.raftRuns.Store(true)
 	n.raft.RegisterObserver(raft.NewObserver(nil, false, n.observe))
-	n.transport.setState(n.raft.State, n.leads)
-	configuration := n.configuration
+	configuration, commitIndex := n.configuration, n.raft.CommitIndex
 	n.transport.configuration.Store(&configuration)
+	n.transport.commitIndex.Store(&commitIndex)
+	n.transport.setState(n.raft.State, n.leads)
 	n.spawn(func() { n.followLeadership(notices) })
 	return nil
 }
