@@ -20,7 +20,7 @@ import (
 // raft's transport.
 type appendStreams struct {
 	port    *peerPort
-	timeout time.Duration // of a request; 0: none
+	timeout time.Duration // of a dial, of a request's way out, and of the wait for its answer
 
 	mu sync.Mutex
 	// all is never changed, but replaced: early.go goes through it without the lock.
@@ -65,7 +65,8 @@ func (a *appendStreams) of(id raft.ServerID, term uint64) (*appendStream, error)
 	return s, nil
 }
 
-// drop ends the stream to one that is no member any more.
+// drop forgets the stream to one that is no member any more. Called by raft's main
+// goroutine, it closes nothing (spoilt): the peer port does (cutOff).
 func (a *appendStreams) drop(gone *appendStream) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -76,7 +77,7 @@ func (a *appendStreams) drop(gone *appendStream) {
 		}
 	}
 	a.all.Store(&rest)
-	gone.end()
+	gone.ended.Store(true)
 }
 
 // appendStream carries one request at a time to one follower, of one term.
@@ -91,6 +92,9 @@ type appendStream struct {
 	// Of whoever has the turn:
 	matched logPosition   // the last entry that the follower is known to have as this log has it; 0: not known
 	sent    *earlyRequest // was written, and its answer is to be read
+	// spoilt says that half a frame may be on the connection. raft's main goroutine
+	// leaves it to another to close it: TLS would say goodbye, and wait for that.
+	spoilt bool
 
 	// next was offered while the turn was taken, or the answer to sent is to come.
 	next atomic.Pointer[earlyRequest]
@@ -125,6 +129,9 @@ func (s *appendStream) end() {
 
 // connect returns the connection, a new one where there is none.
 func (s *appendStream) connect() (*appendConn, error) {
+	if s.spoilt {
+		s.disconnect()
+	}
 	c := s.conn.Load()
 	if c == nil {
 		conn, err := raftStreams{s.streams.port}.Dial(raft.ServerAddress(s.id), s.streams.timeout)
@@ -148,7 +155,7 @@ func (s *appendStream) disconnect() {
 	if c := s.conn.Swap(nil); c != nil {
 		c.Close()
 	}
-	s.sent, s.matched = nil, logPosition{}
+	s.sent, s.matched, s.spoilt = nil, logPosition{}, false
 	s.well.Store(false)
 }
 
@@ -179,9 +186,7 @@ func (s *appendStream) append(req *raft.AppendEntriesRequest, resp *raft.AppendE
 		s.well.Store(false)
 		return err
 	}
-	if s.streams.timeout > 0 {
-		c.SetWriteDeadline(time.Now().Add(s.streams.timeout))
-	}
+	c.SetWriteDeadline(time.Now().Add(s.streams.timeout))
 	c.w.WriteByte(rpcAppendEntries) // an error of it stays, for Flush
 	if err := c.enc.Encode(req); err != nil {
 		s.disconnect()
@@ -213,9 +218,7 @@ func (s *appendStream) receive(c *appendConn, last logPosition, resp *raft.Appen
 	if c == nil {
 		return net.ErrClosed
 	}
-	if s.streams.timeout > 0 {
-		c.SetReadDeadline(time.Now().Add(s.streams.timeout))
-	}
+	c.SetReadDeadline(time.Now().Add(s.streams.timeout))
 	var failure string
 	err := c.dec.Decode(&failure)
 	if err == nil {

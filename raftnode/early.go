@@ -69,7 +69,7 @@ import (
 const maxEarlyBytes = 64 << 10
 
 // earlyWait is how long the main goroutine waits for the kernel where it does not
-// after all. The connection is closed then.
+// after all. The connection is not used any more then.
 const earlyWait = 20 * time.Millisecond
 
 // earlyRequest is a request that went out, or is to, before raft made it.
@@ -193,7 +193,8 @@ func (s *appendStream) send(e *earlyRequest) {
 	}
 	c.SetWriteDeadline(time.Now().Add(earlyWait))
 	if _, err := c.Write(e.frame); err != nil {
-		s.disconnect()
+		s.matched, s.spoilt = logPosition{}, true
+		s.well.Store(false)
 		return
 	}
 	s.sent = e

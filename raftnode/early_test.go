@@ -63,7 +63,10 @@ func raftRequest(prev uint64, entries ...*raft.Log) *raft.AppendEntriesRequest {
 }
 
 // arrive lets what was sent come to its end.
-func arrive() { time.Sleep(10 * time.Millisecond) } // virtual
+func arrive() {
+	time.Sleep(10 * time.Millisecond) // virtual
+	synctest.Wait()
+}
 
 func appendTo(tr *transport, req *raft.AppendEntriesRequest) error {
 	return tr.AppendEntries("n1", "n1", req, &raft.AppendEntriesResponse{})
@@ -164,6 +167,20 @@ func TestEarlyRequestThatGetsNoAnswer(t *testing.T) {
 			early5(leader, entry)
 			arrive()
 			require.Len(t, n1.requests, 1, "sent to one that is not known to follow")
+		})
+	})
+	t.Run("not written", func(t *testing.T) {
+		runEarly(t, func(leader *transport, n1 *follower) {
+			s := (*leader.appends.all.Load())[0]
+			broken := s.conn.Load()
+			broken.Close()
+			early5(leader, entry)
+			require.NoError(t, appendTo(leader, raftRequest(5, entry)))
+			require.NotSame(t, broken, s.conn.Load())
+			require.Len(t, n1.requests, 1)
+			early5(leader, entryOf(7, 5, 5, "w"))
+			arrive()
+			require.Len(t, n1.requests, 2, "early again")
 		})
 	})
 	for name, answer := range map[string]func(*follower) error{

@@ -225,11 +225,6 @@ func (n *Node) openRaft(ln net.Listener) error {
 			n.proposer.storing(logs)
 		}
 	}
-	n.logs.sending = func(prev logPosition, logs []*raft.Log) {
-		if n.transport != nil { // as above
-			n.transport.sendEarly(prev, logs)
-		}
-	}
 	var err error
 	if n.stable, err = newGuardedStable(s.stable, s.where, n.fail); err != nil {
 		return err
@@ -273,6 +268,7 @@ func (n *Node) openRaft(ln net.Listener) error {
 		MsgpackUseNewTimeFormat: true,
 	})
 	n.transport = newTransport(nt, n.port, cfg.Timing.RPC, n.stable, n.logs.snapshotEnd)
+	n.logs.sending = n.transport.sendEarly
 
 	if err := n.stable.claim(cfg.ID, s.fresh); err != nil {
 		return err
