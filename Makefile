@@ -70,7 +70,7 @@ jepsen-long: ## the same for DURATION, in rounds; what a violation leaves is in 
 	$(GO) run ./jepsen-lite --duration $(DURATION) --seed $(SEED) --wall-clocks --report jepsen-report
 
 .PHONY: mutants-jepsen
-mutants-jepsen: ## break the server on purpose, and expect jepsen-lite to show it; takes ten minutes
+mutants-jepsen: ## break the server on purpose, and expect jepsen-lite to show it; takes a quarter of an hour
 	scripts/mutants-jepsen
 
 .PHONY: fuzz

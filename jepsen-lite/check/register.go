@@ -2,6 +2,7 @@ package check
 
 import (
 	"bytes"
+	"encoding/json"
 	"fmt"
 	"math"
 	"slices"
@@ -22,6 +23,20 @@ type Register struct {
 	// too, and shows something.
 	Swapped  *bool  `json:"swapped,omitempty"`
 	Revision uint64 `json:"revision,omitempty"` // of the answer
+}
+
+// MarshalJSON writes the value 0 as null, which is what Jepsen's histories have where a
+// read begins and where it finds nothing.
+func (r Register) MarshalJSON() ([]byte, error) {
+	type plain Register
+	var value *int64
+	if r.Value != 0 {
+		value = &r.Value
+	}
+	return json.Marshal(struct {
+		plain
+		Value *int64 `json:"value"`
+	}{plain(r), value})
 }
 
 type registerOutput struct {

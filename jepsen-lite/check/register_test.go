@@ -1,6 +1,7 @@
 package check
 
 import (
+	"encoding/json"
 	"fmt"
 	"testing"
 	"time"
@@ -108,5 +109,19 @@ func TestRevisions(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			require.Equal(t, c.want, Revisions(c.seen).Verdict)
 		})
+	}
+}
+
+// What is not there is null, as Jepsen has it.
+func TestARegisterInTheRecord(t *testing.T) {
+	did := true
+	for want, r := range map[string]Register{
+		`{"key":"x","value":null}`:                                  {Key: "x"},
+		`{"key":"x","revision":7,"value":3}`:                        {Key: "x", Value: 3, Revision: 7},
+		`{"key":"x","old":1,"swapped":true,"revision":7,"value":3}`: {Key: "x", Value: 3, Old: 1, Swapped: &did, Revision: 7},
+	} {
+		got, err := json.Marshal(r)
+		require.NoError(t, err)
+		require.JSONEq(t, want, string(got))
 	}
 }
