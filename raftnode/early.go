@@ -135,8 +135,9 @@ func (t *transport) early(prev logPosition, logs []*raft.Log, size int) *earlyRe
 	last := logs[len(logs)-1]
 	e := &earlyRequest{term: last.Term, prev: prev, last: logPosition{last.Index, last.Term}}
 	req := &raft.AppendEntriesRequest{
-		RPCHeader:    raft.RPCHeader{ProtocolVersion: raft.ProtocolVersionMax, ID: []byte(t.id), Addr: []byte(t.id)},
-		Term:         e.term,
+		RPCHeader: raft.RPCHeader{ProtocolVersion: raft.ProtocolVersionMax, ID: []byte(t.id), Addr: []byte(t.id)},
+		Term:      e.term,
+		//lint:ignore SA1019 raft sends it
 		Leader:       []byte(t.id),
 		PrevLogEntry: prev.index,
 		PrevLogTerm:  prev.term,

@@ -58,7 +58,9 @@ func runEarly(t *testing.T, f func(leader *transport, n1 *follower)) {
 func raftRequest(prev uint64, entries ...*raft.Log) *raft.AppendEntriesRequest {
 	return &raft.AppendEntriesRequest{
 		RPCHeader: raft.RPCHeader{ProtocolVersion: raft.ProtocolVersionMax, Addr: []byte("n2"), ID: []byte("n2")},
-		Term:      5, Leader: []byte("n2"), PrevLogEntry: prev, PrevLogTerm: 5, Entries: entries, LeaderCommitIndex: 4,
+		//lint:ignore SA1019 raft sends it
+		Leader: []byte("n2"),
+		Term:   5, PrevLogEntry: prev, PrevLogTerm: 5, Entries: entries, LeaderCommitIndex: 4,
 	}
 }
 
