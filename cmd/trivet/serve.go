@@ -170,6 +170,7 @@ func (f *serveFlags) serve(ctx context.Context, stderr io.Writer) error {
 	}
 
 	boundGarbage(ctx)
+	boundProcessors(ctx)
 
 	// Opening reads and checks all that is on disk, which may take its time. A
 	// signal meanwhile just ends it: nothing is served yet, and what is on disk
