@@ -23,9 +23,9 @@
 //
 // propose.go queues it; its dispatcher stamps what waits with the node's session
 // (identity.go), groups it into one log entry and gives it to raft (on the leader) or into one request to the leader
-// (forward.go). logstore.go writes the entry and syncs it; raft replicates and
-// commits; apply.go hands it to store.Apply and its results back to those who
-// wait in propose.go.
+// (forward.go). logstore.go sends the entry to the followers (early.go), and writes
+// and syncs it while they do; raft commits; apply.go hands it to store.Apply and its
+// results back to those who wait in propose.go.
 //
 // # The way of a read
 //
@@ -51,7 +51,8 @@
 // outcome.go, identity.go, leader.go, clock.go, forward.go, apply.go and
 // entrydecode.go, readindex.go, commits.go; below them peerport.go, handshakes.go and
 // peerrpc.go (members talk), transport.go (what raft is not allowed to do
-// directly), logstore.go, stablestore.go and snapshots.go (what raft writes),
+// directly), appendstream.go and early.go (how entries go to the followers),
+// logstore.go, stablestore.go and snapshots.go (what raft writes),
 // liveness.go and deadleader.go (a leader whose process is dead), handover.go
 // (one that is to go), compare.go (whether the states are the same), datadir.go,
 // storage.go, wal.go and walfiles.go (the data folder), entrymeta.go (what travels beside each

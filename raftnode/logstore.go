@@ -72,6 +72,9 @@ type guardedLog struct {
 	// from here on they may be on disk, whatever the write answers. stored is
 	// called after they were synced.
 	storing, stored func([]*raft.Log)
+	// sending is called after storing, where the entries follow prev, the last one
+	// stored. It must not wait for anybody. May be nil.
+	sending func(prev logPosition, logs []*raft.Log)
 	// applied returns the index of the last entry that was applied.
 	applied func() uint64
 	// counted is called after entries were written and synced, with the time
@@ -273,6 +276,14 @@ func (g *guardedLog) StoreLogs(logs []*raft.Log) error {
 	}
 	if g.storing != nil {
 		g.storing(logs)
+	}
+	if g.sending != nil {
+		g.mu.Lock()
+		prev := g.cache.get(logs[0].Index - 1)
+		g.mu.Unlock()
+		if prev != nil {
+			g.sending(logPosition{prev.Index, prev.Term}, logs)
+		}
 	}
 	stop := g.watch(len(logs))
 	start := time.Now()

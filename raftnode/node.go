@@ -267,7 +267,8 @@ func (n *Node) openRaft(ln net.Listener) error {
 		Logger:                  newRaftLog(n.log, &n.raftQuiet),
 		MsgpackUseNewTimeFormat: true,
 	})
-	n.transport = newTransport(nt, n.port, n.stable, n.logs.snapshotEnd)
+	n.transport = newTransport(nt, n.port, cfg.Timing.RPC, n.stable, n.logs.snapshotEnd)
+	n.logs.sending = n.transport.sendEarly
 
 	if err := n.stable.claim(cfg.ID, s.fresh); err != nil {
 		return err
@@ -318,9 +319,10 @@ func (n *Node) openRaft(ln net.Listener) error {
 	n.stable.start()
 	n.raftRuns.Store(true)
 	n.raft.RegisterObserver(raft.NewObserver(nil, false, n.observe))
-	n.transport.setState(n.raft.State, n.leads)
-	configuration := n.configuration
+	configuration, commitIndex := n.configuration, n.raft.CommitIndex
 	n.transport.configuration.Store(&configuration)
+	n.transport.commitIndex.Store(&commitIndex)
+	n.transport.setState(n.raft.State, n.leads)
 	n.spawn(func() { n.followLeadership(notices) })
 	return nil
 }

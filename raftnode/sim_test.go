@@ -357,9 +357,7 @@ func (s *sim) load(ctx context.Context, seed int64, clients, keys int) *sync.Wai
 func (s *sim) add(n *Node) {
 	ctx, cancel := within(3 * time.Second)
 	defer cancel()
-	rs, err := n.Propose(ctx, []*trivetpb.Command{{Command: &trivetpb.Command_Op{Op: &trivetpb.Op{Op: &trivetpb.Op_Add{
-		Add: &trivetpb.AddOp{Key: []byte("counter"), Delta: 1},
-	}}}}})
+	rs, err := n.Propose(ctx, addCounter())
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	switch {
@@ -369,6 +367,12 @@ func (s *sim) add(n *Node) {
 	case rs[0].Problem.Unknown:
 		s.maybeAdded++
 	}
+}
+
+func addCounter() []*trivetpb.Command {
+	return []*trivetpb.Command{{Command: &trivetpb.Command_Op{Op: &trivetpb.Op{Op: &trivetpb.Op_Add{
+		Add: &trivetpb.AddOp{Key: []byte("counter"), Delta: 1},
+	}}}}}
 }
 
 // checkCounter fails the test where an addition was lost or done twice.

@@ -28,6 +28,8 @@ import (
 //   - Nothing is sent before the node knows its raft (begun).
 //   - The node can put a message of its own in front of raft (inject): one that
 //     the leader could have sent.
+//   - Entries go to a follower over one connection, in order (appendstream.go), and
+//     before raft asks for it where they can (early.go).
 type transport struct {
 	*raft.NetworkTransport
 	id     raft.ServerID
@@ -42,7 +44,11 @@ type transport struct {
 	leads atomic.Pointer[func() uint64]
 	// configuration returns the newest stored one; set once raft exists.
 	configuration atomic.Pointer[func() raft.Configuration]
-	portStop      <-chan struct{} // closed when the peer port is
+	// commitIndex returns raft's; set with it.
+	commitIndex atomic.Pointer[func() uint64]
+	portStop    <-chan struct{} // closed when the peer port is
+
+	appends *appendStreams
 
 	// begun is closed by setState. raft's goroutines run before NewRaft has
 	// returned, and find the address of a member by asking the node, which asks
@@ -56,8 +62,9 @@ type transport struct {
 	done chan struct{}
 }
 
-func newTransport(nt *raft.NetworkTransport, port *peerPort, stable *guardedStable, snapshotEnd func() (index, term uint64)) *transport {
+func newTransport(nt *raft.NetworkTransport, port *peerPort, timeout time.Duration, stable *guardedStable, snapshotEnd func() (index, term uint64)) *transport {
 	t := &transport{
+		appends:          newAppendStreams(port, timeout),
 		snapshotEnd:      snapshotEnd,
 		NetworkTransport: nt,
 		id:               raft.ServerID(port.id),
@@ -263,7 +270,14 @@ func (t *transport) AppendEntries(id raft.ServerID, _ raft.ServerAddress, req *r
 	boundCommit(req)
 	heartbeat := req.PrevLogEntry == 0 && len(req.Entries) == 0
 	for {
-		err := t.NetworkTransport.AppendEntries(id, raft.ServerAddress(id), req, resp)
+		var err error
+		if heartbeat {
+			err = t.NetworkTransport.AppendEntries(id, raft.ServerAddress(id), req, resp)
+		} else if s, e := t.appends.of(id, req.Term); e != nil {
+			return e
+		} else {
+			err = s.append(req, resp)
+		}
 		leads := t.leads.Load()
 		if err == nil || heartbeat || leads == nil || (*leads)() != req.Term || mutant.On("raft-backoff") {
 			return err

@@ -24,7 +24,7 @@ func heartbeatPair(t *testing.T) (n1 *transport, n2 *transport) {
 		require.NoError(t, stable.SetUint64(keyTerm, 5))
 		tr := newTransport(raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
 			Stream: raftStreams{p}, MaxPool: 3, MaxRPCsInFlight: 1, Timeout: 500 * time.Millisecond, Logger: newRaftLog(testLog(t), new(atomic.Bool)),
-		}), p, stable, func() (uint64, uint64) { return 0, 0 })
+		}), p, 500*time.Millisecond, stable, func() (uint64, uint64) { return 0, 0 })
 		t.Cleanup(func() {
 			p.cut()
 			tr.close()
