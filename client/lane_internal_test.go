@@ -73,7 +73,7 @@ func TestCallersGatherWhenTheirBatchHasLanded(t *testing.T) {
 		require.NoError(t, c.Close())
 		// The first two go alone, the next has all others, and from then on all go together.
 		require.Equal(t, []int{1, 1, 39}, batches[:3])
-		for _, n := range batches[3:len(batches)-1] {
+		for _, n := range batches[3 : len(batches)-1] {
 			require.Equal(t, 40, n, "%v", batches)
 		}
 	})
