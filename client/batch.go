@@ -37,7 +37,9 @@ const (
 type batch struct {
 	l        *lane
 	calls    []*call
-	size     int // about that of the body
+	taken    int  // calls, when it was made
+	late     bool // see lane.late; under the lane's lock
+	size     int  // about that of the body
 	deadline time.Time
 	// session is that of the writes in it; nil where they have none.
 	session *session
@@ -119,7 +121,14 @@ func (b *batch) attempt(ctx context.Context, n *node, r *request, patience time.
 		}
 		began := time.Now()
 		n.underWay.Add(1)
+		var late *time.Timer
+		if !b.l.write {
+			late = time.AfterFunc(max(lateAfter, lateFactor*n.estimate()), func() { b.l.late(b) })
+		}
 		e := c.exchange(ctx, n, r, limit)
+		if late != nil {
+			late.Stop()
+		}
 		if counted {
 			n.underWay.Add(-1)
 		}

@@ -15,8 +15,8 @@ import (
 // the client. Those that may share one wait in one lane: all writes in one, reads
 // in one for each freshness that is asked for. A lane has a few batches under way
 // at a time; a call that comes while there is room for one more goes out at once,
-// alone, and what comes while there is none gathers into the next. Nothing is ever
-// waited for on purpose: the wait for a batch under way is the linger.
+// alone, and what comes while there is none gathers into the next. There is no linger
+// but the wait for a batch under way, and for its callers when it has landed.
 //
 // A lane belongs to no node. Which one a batch goes to is decided when it goes out
 // (members.order), so that a node that hangs holds the batches that it has been
@@ -39,13 +39,28 @@ const (
 	queueCalls = 1 << 16
 	queueBytes = 64 << 20
 
-	// A lane has one batch under way for each node that takes its batches, and a second
-	// one while fewCalls a node are under way. Cost is by the batch, so many callers are
-	// better off waiting for a large one: with two a node, a put of 64 callers took a
-	// third more time and a get a quarter. Few callers gain nothing by that, and would
-	// wait for each other in turn.
+	// A lane has one batch under way. Beside one that has a single call another goes
+	// out at once; and another for each spreadCalls that wait (spreadLists, of
+	// lists), up to one for each node that takes such batches. Cost is by the batch: many callers
+	// are better off waiting for a large one, and even four wait less that way
+	// where client and nodes share a machine.
+	spreadCalls = 64
+	spreadLists = 8
+
+	// The callers of a batch that has landed are about to call again, and the next one
+	// waits for them: as long as more come, for gatherTurns turns of the scheduler
+	// without one, and for a gatherPart of the time that the last batch took at most.
+	// Else each would have half of the callers, those of the last one waiting
+	// while that of the others is under way.
+	gatherPart  = 8
+	gatherTurns = 200
+
+	// A batch of reads that takes longer than lateAfter, and lateFactor times as long as
+	// those of its node mostly do, holds up nobody else: it does not count as under
+	// way. There are batchesPerNode in all, late or not, for each node that takes them.
+	lateAfter      = 20 * time.Millisecond
+	lateFactor     = 5
 	batchesPerNode = 2
-	fewCalls       = 16
 )
 
 // lane is the calls that wait for a batch, and the batches under way.
@@ -61,17 +76,17 @@ type lane struct {
 	waiting, bytes int
 	// maxBytes is batchBytes, or less for a server that takes less.
 	maxBytes int
-	// maxCalls is batchCalls, or batchLists.
-	maxCalls int
+	// maxCalls is batchCalls, or batchLists, and spread spreadCalls, or spreadLists.
+	maxCalls, spread int
 	// carriers is how many goroutines carry this lane's batches; flying is these.
 	carriers int
 	flying   []*batch
 }
 
 func newLane(c *Client, write bool, fresh freshness) *lane {
-	l := &lane{c: c, write: write, fresh: fresh, maxBytes: batchBytes, maxCalls: batchCalls}
+	l := &lane{c: c, write: write, fresh: fresh, maxBytes: batchBytes, maxCalls: batchCalls, spread: spreadCalls}
 	if fresh.lists {
-		l.maxCalls = batchLists
+		l.maxCalls, l.spread = batchLists, spreadLists
 	}
 	return l
 }
@@ -134,22 +149,30 @@ func (l *lane) forget(a *call) {
 // another says whether a batch may go out beside those of so many carriers.
 func (l *lane) another(carriers int) bool {
 	nodes := l.c.members.takers(l.write)
-	if carriers < nodes {
-		return true
+	if carriers >= batchesPerNode*nodes {
+		return false
 	}
 	under := 0
 	for _, b := range l.flying {
-		under += len(b.calls)
+		if b.late {
+			carriers--
+		} else {
+			under += b.taken
+		}
 	}
-	return carriers < batchesPerNode*nodes && under < fewCalls*nodes
+	return carriers <= 0 || (carriers == 1 && under <= 1) || (carriers < nodes && l.waiting >= l.spread)
 }
 
-// take returns the next batch. It returns nil where nothing waits, or what waits is
-// better left to one of the other carriers, each of which comes here when its batch
-// has landed. The carrier is then none of the lane's any more.
-func (l *lane) take() *batch {
+// take returns the next batch, in place of one that has landed (nil for none). It
+// returns nil where nothing waits, or what waits is better left to one of the other
+// carriers, each of which comes here when its batch has landed. The carrier is then
+// none of the lane's any more.
+func (l *lane) take(landed *batch) *batch {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if i := slices.Index(l.flying, landed); i >= 0 {
+		l.flying = slices.Delete(l.flying, i, i+1)
+	}
 	if !l.another(l.carriers - 1) {
 		l.carriers--
 		return nil
@@ -179,32 +202,54 @@ func (l *lane) take() *batch {
 		l.carriers--
 		return nil
 	}
-	b.size = size
+	b.size, b.taken = size, len(b.calls)
 	l.flying = append(l.flying, b)
 	return b
 }
 
-// landed takes the batch off those under way.
-func (l *lane) landed(b *batch) {
+// late notes that a batch under way is late, so that what waits need not wait for it.
+func (l *lane) late(b *batch) {
 	l.mu.Lock()
-	defer l.mu.Unlock()
-	if i := slices.Index(l.flying, b); i >= 0 {
-		l.flying = slices.Delete(l.flying, i, i+1)
+	b.late = slices.Contains(l.flying, b)
+	start := b.late && l.waiting > 0 && l.another(l.carriers)
+	if start {
+		l.carriers++
+	}
+	l.mu.Unlock()
+	if start {
+		l.c.startCarrier(l)
 	}
 }
 
 // run carries batches until nothing waits.
 func (l *lane) run() {
+	var b *batch
 	for {
-		b := l.take()
-		if b == nil {
+		if b = l.take(b); b == nil {
 			return
 		}
+		began := time.Now()
 		b.carry()
-		l.landed(b)
-		// The callers that were just woken are about to call again: let them do so
-		// first, so that what they ask for goes together. Where nobody is, this is
-		// nothing.
+		l.gather(b.taken, time.Since(began)/gatherPart)
+	}
+}
+
+// gather lets the callers of a batch that has landed call again, so that what they
+// ask for goes together with what waits. The batch counts as under way meanwhile, or
+// another carrier would take what waits.
+func (l *lane) gather(woken int, most time.Duration) {
+	runtime.Gosched()
+	if woken == 1 {
+		return
+	}
+	began := time.Now()
+	for last, turns := 0, 0; turns < gatherTurns && time.Since(began) < most; turns++ {
+		l.mu.Lock()
+		waiting := l.waiting
+		l.mu.Unlock()
+		if waiting > last {
+			last, turns = waiting, 0
+		}
 		runtime.Gosched()
 	}
 }
@@ -247,13 +292,12 @@ func (c *Client) carrier(l *lane) {
 
 // abandon ends what waits in the lane of a client that is closed.
 func (l *lane) abandon() {
+	var b *batch
 	for {
-		b := l.take()
-		if b == nil {
+		if b = l.take(b); b == nil {
 			return
 		}
 		b.fail((&request{op: "batch", write: l.write}).ended(ErrClosed, &course{}).(*Error))
-		l.landed(b)
 	}
 }
 
