@@ -53,7 +53,7 @@ import (
 //
 // Sent the ordinary way are: entries of raft's own (configurations, and the no-op
 // of a new term), since what they change takes effect here once they are
-// written; what is too large to be written at once (maxEarlyBytes); all that
+// written; what is too large to be written at once (maxEarlyBytes, sendRoom); all that
 // goes to a follower that is not known to have the entry before, or whose last
 // request failed. So each term begins with raft's own request to a follower,
 // and so does what follows a snapshot: that leaves its last match
@@ -63,10 +63,13 @@ import (
 // less than raft's would be a sync later: the follower hears it with the next
 // request, or asks (commits.go).
 
-// maxEarlyBytes bounds a frame. The main goroutine must not wait for a follower:
-// nothing is under way on the connection then, and the kernel takes so much at
-// once. It is also the bound of what is kept for a follower that is not heard of.
-const maxEarlyBytes = 64 << 10
+// maxEarlyBytes bounds a frame: what is kept for a follower that is not heard of,
+// and how long the main goroutine copies. It must not wait for a follower either:
+// nothing is under way on the connection then, and a frame that the kernel does not
+// take at once is left to raft (sendRoom). A connection that has sent little, to a
+// follower that is far, may have no room for 64 KiB; each frame that goes the ordinary
+// way makes more.
+const maxEarlyBytes = 256 << 10
 
 // earlyWait is how long the main goroutine waits for the kernel where it does not
 // after all. The connection is not used any more then.
@@ -189,7 +192,7 @@ func (s *appendStream) sendNext() {
 // to end. Only whoever has the turn calls it, while no answer is to come.
 func (s *appendStream) send(e *earlyRequest) {
 	c := s.conn.Load()
-	if c == nil || s.matched != e.prev || s.ended.Load() {
+	if c == nil || s.matched != e.prev || s.ended.Load() || len(e.frame) > sendRoom(c) {
 		return
 	}
 	c.SetWriteDeadline(time.Now().Add(earlyWait))

@@ -230,6 +230,7 @@ func TestEarlyRequestsThatAreNotMade(t *testing.T) {
 		"a gap":           func(tr *transport) { early5(tr, e(7)) },
 		"another entry":   func(tr *transport) { tr.sendEarly(logPosition{5, 4}, []*raft.Log{e(6)}) },
 		"too large":       func(tr *transport) { early5(tr, large) },
+		"no room at once": func(tr *transport) { early5(tr, entryOf(6, 5, 5, strings.Repeat("v", unknownRoom))) },
 		"a no-op":         func(tr *transport) { early5(tr, noop) },
 		"a configuration": func(tr *transport) { early5(tr, e(6), configuration) },
 		"a term that is not led": func(tr *transport) {

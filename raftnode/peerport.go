@@ -516,6 +516,9 @@ type trackedConn struct {
 	port *peerPort
 }
 
+// NetConn returns what it goes over, as tls.Conn's does.
+func (c trackedConn) NetConn() net.Conn { return c.Conn }
+
 func (c trackedConn) Close() error {
 	c.port.release(c.Conn)
 	return nil
