@@ -12,6 +12,8 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptrace"
+	"slices"
+	"strings"
 	"sync"
 	"time"
 )
@@ -44,17 +46,20 @@ type batchConns struct {
 	closed bool
 	idle   map[string][]*batchConn // by address, the one used last at the end
 	count  map[string]int          // idle and in use
+	reaper *time.Timer             // set while any is idle: see reap
 }
 
 const (
 	// batchConnsOf is the part of Config.MaxConnsPerNode, a half, that batches may have
 	// for themselves.
 	batchConnsOf = 2
-	// idleBatchConn is as the Transport's IdleConnTimeout, or less.
+	// idleBatchConn is the Transport's IdleConnTimeout.
 	idleBatchConn = 90 * time.Second
 	// staleAfter is how long a connection is idle before it is looked at: that is a system
 	// call. One that ends sooner is taken for a node that ends.
 	staleAfter = time.Second
+	// keptRequest is the largest buffer for requests that a connection keeps.
+	keptRequest = 64 << 10
 	// maxAnswerHeader bounds the header of an answer.
 	maxAnswerHeader = 64 << 10
 	// maxInterim is how many interim answers (status 1xx) there may be.
@@ -140,7 +145,7 @@ func (c *batchConn) exchange(req *http.Request) (*http.Response, error) {
 		return nil, err
 	}
 	_, failed := c.conn.Write(c.out.Bytes())
-	if c.out.Cap() > 2*batchBytes {
+	if c.out.Cap() > keptRequest {
 		c.out = bytes.Buffer{}
 	}
 	if failed != nil && errors.Is(failed, net.ErrClosed) {
@@ -157,7 +162,7 @@ func (c *batchConn) exchange(req *http.Request) (*http.Response, error) {
 			return nil, err
 		case resp.StatusCode >= 200 || resp.StatusCode == http.StatusSwitchingProtocols:
 			c.limit.left = math.MaxInt64
-			resp.Close = resp.Close || failed != nil
+			resp.Close = resp.Close || failed != nil || resp.StatusCode < 200
 			return resp, nil
 		}
 	}
@@ -233,9 +238,9 @@ func (b *batchConns) take(ctx context.Context, scheme, host string) (*batchConn,
 func (c *batchConn) connect(ctx context.Context, scheme, host string) error {
 	name, port, err := net.SplitHostPort(host)
 	if err != nil {
-		name, port = host, scheme // as "http" is the name of port 80
-		if len(name) > 1 && name[0] == '[' {
-			name = name[1 : len(name)-1]
+		name, port = strings.Trim(host, "[]"), "80"
+		if scheme == "https" {
+			port = "443"
 		}
 	}
 	if c.raw, err = c.b.dial(ctx, "tcp", net.JoinHostPort(name, port)); err != nil {
@@ -268,6 +273,9 @@ func (c *batchConn) put() {
 	closed := c.b.closed
 	if !closed {
 		c.b.idle[c.address] = append(c.b.idle[c.address], c)
+		if c.b.reaper == nil {
+			c.b.reaper = time.AfterFunc(idleBatchConn, c.b.reap)
+		}
 	}
 	c.b.mu.Unlock()
 	if closed {
@@ -290,16 +298,38 @@ func (c *batchConn) close() {
 	}
 }
 
-// closeIdle closes what is idle.
-func (b *batchConns) closeIdle() {
+// reap closes what has been idle for too long, and comes again while there is more.
+func (b *batchConns) reap() {
+	b.closeOlder(idleBatchConn)
 	b.mu.Lock()
-	idle := b.idle
-	b.idle = map[string][]*batchConn{}
-	b.mu.Unlock()
-	for _, list := range idle {
-		for _, c := range list {
-			c.close()
+	defer b.mu.Unlock()
+	b.reaper = nil
+	for _, kept := range b.idle {
+		if len(kept) > 0 && !b.closed {
+			b.reaper = time.AfterFunc(idleBatchConn/2, b.reap)
+			return
 		}
+	}
+}
+
+// closeIdle closes what is idle.
+func (b *batchConns) closeIdle() { b.closeOlder(0) }
+
+// closeOlder closes what has been idle for so long.
+func (b *batchConns) closeOlder(age time.Duration) {
+	var old []*batchConn
+	b.mu.Lock()
+	for address, kept := range b.idle {
+		n := 0 // the ones used longest ago come first
+		for n < len(kept) && time.Since(kept[n].used) >= age {
+			n++
+		}
+		old = append(old, kept[:n]...)
+		b.idle[address] = slices.Delete(kept, 0, n)
+	}
+	b.mu.Unlock()
+	for _, c := range old {
+		c.close()
 	}
 }
 
@@ -307,6 +337,9 @@ func (b *batchConns) closeIdle() {
 func (b *batchConns) close() {
 	b.mu.Lock()
 	b.closed = true
+	if b.reaper != nil {
+		b.reaper.Stop()
+	}
 	b.mu.Unlock()
 	b.closeIdle()
 }

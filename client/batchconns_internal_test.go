@@ -15,6 +15,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/require"
@@ -176,6 +177,17 @@ func TestABatchConnThatIsNotClean(t *testing.T) {
 	}
 }
 
+// One that goes on in another protocol is none of ours any more.
+func TestABatchConnThatSwitches(t *testing.T) {
+	s := serveScript(t, []string{"HTTP/1.1 101 Switching Protocols\r\n\r\n", fine}, []string{fine})
+	b := batchConnsFor(t, Config{})
+	_, err := exchangeOn(b, post(t.Context(), "http://"+s.address+"/", "x"))
+	require.NoError(t, err)
+	_, err = exchangeOn(b, post(t.Context(), "http://"+s.address+"/", "x"))
+	require.NoError(t, err)
+	require.EqualValues(t, 2, s.conns.Load())
+}
+
 // What is no answer, or not all of one, is an error, and its connection is not used again.
 func TestBatchConnsRefuseWhatIsNoAnswer(t *testing.T) {
 	for name, text := range map[string]string{
@@ -281,6 +293,77 @@ func TestBatchConnsHaveABound(t *testing.T) {
 			require.NoError(t, resp.Body.Close())
 		}
 	}
+}
+
+// Where a call was withdrawn by the time that its batch has a connection, nothing is sent,
+// and that is known: the others of the batch go without it.
+func TestABatchConnThatIsRefused(t *testing.T) {
+	s := serveScript(t, []string{fine, fine})
+	b := batchConnsFor(t, Config{})
+	_, err := exchangeOn(b, post(t.Context(), "http://"+s.address+"/", "first"))
+	require.NoError(t, err)
+	for range 2 { // over a connection that is kept, and over a new one
+		watched := &sending{onConn: func() bool { return false }}
+		_, err = exchangeOn(b, post(watched.watch(t.Context()), "http://"+s.address+"/", "withdrawn"))
+		require.Error(t, err)
+		require.True(t, watched.refused())
+		require.True(t, watched.nothingSent())
+	}
+	agreed := &sending{onConn: func() bool { return true }}
+	_, err = exchangeOn(b, post(agreed.watch(t.Context()), "http://"+s.address+"/", "second"))
+	require.NoError(t, err)
+	require.False(t, agreed.nothingSent())
+	require.Equal(t, []string{"first", "second"}, []string{<-s.requests, <-s.requests})
+}
+
+// The ports are numbers, as whoever makes the connections gets them from net/http.
+func TestBatchConnsDialPorts(t *testing.T) {
+	for where, want := range map[string]string{
+		"http://a.test": "a.test:80", "https://a.test": "a.test:443", "http://[::1]": "[::1]:80", "http://[::1]:7071": "[::1]:7071", "https://a.test:8443": "a.test:8443",
+	} {
+		var dialled string
+		b := batchConnsFor(t, Config{DialContext: func(_ context.Context, _, address string) (net.Conn, error) {
+			dialled = address
+			return nil, errors.New("not today")
+		}})
+		_, err := exchangeOn(b, post(t.Context(), where+"/", "x"))
+		require.ErrorContains(t, err, "not today")
+		require.Equal(t, want, dialled)
+	}
+}
+
+// What is idle for long is closed, whether the client is used or not.
+func TestIdleBatchConnsEnd(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ended := 0
+		b := batchConnsFor(t, Config{DialContext: func(context.Context, string, string) (net.Conn, error) {
+			conn, other := net.Pipe()
+			go func() {
+				s := &scripted{requests: make(chan string, 100)}
+				s.answer(other, []string{fine, fine, fine, fine})
+				ended++
+			}()
+			return conn, nil
+		}})
+		use := func() {
+			_, err := exchangeOn(b, post(t.Context(), "http://a.test/", "x"))
+			require.NoError(t, err)
+		}
+		use()
+		time.Sleep(idleBatchConn / 2)
+		use()
+		time.Sleep(idleBatchConn - time.Second)
+		synctest.Wait()
+		require.Zero(t, ended)
+		time.Sleep(idleBatchConn/2 + 2*time.Second)
+		synctest.Wait()
+		require.Equal(t, 1, ended)
+		require.Empty(t, b.count)
+		use()
+		time.Sleep(2 * idleBatchConn)
+		synctest.Wait()
+		require.Equal(t, 2, ended)
+	})
 }
 
 // Over TLS the certificate is checked, for the host that was asked for.

@@ -49,10 +49,12 @@ const (
 
 	// The callers of a batch that has landed are about to call again, and the next one
 	// waits for them: as long as more come, for gatherTurns turns of the scheduler
-	// without one, and for a gatherPart of the time that the last batch took at most.
+	// without one, and for a gatherPart of the time that the last batch took, or
+	// gatherMost, at most.
 	// Else each would have half of the callers, those of the last one waiting
 	// while that of the others is under way.
 	gatherPart  = 8
+	gatherMost  = time.Millisecond
 	gatherTurns = 200
 
 	// A batch of reads that takes longer than lateAfter, and lateFactor times as long as
@@ -154,10 +156,15 @@ func (l *lane) another(carriers int) bool {
 	}
 	under := 0
 	for _, b := range l.flying {
-		if b.late {
+		switch {
+		case len(b.calls) == 0:
+			// It lands: its carrier is about to take what waits.
+			under += max(b.taken, 2)
+		case b.late:
 			carriers--
-		} else {
-			under += b.taken
+		default:
+			// Less than it had where the others wait for one that is sent again.
+			under += len(b.calls)
 		}
 	}
 	return carriers <= 0 || (carriers == 1 && under <= 1) || (carriers < nodes && l.waiting >= l.spread)
@@ -235,18 +242,21 @@ func (l *lane) run() {
 }
 
 // gather lets the callers of a batch that has landed call again, so that what they
-// ask for goes together with what waits. The batch counts as under way meanwhile, or
-// another carrier would take what waits.
+// ask for goes together with what waits. The batch counts as under way meanwhile
+// (another), or one more carrier would take what waits.
 func (l *lane) gather(woken int, most time.Duration) {
 	runtime.Gosched()
 	if woken == 1 {
 		return
 	}
 	began := time.Now()
-	for last, turns := 0, 0; turns < gatherTurns && time.Since(began) < most; turns++ {
+	for last, turns := 0, 0; turns < gatherTurns && time.Since(began) < min(most, gatherMost); turns++ {
 		l.mu.Lock()
-		waiting := l.waiting
+		waiting, full := l.waiting, l.waiting >= l.maxCalls || l.bytes >= l.maxBytes
 		l.mu.Unlock()
+		if full {
+			return
+		}
 		if waiting > last {
 			last, turns = waiting, 0
 		}

@@ -52,11 +52,14 @@ func TestCallersGatherWhenTheirBatchHasLanded(t *testing.T) {
 	// On one processor whoever was woken runs before the carrier has had its turns.
 	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
 	synctest.Test(t, func(t *testing.T) {
+		var mu sync.Mutex
 		var batches []int
 		c := openOver(t, func(r *http.Request) (*http.Response, error) {
 			time.Sleep(time.Millisecond)
 			n, resp := answerGets(r)
+			mu.Lock()
 			batches = append(batches, n)
+			mu.Unlock()
 			return resp, nil
 		})
 		var wg sync.WaitGroup
@@ -76,6 +79,63 @@ func TestCallersGatherWhenTheirBatchHasLanded(t *testing.T) {
 		for _, n := range batches[3 : len(batches)-1] {
 			require.Equal(t, 40, n, "%v", batches)
 		}
+	})
+}
+
+// Whose batch has landed but for one call that is sent again holds up nobody.
+func TestAStragglerHoldsUpNobody(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var mu sync.Mutex
+		asked, refused := 0, 0
+		c := openOver(t, func(r *http.Request) (*http.Response, error) {
+			mu.Lock()
+			asked++
+			nth := asked
+			mu.Unlock()
+			if nth <= 3 {
+				time.Sleep(time.Millisecond)
+			}
+			if nth != 3 && nth != 4 { // the first two are alone
+				_, resp := answerGets(r)
+				return resp, nil
+			}
+			// Of the many one is to be sent again: at once to the other node, and then after a while.
+			body, _ := io.ReadAll(r.Body)
+			var req trivetpb.BatchRequest
+			require.NoError(t, req.UnmarshalVT(body))
+			answer := &trivetpb.BatchResponse{Revision: 1}
+			for i := range req.Ops {
+				result := &trivetpb.Result{Revision: 1, Result: &trivetpb.Result_Get{Get: &trivetpb.GetResult{}}}
+				if i == 0 {
+					refused++
+					result = &trivetpb.Result{Problem: &trivetpb.Problem{Code: trivetpb.Code_OVERLOADED}}
+				}
+				answer.Results = append(answer.Results, result)
+			}
+			body, err := answer.MarshalVT()
+			require.NoError(t, err)
+			return &http.Response{
+				StatusCode: http.StatusOK, Header: http.Header{"Content-Type": {protobufType}},
+				Body: io.NopCloser(bytes.NewReader(body)), ContentLength: int64(len(body)), Request: r,
+			}, nil
+		})
+		var wg sync.WaitGroup
+		for i := range 40 {
+			wg.Go(func() {
+				time.Sleep(time.Duration(i) * time.Microsecond)
+				_, err := c.Get(t.Context(), "k")
+				require.ErrorIs(t, err, ErrNotFound)
+			})
+		}
+		time.Sleep(2*time.Millisecond + 50*time.Microsecond) // it has landed, and the one is to be sent again
+		synctest.Wait()
+		require.Equal(t, 2, refused)
+		at := time.Now()
+		_, err := c.Get(t.Context(), "k")
+		require.ErrorIs(t, err, ErrNotFound)
+		require.Equal(t, at, time.Now(), "it waited")
+		wg.Wait()
+		require.NoError(t, c.Close())
 	})
 }
 

@@ -17,7 +17,8 @@ import (
 )
 
 // watchScript answers each connection of a watch by lines, in turn, and then
-// ends it as the last line says: "hang" for a node that says no more.
+// ends it as the last line says: "hang" for a node that says no more. "rest" has what
+// comes after it come late.
 type watchScript struct {
 	script
 	queries []string
@@ -38,6 +39,9 @@ func newWatchScript(t *testing.T, connections ...string) *watchScript {
 			return response(r, 410, "application/problem+json", code), nil
 		}
 		var body io.Reader = strings.NewReader(text)
+		if early, late, ok := strings.Cut(text, "rest"); ok {
+			body = io.MultiReader(strings.NewReader(early), resting{}, strings.NewReader(late))
+		}
 		if frames, ok := strings.CutSuffix(text, "hang"); ok {
 			body = io.MultiReader(strings.NewReader(frames), hanging{r.Context()})
 		}
@@ -47,6 +51,14 @@ func newWatchScript(t *testing.T, connections ...string) *watchScript {
 		return resp, nil
 	}
 	return s
+}
+
+// resting has what is behind it come two seconds later.
+type resting struct{}
+
+func (resting) Read([]byte) (int, error) {
+	time.Sleep(2 * time.Second) // virtual
+	return 0, io.EOF
 }
 
 type hanging struct{ ctx context.Context }
@@ -237,6 +249,23 @@ func TestAStreamOfNonsenseEnds(t *testing.T) {
 		require.False(t, e.Retryable)
 		require.Equal(t, []string{"synced 10", "change 11"}, told)
 		require.Len(t, s.queries, 8)
+	})
+}
+
+// Not so where each has lasted.
+func TestNonsenseNowAndThen(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		now := frames(synced(10)) + "rest" + frames("none")
+		s := newWatchScript(t, now, now, now, now, now, now, now, now, frames(compacted))
+		c, err := client.Open(t.Context(), client.Config{Endpoints: []string{"http://n1"}, Transport: s, DisableDiscovery: true})
+		require.NoError(t, err)
+		defer c.Close()
+		var end error
+		for _, err := range c.Watch(t.Context(), client.Key("k")) {
+			end = err
+		}
+		require.ErrorIs(t, end, client.ErrCompacted)
+		require.Len(t, s.queries, 9)
 	})
 }
 

@@ -26,10 +26,13 @@ type countedConn struct {
 
 // Write passes p on unless the connection is sealed. The count goes up before
 // the seal is looked at, and seal does it the other way round: a write that seal
-// did not count finds the seal.
+// did not count finds the seal, and takes itself off the count again: it sends
+// nothing. Whoever reads the count before that takes a write for begun that was not, which is
+// the safe side.
 func (c *countedConn) Write(p []byte) (int, error) {
 	c.begun.Add(1)
 	if c.sealed.Load() {
+		c.begun.Add(-1)
 		return 0, net.ErrClosed
 	}
 	return c.Conn.Write(p)
