@@ -125,6 +125,8 @@ type appendConn struct {
 	w   *bufio.Writer
 	enc *codec.Encoder
 	dec *codec.Decoder
+	// room is what can be written to it at once.
+	room *sendRoom
 }
 
 // rpcAppendEntries is the byte that raft's transport puts before the message.
@@ -149,7 +151,7 @@ func (s *appendStream) connect() (*appendConn, error) {
 		if err != nil {
 			return nil, err
 		}
-		c = &appendConn{Conn: conn, w: bufio.NewWriterSize(conn, 64<<10), dec: codec.NewDecoder(bufio.NewReader(conn), &codec.MsgpackHandle{})}
+		c = &appendConn{Conn: conn, w: bufio.NewWriterSize(conn, 64<<10), dec: codec.NewDecoder(bufio.NewReader(conn), &codec.MsgpackHandle{}), room: sendRoomOf(conn)}
 		c.enc = codec.NewEncoder(c.w, &codec.MsgpackHandle{})
 		s.conn.Store(c)
 	}

@@ -204,7 +204,7 @@ func (s *appendStream) sendNext() {
 // to end. Only whoever has the turn calls it, while no answer is to come.
 func (s *appendStream) send(e *earlyRequest) {
 	c := s.conn.Load()
-	if c == nil || s.matched != e.prev || s.ended.Load() || len(e.frame) > sendRoom(c) {
+	if c == nil || s.matched != e.prev || s.ended.Load() || len(e.frame) > c.room.bytes() {
 		return
 	}
 	c.SetWriteDeadline(time.Now().Add(earlyWait))
