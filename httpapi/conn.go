@@ -137,18 +137,27 @@ func (c *conn) cork() { c.corked = takeBuffer() }
 // from where it is, rather than being copied behind it.
 const corkBytes = 16 << 10
 
-// writeCorked holds p back or, where it is long, writes what is held and p, at once.
+// writeCorked holds p back or, where it is long, writes what is held and p: at once
+// where the kernel takes both from where they are, else one after the other. TLS makes
+// a record of each 16 KiB anyway.
 func (c *conn) writeCorked(p []byte) (int, error) {
-	tcp, ok := c.Conn.(*net.TCPConn)
-	if !ok || len(p) < corkBytes {
+	if len(p) < corkBytes {
 		c.corked.b = append(c.corked.b, p...)
 		return len(p), nil
 	}
-	held := len(c.corked.b)
-	both := net.Buffers{c.corked.b, p}
-	n, err := both.WriteTo(tcp)
-	c.corked.b = c.corked.b[:0]
-	return max(int(n)-held, 0), err
+	held := c.corked.b
+	c.corked.b = held[:0]
+	if tcp, ok := c.Conn.(*net.TCPConn); ok {
+		both := net.Buffers{held, p}
+		n, err := both.WriteTo(tcp)
+		return max(int(n)-len(held), 0), err
+	}
+	if len(held) > 0 {
+		if _, err := c.Conn.Write(held); err != nil {
+			return 0, err
+		}
+	}
+	return c.Conn.Write(p)
 }
 
 // uncork writes what is still held back, at once.

@@ -1,6 +1,7 @@
 package httpapi
 
 import (
+	"bytes"
 	"fmt"
 	"io"
 	"net"
@@ -34,7 +35,8 @@ func (c *countedConn) Write(p []byte) (int, error) {
 }
 
 // What a watch has to say at one time goes out in one write, also where it is
-// more than net/http's buffer.
+// more than net/http's buffer. What is long is not copied for that: over this connection,
+// which is not TCP's own, it is written by itself, between what comes before and behind it.
 func TestFramesGoOutInOneWrite(t *testing.T) {
 	d := openDoor(t, newSoloNode(), Config{})
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -44,7 +46,7 @@ func TestFramesGoOutInOneWrite(t *testing.T) {
 	go func() { served <- d.srv.Serve(counted) }()
 	w := openWatch(t, d.client, l.Addr().String(), "key=k")
 	require.Equal(t, "synced", w.next().Type)
-	for _, size := range []int{1, 4 << 10, spillBytes - 1<<10} {
+	for size, writes := range map[int]int{1: 1, 4 << 10: 1, 12 << 10: 1, spillBytes - 1<<10: 3} {
 		before := counted.writes.Load()
 		d.node.put(t, "k", strings.Repeat("v", size))
 		require.Len(t, w.next().Events[0].Value, size)
@@ -52,12 +54,13 @@ func TestFramesGoOutInOneWrite(t *testing.T) {
 		// is there all were counted.
 		d.node.put(t, "k", "")
 		require.Empty(t, w.next().Events[0].Value)
-		require.EqualValues(t, 2, counted.writes.Load()-before, "%d bytes", size)
+		require.EqualValues(t, writes+1, counted.writes.Load()-before, "%d bytes", size)
 	}
 }
 
 // An answer goes out in one write, also where it is more than net/http's buffer: a
-// value, a page, what reads of a batch return, and each piece of what is longer.
+// value, a page, what reads of a batch return, and each piece of what is longer. What
+// is long goes out by itself here, as above.
 func TestAnswersGoOutInOneWrite(t *testing.T) {
 	d := openDoor(t, newSoloNode(), Config{})
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -76,12 +79,12 @@ func TestAnswersGoOutInOneWrite(t *testing.T) {
 	}{
 		{"/v1/kv/empty", 0, 1},
 		{"/v1/kv/short", 3 << 10, 1},
-		{"/v1/kv/long", 1 << 20, 1},
+		{"/v1/kv/long", 1 << 20, 2},
 		{"/v1/kv?prefix=k/&limit=3", 3_000, 1},
 		{"/v1/kv?prefix=k/&limit=4", 4_000, 1},
 		{"/v1/kv?prefix=k/&limit=10", 10_000, 1},
-		{"/v1/kv?prefix=k/", 40_000, 1},
-		{"/v1/kv?prefix=long", 1 << 20, 2}, // one piece, and the last chunk behind it
+		{"/v1/kv?prefix=k/", 40_000, 2},
+		{"/v1/kv?prefix=long", 1 << 20, 4}, // one piece, and the last chunk behind it
 	} {
 		before := counted.writes.Load()
 		resp, err := d.client.Get("http://" + l.Addr().String() + c.target)
@@ -94,4 +97,35 @@ func TestAnswersGoOutInOneWrite(t *testing.T) {
 		// The end of the body, read, was written.
 		require.EqualValues(t, c.calls, counted.writes.Load()-before, c.target)
 	}
+}
+
+// recordedConn keeps what is written to it.
+type recordedConn struct {
+	net.Conn
+	written [][]byte
+}
+
+func (c *recordedConn) Write(p []byte) (int, error) {
+	c.written = append(c.written, bytes.Clone(p))
+	return len(p), nil
+}
+
+// What is long is not copied to go out with what was held back before it, over no
+// kind of connection, and comes in its order.
+func TestCorkHoldsNothingLong(t *testing.T) {
+	nc := &recordedConn{}
+	c := &conn{Conn: nc, answering: true, corked: &buffer{}}
+	long := bytes.Repeat([]byte("v"), 4<<20)
+	for _, p := range [][]byte{[]byte("head"), []byte("er"), long, long[:corkBytes], []byte("end")} {
+		n, err := c.Write(p)
+		require.NoError(t, err)
+		require.Equal(t, len(p), n)
+		require.Less(t, cap(c.corked.b), corkBytes)
+	}
+	require.NoError(t, c.uncork())
+	require.Len(t, nc.written, 4)
+	require.Equal(t, "header", string(nc.written[0]))
+	require.True(t, bytes.Equal(long, nc.written[1]))
+	require.Len(t, nc.written[2], corkBytes)
+	require.Equal(t, "end", string(nc.written[3]))
 }

@@ -44,6 +44,17 @@ func (a *appendStreams) of(id raft.ServerID, term uint64) (*appendStream, error)
 			return s, nil
 		}
 	}
+	s, over, err := a.replace(id, term)
+	// Without the lock, which raft's main goroutine takes (drop): TLS says goodbye.
+	for _, s := range over {
+		s.end()
+	}
+	return s, err
+}
+
+// replace is of for a term that may be new. It returns the streams of earlier terms
+// as well: nobody finds them any more, and they are to be ended.
+func (a *appendStreams) replace(id raft.ServerID, term uint64) (s *appendStream, over []*appendStream, err error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	var rest []*appendStream
@@ -52,17 +63,17 @@ func (a *appendStreams) of(id raft.ServerID, term uint64) (*appendStream, error)
 		case s.id != id:
 			rest = append(rest, s)
 		case s.term == term:
-			return s, nil
+			return s, nil, nil
 		case s.term > term:
-			return nil, errTermOver
+			return nil, nil, errTermOver
 		default:
-			s.end()
+			over = append(over, s)
 		}
 	}
-	s := &appendStream{streams: a, id: id, term: term, turn: make(chan struct{}, 1)}
+	s = &appendStream{streams: a, id: id, term: term, turn: make(chan struct{}, 1)}
 	rest = append(rest, s)
 	a.all.Store(&rest)
-	return s, nil
+	return s, over, nil
 }
 
 // drop forgets the stream to one that is no member any more. Called by raft's main
@@ -114,6 +125,8 @@ type appendConn struct {
 	w   *bufio.Writer
 	enc *codec.Encoder
 	dec *codec.Decoder
+	// room is what can be written to it at once.
+	room *sendRoom
 }
 
 // rpcAppendEntries is the byte that raft's transport puts before the message.
@@ -138,7 +151,7 @@ func (s *appendStream) connect() (*appendConn, error) {
 		if err != nil {
 			return nil, err
 		}
-		c = &appendConn{Conn: conn, w: bufio.NewWriterSize(conn, 64<<10), dec: codec.NewDecoder(bufio.NewReader(conn), &codec.MsgpackHandle{})}
+		c = &appendConn{Conn: conn, w: bufio.NewWriterSize(conn, 64<<10), dec: codec.NewDecoder(bufio.NewReader(conn), &codec.MsgpackHandle{}), room: sendRoomOf(conn)}
 		c.enc = codec.NewEncoder(c.w, &codec.MsgpackHandle{})
 		s.conn.Store(c)
 	}

@@ -51,10 +51,10 @@
 // outcome.go, identity.go, leader.go, clock.go, forward.go, apply.go and
 // entrydecode.go, readindex.go, commits.go; below them peerport.go, handshakes.go and
 // peerrpc.go (members talk), transport.go (what raft is not allowed to do
-// directly), appendstream.go and early.go (how entries go to the followers),
-// logstore.go, stablestore.go and snapshots.go (what raft writes),
+// directly), appendstream.go, early.go and sendroom.go (how entries go to the followers),
+// logstore.go, entrycache.go, stablestore.go and snapshots.go (what raft writes),
 // liveness.go and deadleader.go (a leader whose process is dead), handover.go
 // (one that is to go), compare.go (whether the states are the same), datadir.go,
-// storage.go, wal.go and walfiles.go (the data folder), entrymeta.go (what travels beside each
-// entry), stats.go (what is counted).
+// storage.go, wal.go, walfiles.go, walscan.go and waltail.go (the data folder), entrymeta.go
+// (what travels beside each entry), stats.go (what is counted).
 package raftnode

@@ -49,7 +49,14 @@ import (
 //     entries, and that is cut to those. Any other request waits for the
 //     answer, on the same connection, and then goes out itself.
 //   - An answer that does not come, or is an error, is as if the early request had
-//     not been: raft's goes out. The follower skips what it has.
+//     not been: raft's goes out. The follower skips what it has. So it is where the
+//     write here takes longer than raft's CommitTimeout, after which raft sends a
+//     follower an empty request: that takes the early answer, which is no answer to
+//     it and is thrown away, and the entries go out again.
+//   - raft notes that it has heard of a follower (its lastContact, which its lease
+//     rests on) when its own call returns. An early answer may have lain in the socket
+//     by then for as long as the write here took: a leader with a slow disk keeps
+//     its leadership longer by that at most. No read rests on the lease (confirm.go).
 //
 // Sent the ordinary way are: entries of raft's own (configurations, and the no-op
 // of a new term), since what they change takes effect here once they are
@@ -117,12 +124,17 @@ func (t *transport) sendEarly(prev logPosition, logs []*raft.Log) {
 	if size > maxEarlyBytes {
 		return
 	}
+	var members raft.Configuration
+	configuration := t.configuration.Load()
+	if configuration != nil {
+		members = (*configuration)()
+	}
 	var e *earlyRequest
 	for _, s := range *t.appends.all.Load() {
 		if s.term != term || !s.well.Load() {
 			continue
 		}
-		if configuration := t.configuration.Load(); configuration != nil && !hasServer((*configuration)(), string(s.id)) {
+		if configuration != nil && !hasServer(members, string(s.id)) {
 			t.appends.drop(s)
 			continue
 		}
@@ -192,7 +204,7 @@ func (s *appendStream) sendNext() {
 // to end. Only whoever has the turn calls it, while no answer is to come.
 func (s *appendStream) send(e *earlyRequest) {
 	c := s.conn.Load()
-	if c == nil || s.matched != e.prev || s.ended.Load() || len(e.frame) > sendRoom(c) {
+	if c == nil || s.matched != e.prev || s.ended.Load() || len(e.frame) > c.room.bytes() {
 		return
 	}
 	c.SetWriteDeadline(time.Now().Add(earlyWait))

@@ -15,7 +15,8 @@ import (
 type follower struct {
 	to       *transport
 	requests []*raft.AppendEntriesRequest
-	// answer says what becomes of a request; all succeed where it is nil.
+	// answer says what becomes of a request, nothing if it returns nothing; all succeed
+	// where it is nil.
 	answer func(n int, req *raft.AppendEntriesRequest) (*raft.AppendEntriesResponse, error)
 }
 
@@ -29,7 +30,9 @@ func (f *follower) run() {
 			if f.answer != nil {
 				resp, err = f.answer(len(f.requests), req)
 			}
-			rpc.Respond(resp, err)
+			if resp != nil || err != nil {
+				rpc.Respond(resp, err)
+			}
 		case <-f.to.stop:
 			return
 		}
@@ -183,6 +186,30 @@ func TestEarlyRequestThatGetsNoAnswer(t *testing.T) {
 			early5(leader, entryOf(7, 5, 5, "w"))
 			arrive()
 			require.Len(t, n1.requests, 2, "early again")
+		})
+	})
+	t.Run("silence", func(t *testing.T) {
+		runEarly(t, func(leader *transport, n1 *follower) {
+			n1.answer = func(n int, req *raft.AppendEntriesRequest) (*raft.AppendEntriesResponse, error) {
+				if n == 1 {
+					return nil, nil
+				}
+				return &raft.AppendEntriesResponse{Term: 5, LastLog: 6, Success: true}, nil
+			}
+			silent := (*leader.appends.all.Load())[0].conn.Load()
+			// The transport goes on for as long as the term is led here.
+			tooLong := time.AfterFunc(time.Minute, func() { leader.leads.Store(new(func() uint64 { return 0 })) })
+			defer tooLong.Stop()
+			began := time.Now()
+			early5(leader, entry)
+			require.Zero(t, time.Since(began), "it waits for the follower")
+			var resp raft.AppendEntriesResponse
+			require.NoError(t, leader.AppendEntries("n1", "n1", raftRequest(5, entry), &resp))
+			require.True(t, resp.Success)
+			require.GreaterOrEqual(t, time.Since(began), leader.appends.timeout)
+			require.Len(t, n1.requests, 2)
+			require.Equal(t, n1.requests[0], n1.requests[1])
+			require.NotSame(t, silent, (*leader.appends.all.Load())[0].conn.Load(), "a late answer would be another request's")
 		})
 	})
 	for name, answer := range map[string]func(*follower) error{

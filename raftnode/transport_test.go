@@ -18,6 +18,11 @@ func heartbeatPair(t *testing.T) (n1 *transport, n2 *transport) {
 	p1, other := portPair(t, sn)
 	p2 := other("c1", "n2")
 	t.Cleanup(p2.close)
+	return transportsOver(t, p1, p2)
+}
+
+// transportsOver makes the transports of a follower n1 and a leader n2.
+func transportsOver(t *testing.T, p1, p2 *peerPort) (n1 *transport, n2 *transport) {
 	make := func(p *peerPort) *transport {
 		stable, err := newGuardedStable(newSimDisk(), "stable", func(err error) { t.Error(err) })
 		require.NoError(t, err)

@@ -43,9 +43,9 @@ func ReadSnapshotHeader(r io.Reader) (*trivetpb.SnapshotHeader, error) {
 
 // VerifySnapshot reads a whole snapshot, up to the end of r, and verifies all
 // that Restore verifies, without building the state: it needs 16 bytes of
-// memory for each change in the retained history, and some hundred for each
-// lease, each of a lease's keys, each session and each remembered answer. The
-// errors are Restore's.
+// memory for each change in the retained history and 8 for each revision, so
+// some 24 for each change at most, and some hundred for each lease, each of a
+// lease's keys, each session and each remembered answer. The errors are Restore's.
 func VerifySnapshot(r io.Reader) (*SnapshotInfo, error) {
 	in, err := openSnapshot(r, Level)
 	if err != nil {

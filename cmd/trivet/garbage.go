@@ -41,8 +41,10 @@ const (
 	// is mostly what it will hold, so there is little to collect; and to look for
 	// that each time that the heap has grown by a quarter, on all members at once,
 	// was a sixth of what a start with a million keys took. A larger heap may
-	// double, as a busy node's: so a start takes at most this much more memory, or
-	// as much again as the state.
+	// double, as a busy node's. So a start takes about this much more memory, or
+	// as much again as lives, until it is over. That is no hard bound: the share is of
+	// what the last collection found, and a heap that has grown since has its
+	// share lowered by the next look after its next collection (startEvery).
 	startGarbage = 128 << 20
 	startEvery   = 50 * time.Millisecond
 	// leastHeap is what the runtime takes for the heap of a process that has none.
@@ -58,8 +60,11 @@ func boundGarbage(ctx context.Context, started func() bool) {
 	share := garbageShare{percent: leastGarbage}
 	set := startShare(leastHeap)
 	debug.SetGCPercent(set)
+	// The node may use fewer later on (processors.go): what collecting takes is
+	// measured by those that there are.
+	all := runtime.GOMAXPROCS(0)
 	go func() {
-		if set = share.start(ctx, started, set); ctx.Err() != nil {
+		if set = share.start(ctx, readHeap, started, set); ctx.Err() != nil {
 			return
 		}
 		tick := time.NewTicker(garbageEvery)
@@ -72,7 +77,7 @@ func boundGarbage(ctx context.Context, started func() bool) {
 				return
 			}
 			now := time.Now()
-			percent, giveBack := share.look(readHeap(), now.Sub(at).Seconds(), runtime.GOMAXPROCS(0))
+			percent, giveBack := share.look(readHeap(), now.Sub(at).Seconds(), all)
 			at = now
 			// To set it stops the world for an instant.
 			if percent != set {
@@ -95,17 +100,17 @@ func startShare(live uint64) int {
 // start sets the share of a node that starts until it has, and returns what it set
 // last. The share is of what the last collection found, so it is set anew soon after
 // each.
-func (g *garbageShare) start(ctx context.Context, started func() bool, set int) int {
+func (g *garbageShare) start(ctx context.Context, read func() heapState, started func() bool, set int) int {
 	tick := time.NewTicker(startEvery)
 	defer tick.Stop()
-	second := readHeap() // the heap at the beginning of this one
+	second := read() // the heap at the beginning of this one
 	for looks := 1; ; looks++ {
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
 			return set
 		}
-		heap := readHeap()
+		heap := read()
 		if percent := startShare(heap.live); percent != set {
 			debug.SetGCPercent(percent)
 			set = percent

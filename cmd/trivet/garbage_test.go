@@ -118,18 +118,26 @@ func TestGarbageOfAStartEnds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		set := debug.SetGCPercent(100) // as it is
 		defer debug.SetGCPercent(set)
+		var heap heapState
+		read := func() heapState { return heap }
 		looks := 0
-		(&garbageShare{}).start(t.Context(), func() bool { looks++; return looks == 7 }, 100)
+		(&garbageShare{}).start(t.Context(), read, func() bool { looks++; return looks == 7 }, 100)
 		require.Equal(t, 7, looks)
 
+		// It allocates for three seconds, and then no more than an idle node does.
 		began := time.Now()
-		(&garbageShare{}).start(t.Context(), func() bool { return false }, 100)
-		require.Equal(t, time.Second, time.Since(began))
+		(&garbageShare{}).start(t.Context(), read, func() bool {
+			if time.Since(began) < 3*time.Second {
+				heap.allocated += idleAllocation
+			}
+			return false
+		}, 100)
+		require.Equal(t, 4*time.Second, time.Since(began))
 
 		ctx, cancel := context.WithCancel(t.Context())
 		cancel()
 		looks = 0
-		(&garbageShare{}).start(ctx, func() bool { looks++; return false }, 100)
+		(&garbageShare{}).start(ctx, read, func() bool { looks++; return false }, 100)
 		require.LessOrEqual(t, looks, 1)
 	})
 }
