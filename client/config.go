@@ -56,7 +56,8 @@ type Config struct {
 	// net.Dialer. Not with Transport.
 	DialContext func(ctx context.Context, network, address string) (net.Conn, error)
 	// MaxConnsPerNode bounds the connections to one node; a call that needs one
-	// more waits for one, and its context. Default 512. Not with Transport.
+	// more waits for one, and its context. Half of them are for batches, which take
+	// others where those are in use. Default 512. Not with Transport.
 	MaxConnsPerNode int
 	// MaxResponseBytes bounds one answer; a larger one fails the call. The
 	// default, 64 MiB, holds the largest page of a list.

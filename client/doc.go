@@ -19,11 +19,12 @@
 // # Batches
 //
 // Calls that are made at the same time share requests (POST /v1/batch): a call goes
-// out at once, alone if there is no other; while a node has a batch of sixteen calls or
-// more, or two of fewer, what comes gathers into the next. Nothing waits for company, and a busy
-// program pays for a request once for dozens of calls. Each call keeps its own result,
-// error, condition, guards and context. What waits has a bound: past 65,536 calls or
-// 64 MiB a call fails at once with ErrOverloaded.
+// out at once where none of its kind is under way, or one alone; else it waits with
+// what comes until that is answered, and goes in the next request. So a busy program
+// pays for a request once for dozens of calls. Where many wait (64, or eight lists)
+// another node gets a request meanwhile, and a read waits for none that is late. Each
+// call keeps its own result, error, condition, guards and context. What waits has a
+// bound: past 65,536 calls or 64 MiB a call fails at once with ErrOverloaded.
 //
 // Get, Put, Delete, DeleteRange, Add, Count and Txn go that way, and the first part of
 // a List. By themselves go calls with an idempotency key, values of more than a
@@ -114,7 +115,9 @@
 // protobuf), session.go and sessions.go (what makes a write known), resolve.go (what
 // became of it).
 // Then retry.go (the rule above, in one loop), attempt.go (one request to one node),
-// stream.go and upload.go (bodies that are not held in memory), streams.go (connections
-// that are shared), wire.go (was a byte sent?), protoin.go (items and frames out of protobuf), members.go, route.go and discover.go (who there is, who is near and who
-// leads), path.go and json.go (bytes in URLs and documents).
+// stream.go and upload.go (bodies that are not held in memory), batchconns.go (the
+// connections of batches), streams.go (those that watches share), wire.go (was a byte
+// sent?), protoin.go (items and frames out of protobuf), members.go, route.go and
+// discover.go (who there is, who is near and who leads), path.go and json.go (bytes in
+// URLs and documents).
 package client
