@@ -202,10 +202,11 @@ func TestMemberURL(t *testing.T) {
 }
 
 // A write that was begun before the seal is counted by it; one that comes later
-// writes nothing.
+// writes nothing, and counts for nothing.
 func TestSeal(t *testing.T) {
 	c := &countedConn{}
-	require.Zero(t, c.seal())
+	c.begun.Add(1) // a write that is under way
+	require.EqualValues(t, 1, c.seal())
 	_, err := c.Write([]byte("x"))
 	require.Error(t, err) // and no nil connection was written to
 	s := &sending{conns: []*countedConn{c}, before: []int64{1}}
