@@ -335,13 +335,13 @@ func TestBatchConnsDialPorts(t *testing.T) {
 // What is idle for long is closed, whether the client is used or not.
 func TestIdleBatchConnsEnd(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		ended := 0
+		var ended atomic.Int32
 		b := batchConnsFor(t, Config{DialContext: func(context.Context, string, string) (net.Conn, error) {
 			conn, other := net.Pipe()
 			go func() {
 				s := &scripted{requests: make(chan string, 100)}
 				s.answer(other, []string{fine, fine, fine, fine})
-				ended++
+				ended.Add(1)
 			}()
 			return conn, nil
 		}})
@@ -354,15 +354,15 @@ func TestIdleBatchConnsEnd(t *testing.T) {
 		use()
 		time.Sleep(idleBatchConn - time.Second)
 		synctest.Wait()
-		require.Zero(t, ended)
+		require.Zero(t, ended.Load())
 		time.Sleep(idleBatchConn/2 + 2*time.Second)
 		synctest.Wait()
-		require.Equal(t, 1, ended)
+		require.EqualValues(t, 1, ended.Load())
 		require.Empty(t, b.count)
 		use()
 		time.Sleep(2 * idleBatchConn)
 		synctest.Wait()
-		require.Equal(t, 2, ended)
+		require.EqualValues(t, 2, ended.Load())
 	})
 }
 

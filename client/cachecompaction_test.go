@@ -98,9 +98,11 @@ func TestACacheThatWasCutOffWhileHistoryWent(t *testing.T) {
 			requireError(t, err, client.NotApplied, client.ErrCompacted)
 		}
 		time.Sleep(10 * time.Second)
+		mu.Lock()
 		require.Positive(t, old)
 		require.Positive(t, failed)
 		require.Zero(t, current)
+		mu.Unlock()
 
 		gate.open()
 		require.Equal(t, []string{"c/changed", "c/created"}, keysOf(t, k, client.Prefix("c/")))

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -259,11 +260,12 @@ func TestAWriteBeforeItsSessionIsCertain(t *testing.T) {
 		for _, alone := range []bool{false, true} {
 			t.Run(fmt.Sprintf("%s, alone %v", tt.name, alone), func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
-					f, bad := newFake(), true
+					f := newFake()
+					var good atomic.Bool
 					s := over(f, nil)
 					inner := s.answer
 					s.answer = func(r *http.Request, nth int) (*http.Response, error) {
-						if bad && r.URL.Path == "/v1/sessions" {
+						if !good.Load() && r.URL.Path == "/v1/sessions" {
 							return tt.answer(r)
 						}
 						return inner(r, nth)
@@ -280,7 +282,7 @@ func TestAWriteBeforeItsSessionIsCertain(t *testing.T) {
 					}
 					requireError(t, err, client.NotApplied, client.ErrUnavailable)
 					time.Sleep(time.Second) // what is left of the opening ends, virtually
-					bad = false
+					good.Store(true)
 					for range 3 {
 						_, err = c.Add(t.Context(), "n", 1)
 						require.NoError(t, err)
