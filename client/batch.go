@@ -141,6 +141,7 @@ func (b *batch) attempt(ctx context.Context, n *node, r *request, patience time.
 				n.took(time.Since(began))
 			}
 			if worst != nil {
+				b.l.reconsider() // the others have landed
 				return worst
 			}
 			if b.most == most {

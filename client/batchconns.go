@@ -33,8 +33,7 @@ import (
 //     again, as others go through the Transport.
 //   - The context ends what is under way by a deadline in the past.
 type batchConns struct {
-	// ctx is the client's; dial makes connections as the Transport's are made.
-	ctx  context.Context
+	// dial makes connections as the Transport's are made.
 	dial func(ctx context.Context, network, address string) (net.Conn, error)
 	tls  *tls.Config
 	// most is how many there may be to one address; what needs one more goes through
@@ -66,9 +65,9 @@ const (
 	maxInterim = 5
 )
 
-func newBatchConns(ctx context.Context, cfg Config, t *http.Transport) *batchConns {
+func newBatchConns(cfg Config, t *http.Transport) *batchConns {
 	b := &batchConns{
-		ctx: ctx, dial: t.DialContext, most: cfg.MaxConnsPerNode / batchConnsOf, others: t,
+		dial: t.DialContext, most: cfg.MaxConnsPerNode / batchConnsOf, others: t,
 		idle: map[string][]*batchConn{}, count: map[string]int{},
 	}
 	// The Transport has the rest.

@@ -77,7 +77,7 @@ func batchConnsFor(t *testing.T, cfg Config) *batchConns {
 	require.NoError(t, err)
 	ctx, cancel := context.WithCancel(t.Context())
 	transport := newTransport(ctx, cfg)
-	b := newBatchConns(ctx, cfg, transport)
+	b := newBatchConns(cfg, transport)
 	t.Cleanup(func() {
 		b.close()
 		transport.CloseIdleConnections()

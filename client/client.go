@@ -83,7 +83,7 @@ func Open(ctx context.Context, cfg Config) (*Client, error) {
 	if c.transport == nil {
 		c.own = newTransport(c.ctx, cfg)
 		c.transport = c.own
-		c.batches = newBatchConns(c.ctx, cfg, c.own)
+		c.batches = newBatchConns(cfg, c.own)
 		c.streams = newStreams(c.ctx, cfg)
 	}
 	if !cfg.DisableDiscovery {

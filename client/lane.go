@@ -40,9 +40,9 @@ const (
 	queueBytes = 64 << 20
 
 	// A lane has one batch under way. Beside one that has a single call another goes
-	// out at once; and another for each spreadCalls that wait (spreadLists, of
-	// lists), up to one for each node that takes such batches. Cost is by the batch: many callers
-	// are better off waiting for a large one, and even four wait less that way
+	// out at once; and another for each spreadCalls that wait (spreadLists, of lists),
+	// up to one for each node that takes such batches. Cost is by the batch: many
+	// callers are better off waiting for a large one, and even four wait less that way
 	// where client and nodes share a machine.
 	spreadCalls = 64
 	spreadLists = 8
@@ -217,8 +217,16 @@ func (l *lane) take(landed *batch) *batch {
 // late notes that a batch under way is late, so that what waits need not wait for it.
 func (l *lane) late(b *batch) {
 	l.mu.Lock()
-	b.late = slices.Contains(l.flying, b)
-	start := b.late && l.waiting > 0 && l.another(l.carriers)
+	b.late = true
+	l.mu.Unlock()
+	l.reconsider()
+}
+
+// reconsider sees to it that what waits is carried, where a batch under way no longer
+// stands in its way: nobody may call again who would.
+func (l *lane) reconsider() {
+	l.mu.Lock()
+	start := l.waiting > 0 && l.another(l.carriers)
 	if start {
 		l.carriers++
 	}

@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"runtime"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -85,29 +86,19 @@ func TestCallersGatherWhenTheirBatchHasLanded(t *testing.T) {
 // Whose batch has landed but for one call that is sent again holds up nobody.
 func TestAStragglerHoldsUpNobody(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var mu sync.Mutex
-		asked, refused := 0, 0
+		var asked, refused atomic.Int32
 		c := openOver(t, func(r *http.Request) (*http.Response, error) {
-			mu.Lock()
-			asked++
-			nth := asked
-			mu.Unlock()
-			if nth <= 3 {
+			if asked.Add(1) <= 3 { // two that are alone, and the many
 				time.Sleep(time.Millisecond)
 			}
-			if nth != 3 && nth != 4 { // the first two are alone
-				_, resp := answerGets(r)
-				return resp, nil
-			}
-			// Of the many one is to be sent again: at once to the other node, and then after a while.
 			body, _ := io.ReadAll(r.Body)
 			var req trivetpb.BatchRequest
 			require.NoError(t, req.UnmarshalVT(body))
 			answer := &trivetpb.BatchResponse{Revision: 1}
-			for i := range req.Ops {
+			for _, op := range req.Ops {
 				result := &trivetpb.Result{Revision: 1, Result: &trivetpb.Result_Get{Get: &trivetpb.GetResult{}}}
-				if i == 0 {
-					refused++
+				// One is sent again: at once to the other node, and then after a while.
+				if string(op.Op.GetGet().Key) == "again" && refused.Add(1) <= 2 {
 					result = &trivetpb.Result{Problem: &trivetpb.Problem{Code: trivetpb.Code_OVERLOADED}}
 				}
 				answer.Results = append(answer.Results, result)
@@ -123,13 +114,27 @@ func TestAStragglerHoldsUpNobody(t *testing.T) {
 		for i := range 40 {
 			wg.Go(func() {
 				time.Sleep(time.Duration(i) * time.Microsecond)
-				_, err := c.Get(t.Context(), "k")
+				key := "k"
+				if i == 20 {
+					key = "again"
+				}
+				_, err := c.Get(t.Context(), key)
 				require.ErrorIs(t, err, ErrNotFound)
 			})
 		}
-		time.Sleep(2*time.Millisecond + 50*time.Microsecond) // it has landed, and the one is to be sent again
+		// One comes while the many are under way, and nobody after it.
+		time.Sleep(1500 * time.Microsecond)
+		came := time.Now()
+		waited := make(chan time.Duration, 1)
+		wg.Go(func() {
+			_, err := c.Get(t.Context(), "k")
+			require.ErrorIs(t, err, ErrNotFound)
+			waited <- time.Since(came)
+		})
+		time.Sleep(550 * time.Microsecond) // it has landed, and the one is to be sent again
 		synctest.Wait()
-		require.Equal(t, 2, refused)
+		require.EqualValues(t, 2, refused.Load())
+		require.Less(t, <-waited, 550*time.Microsecond)
 		at := time.Now()
 		_, err := c.Get(t.Context(), "k")
 		require.ErrorIs(t, err, ErrNotFound)
