@@ -159,7 +159,7 @@ func (c *Client) send(ctx context.Context, n *node, r *request, left time.Durati
 		body.upload = r.upload
 	}
 	transport := c.transport
-	if c.own != nil && r.op == "batch" && r.repeatable() {
+	if c.batches != nil && r.op == "batch" && r.repeatable() {
 		transport = c.batches
 	}
 	resp, err := transport.RoundTrip(c.httpRequest(ctx, n, r, body, left))

@@ -18,7 +18,7 @@ import (
 	"time"
 )
 
-// batchConns carry the batches where the connections are the client's: HTTP/1.1 as
+// batchConns carry the batches where the client makes its connections: HTTP/1.1 as
 // everything else speaks it, on connections that belong to nobody but the goroutine
 // that carries the batch. It writes the request in one piece and reads the answer
 // itself. net/http's Transport has two goroutines a connection for that, and of what a

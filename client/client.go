@@ -14,7 +14,8 @@ type Client struct {
 	cfg     Config
 	members *members
 	// transport carries the requests; own is the same where it is the client's. Then
-	// batches carry those, where they may be sent again.
+	// batches carry those, where they may be sent again; nil where the connections are
+	// made by the caller.
 	transport http.RoundTripper
 	own       *http.Transport
 	batches   *batchConns
@@ -83,7 +84,10 @@ func Open(ctx context.Context, cfg Config) (*Client, error) {
 	if c.transport == nil {
 		c.own = newTransport(c.ctx, cfg)
 		c.transport = c.own
-		c.batches = newBatchConns(cfg, c.own)
+		if cfg.DialContext == nil {
+			// Of the caller's it cannot be told whether the other end has closed them.
+			c.batches = newBatchConns(cfg, c.own)
+		}
 		c.streams = newStreams(c.ctx, cfg)
 	}
 	if !cfg.DisableDiscovery {
@@ -107,7 +111,9 @@ func (c *Client) Close() error {
 	c.running.Wait()
 	c.sessions.close()
 	if c.own != nil {
-		c.batches.close()
+		if c.batches != nil {
+			c.batches.close()
+		}
 		c.own.CloseIdleConnections()
 		c.streams.close()
 	}

@@ -38,7 +38,9 @@ func (c *Client) recycle() {
 	now := int64(time.Since(c.members.start))
 	last := c.recycled.Load()
 	if c.own != nil && time.Duration(now-last) > recycleEvery && c.recycled.CompareAndSwap(last, now) {
-		c.batches.closeIdle()
+		if c.batches != nil {
+			c.batches.closeIdle()
+		}
 		c.own.CloseIdleConnections()
 	}
 }
