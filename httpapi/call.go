@@ -162,7 +162,11 @@ func (c *call) proposeOp(op *trivetpb.Op) (*trivetpb.Result, *trivetpb.Problem) 
 // awaitRead waits until the local store is as fresh as asked. The headers of the
 // answer will say how fresh it was found to be (setFreshness).
 func (c *call) awaitRead(o raftnode.ReadOptions) *trivetpb.Problem {
-	proof, err := c.srv.node.AwaitRead(c.begin(), o)
+	ctx := c.r.Context()
+	if o.Consistency != raftnode.Stale { // which waits for nothing
+		ctx = c.begin()
+	}
+	proof, err := c.srv.node.AwaitRead(ctx, o)
 	if err != nil {
 		return c.srv.problemOf(err, false)
 	}

@@ -258,6 +258,21 @@ func TestSimpleShutdown(t *testing.T) {
 	close(leave)
 }
 
+// A node that leaves has each connection closed behind its next answer.
+func TestSimpleLeaving(t *testing.T) {
+	d := openDoor(t, newSoloNode(), Config{})
+	c := d.dial()
+	for _, leaving := range []bool{false, true} {
+		d.srv.leaving.Store(leaving)
+		c.send(head("GET", "/v1/kv/a"))
+		resp, err := http.ReadResponse(c.in, nil)
+		require.NoError(t, err)
+		c.read("GET", resp)
+		require.Equal(t, leaving, resp.Close)
+	}
+	c.requireClosed()
+}
+
 // A handler that panics behind the head of its answer has its connection cut.
 func TestSimplePanic(t *testing.T) {
 	node := newSoloNode()
