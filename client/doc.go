@@ -117,7 +117,8 @@
 // Then retry.go (the rule above, in one loop), attempt.go (one request to one node),
 // stream.go and upload.go (bodies that are not held in memory), batchconns.go (the
 // connections of batches), streams.go (those that watches share), wire.go (was a byte
-// sent?), protoin.go (items and frames out of protobuf), members.go, route.go and
+// sent?), protoin.go (items and frames out of protobuf), page.go (a part of a list, kept as
+// it came), members.go, route.go and
 // discover.go (who there is, who is near and who leads), path.go and json.go (bytes in
 // URLs and documents).
 package client

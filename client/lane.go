@@ -16,7 +16,8 @@ import (
 // in one for each freshness that is asked for. A lane has a few batches under way
 // at a time; a call that comes while there is room for one more goes out at once,
 // alone, and what comes while there is none gathers into the next. There is no linger
-// but the wait for a batch under way, and for its callers when it has landed.
+// but the wait for a batch under way, for its callers when it has landed, and, of
+// writes beside reads, for those who read (pause.go).
 //
 // A lane belongs to no node. Which one a batch goes to is decided when it goes out
 // (members.order), so that a node that hangs holds the batches that it has been
@@ -83,6 +84,7 @@ type lane struct {
 	// carriers is how many goroutines carry this lane's batches; flying is these.
 	carriers int
 	flying   []*batch
+	pause    pause // of a lane of writes
 }
 
 func newLane(c *Client, write bool, fresh freshness) *lane {
@@ -117,6 +119,7 @@ func (l *lane) submit(ctx context.Context, a *call) *Error {
 	l.queue = append(l.queue, a)
 	l.waiting++
 	l.bytes += len(a.wire)
+	l.pause.joined(l.waiting, l.waiting >= l.maxCalls || l.bytes >= l.maxBytes)
 	start := l.another(l.carriers)
 	if start {
 		l.carriers++
@@ -245,7 +248,11 @@ func (l *lane) run() {
 		}
 		began := time.Now()
 		b.carry()
-		l.gather(b.taken, time.Since(began)/gatherPart)
+		took := time.Since(began)
+		l.gather(b.taken, took/gatherPart)
+		if l.write {
+			l.pauseAfter(b.taken, took)
+		}
 	}
 }
 

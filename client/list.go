@@ -77,12 +77,10 @@ func (c *Client) list(ctx context.Context, keys KeyRange, p *params, visit func(
 				break
 			}
 		}
-		for i := range page.items {
-			if !visit(page.items[i]) {
-				return nil
-			}
+		if !page.each(visit) {
+			return nil
 		}
-		l.left -= len(page.items)
+		l.left -= page.n
 		if !page.more || (p.hasLimit && l.left == 0) {
 			return nil
 		}
@@ -108,7 +106,7 @@ type listing struct {
 // goOn has the next page begin behind this one.
 func (l *listing) goOn(p *listPage) {
 	if l.cursor = p.next; l.cursor == "" {
-		l.after, l.revision = p.items[len(p.items)-1].Key, p.revision
+		l.after, l.revision = p.last, p.revision
 	}
 }
 
@@ -142,7 +140,7 @@ func (l *listing) firstPart(ctx context.Context) (*listPage, error) {
 		return nil, e
 	}
 	page := a.page
-	if len(page.items) > want || (page.more && len(page.items) == 0) {
+	if page.n > want || (page.more && page.n == 0) {
 		page = nil // whatever that is, it does not pass for a part
 	}
 	a.free()
@@ -188,13 +186,13 @@ func (l *listing) page(ctx context.Context) (*listPage, error) {
 		r.query.add("reverse", "true")
 	}
 	r.query.add("limit", strconv.Itoa(want))
-	var page listPage
+	var page *listPage
 	r.decode = func(a *answer) (err error) {
 		page, err = pageOf(a, l.keysOnly)
-		if err == nil && len(page.items) > want {
-			err = fmt.Errorf("the page has %d items, %d were asked for", len(page.items), want)
+		if err == nil && page.n > want {
+			err = fmt.Errorf("the page has %d items, %d were asked for", page.n, want)
 		}
-		if err == nil && page.more && len(page.items) == 0 {
+		if err == nil && page.more && page.n == 0 {
 			err = errors.New("the page is empty and not the last")
 		}
 		return err
@@ -202,11 +200,11 @@ func (l *listing) page(ctx context.Context) (*listPage, error) {
 	if err := l.c.do(ctx, r); err != nil {
 		return nil, err
 	}
-	return &page, nil
+	return page, nil
 }
 
 // pageOf takes a page apart.
-func pageOf(a *answer, keysOnly bool) (p listPage, err error) {
+func pageOf(a *answer, keysOnly bool) (*listPage, error) {
 	if a.mediaType == protobufType {
 		return protoPage(a.body, keysOnly)
 	}
@@ -216,14 +214,13 @@ func pageOf(a *answer, keysOnly bool) (p listPage, err error) {
 		Next     string      `json:"next"`
 	}
 	if err := decodeJSON(a, &doc); err != nil {
-		return p, err
+		return nil, err
 	}
 	if doc.Revision == 0 || doc.Items == nil {
-		return p, missing("revision or items")
+		return nil, missing("revision or items")
 	}
-	p.revision, p.next, p.more = doc.Revision, doc.Next, doc.Next != ""
-	p.items, err = itemsOf(*doc.Items, keysOnly)
-	return p, err
+	items, err := itemsOf(*doc.Items, keysOnly)
+	return &listPage{items: items, n: len(items), revision: doc.Revision, next: doc.Next, more: doc.Next != ""}, err
 }
 
 // Count returns how many keys a range has.

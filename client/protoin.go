@@ -3,6 +3,7 @@ package client
 import (
 	"encoding/binary"
 	"errors"
+	"math/bits"
 	"unsafe"
 
 	"trivet/trivetpb"
@@ -52,26 +53,26 @@ func protoField(b []byte) (field int, number uint64, data, rest []byte, ok bool)
 	return 0, 0, nil, nil, false
 }
 
-// uvarint is binary.Uvarint, at once for the numbers of one byte that most are.
+// uvarint is binary.Uvarint, at once for the numbers of one byte that most are, and
+// without a loop for those of up to four.
 func uvarint(b []byte) (uint64, int) {
 	if len(b) > 0 && b[0] < 0x80 {
 		return uint64(b[0]), 1
 	}
-	return binary.Uvarint(b)
+	return longUvarint(b)
 }
 
-// fieldsOf counts the fields of a number.
-func fieldsOf(b []byte, want int) (n int, ok bool) {
-	for len(b) > 0 {
-		var field int
-		if field, _, _, b, ok = protoField(b); !ok {
-			return 0, false
-		}
-		if field == want {
-			n++
+func longUvarint(b []byte) (uint64, int) {
+	const highs = 0x80808080
+	if len(b) >= 4 {
+		x := binary.LittleEndian.Uint32(b)
+		// The last byte is the first whose high bit is not set; what is behind it goes.
+		if last := bits.TrailingZeros32(^x & highs); last < 32 {
+			x &= 1<<(last+1) - 1
+			return uint64(x&0x7f | x>>1&(0x7f<<7) | x>>2&(0x7f<<14) | x>>3&(0x7f<<21)), last/8 + 1
 		}
 	}
-	return n, true
+	return binary.Uvarint(b)
 }
 
 // arena is memory for the keys and values of one answer. Values are their caller's to
@@ -129,13 +130,45 @@ type rawItem struct {
 // nothing.
 func (it *rawItem) read(b []byte) (err, lacks error) {
 	for len(b) > 0 {
+		// What it has is told by one byte each: protoField would be half of what it
+		// takes to read an item.
+		switch tag := b[0]; tag {
+		case 1<<3 | 2, 2<<3 | 2:
+			size, n := uvarint(b[1:])
+			if n <= 0 || size > uint64(len(b)-1-n) {
+				return errMalformed, nil
+			}
+			end := 1 + n + int(size)
+			if data := b[1+n : end : end]; tag == 1<<3|2 {
+				it.key = data
+			} else {
+				it.value = data
+			}
+			b = b[end:]
+			continue
+		case 3 << 3, 4 << 3, 5 << 3:
+			number, n := uvarint(b[1:])
+			if n <= 0 {
+				return errMalformed, nil
+			}
+			switch tag {
+			case 3 << 3:
+				it.CreateRevision = number
+			case 4 << 3:
+				it.ModRevision = number
+			default:
+				it.Version = number
+			}
+			b = b[1+n:]
+			continue
+		}
 		field, number, data, rest, ok := protoField(b)
 		if !ok {
 			return errMalformed, nil
 		}
 		b = rest
 		switch field {
-		case 1:
+		case 1: // in a tag of more bytes than it takes
 			it.key = data
 		case 2:
 			it.value = data
@@ -177,12 +210,8 @@ const (
 	leastEvent = 2 + 2 + 3 + 2
 )
 
-// protoItems takes apart the items that b holds under a field.
-func protoItems(b []byte, in int, keysOnly bool) ([]Item, error) {
-	n, ok := fieldsOf(b, in)
-	if !ok {
-		return nil, errMalformed
-	}
+// protoItems takes apart the n items that b holds under a field, which is well-formed.
+func protoItems(b []byte, in, n int) ([]Item, error) {
 	items := make([]Item, 0, min(n, len(b)/leastItem))
 	var mem arena
 	// An estimate of the keys is enough: what is missing is made when it is.
@@ -202,69 +231,15 @@ func protoItems(b []byte, in int, keysOnly bool) ([]Item, error) {
 			return nil, err
 		}
 		mem.left = len(it.value) + len(b)
-		items = append(items, it.whole(&mem, keysOnly))
+		items = append(items, it.whole(&mem, false))
 	}
 	return items, nil
-}
-
-// listPage is a part of a range.
-type listPage struct {
-	items    []Item
-	revision uint64
-	count    uint64
-	// more says that there is more behind it, next how to go on where its server says
-	// it.
-	more bool
-	next string
-}
-
-// protoPage takes a RangePage apart.
-func protoPage(b []byte, keysOnly bool) (p listPage, err error) {
-	if p.items, err = protoItems(b, 2, keysOnly); err != nil {
-		return p, err
-	}
-	for len(b) > 0 {
-		field, number, data, rest, _ := protoField(b)
-		b = rest
-		switch field {
-		case 1:
-			p.revision = number
-		case 3:
-			p.count = number
-		case 4:
-			p.next = string(data)
-		}
-	}
-	if p.more = p.next != ""; p.revision == 0 {
-		err = missing("revision")
-	}
-	return p, err
-}
-
-// protoRange takes a RangeResult apart, which is of a Result at the revision.
-func protoRange(b []byte, revision uint64, keysOnly bool) (*listPage, error) {
-	p := &listPage{revision: revision}
-	var err error
-	if p.items, err = protoItems(b, 1, keysOnly); err != nil {
-		return nil, err
-	}
-	for len(b) > 0 {
-		field, number, _, rest, _ := protoField(b)
-		b = rest
-		switch field {
-		case 2:
-			p.count = number
-		case 3:
-			p.more = number != 0
-		}
-	}
-	return p, nil
 }
 
 // protoFrame takes a WatchFrame apart.
 func protoFrame(b []byte) (f wireFrame, err error) {
 	f.kind = wireNone
-	events := 0
+	events, items := 0, 0
 	for rest := b; len(rest) > 0; {
 		field, number, data, after, ok := protoField(rest)
 		if !ok {
@@ -280,6 +255,8 @@ func protoFrame(b []byte) (f wireFrame, err error) {
 			f.revision = number
 		case 3:
 			events++
+		case 4:
+			items++
 		case 5:
 			f.proto = &trivetpb.Problem{}
 			if err := f.proto.UnmarshalVT(data); err != nil {
@@ -291,7 +268,7 @@ func protoFrame(b []byte) (f wireFrame, err error) {
 	case f.kind == wireChange:
 		f.events, err = protoEvents(b, events)
 	case f.kind == wireItems:
-		f.items, err = protoItems(b, 4, false)
+		f.items, err = protoItems(b, 4, items)
 	}
 	return f, err
 }

@@ -47,7 +47,12 @@ func TestProtoFramesAndPages(t *testing.T) {
 
 	page := &trivetpb.RangePage{Revision: 7, Count: 9, Next: "cursor"}
 	ranged := &trivetpb.RangeResult{Count: 9, More: true}
-	for i := range 300 {
+	for i := range 301 {
+		if i == 150 {
+			page.Items = append(page.Items, item("large", long, 5))
+			ranged.Items = append(ranged.Items, page.Items[i])
+			continue
+		}
 		it := item(strings.Repeat("k", i+1), strings.Repeat("v", i*20), uint64(i+1))
 		page.Items, ranged.Items = append(page.Items, it), append(ranged.Items, it)
 	}
@@ -56,17 +61,23 @@ func TestProtoFramesAndPages(t *testing.T) {
 	p, err := protoPage(text, false)
 	require.NoError(t, err)
 	clear(text)
-	requirePage(t, page.Items, p.items)
-	require.Equal(t, listPage{items: p.items, revision: 7, count: 9, more: true, next: "cursor"}, p)
+	require.Equal(t, []any{301, uint64(7), uint64(9), true, "cursor"}, []any{p.n, p.revision, p.count, p.more, p.next})
+	requirePage(t, page.Items, p)
 	text, err = ranged.MarshalVT()
 	require.NoError(t, err)
 	r, err := protoRange(text, 7, false)
 	require.NoError(t, err)
-	requirePage(t, page.Items, r.items)
+	clear(text)
+	requirePage(t, page.Items, r)
 	require.True(t, r.more)
+	text, err = ranged.MarshalVT()
+	require.NoError(t, err)
 	r, err = protoRange(text, 7, true)
 	require.NoError(t, err)
-	require.Nil(t, r.items[5].Value)
+	r.each(func(it Item) bool {
+		require.Nil(t, it.Value)
+		return true
+	})
 
 	for _, bad := range []*trivetpb.WatchFrame{
 		{}, {Type: trivetpb.WatchFrame_CHANGE, Revision: 1}, {Type: trivetpb.WatchFrame_SYNCED}, {Type: trivetpb.WatchFrame_ERROR},
@@ -85,15 +96,28 @@ func TestProtoFramesAndPages(t *testing.T) {
 	}
 }
 
-func requirePage(t *testing.T, want []*trivetpb.Item, got []Item) {
+// requirePage goes through a page as its callers may.
+func requirePage(t *testing.T, want []*trivetpb.Item, p *listPage) {
 	t.Helper()
-	require.Equal(t, itemsOfProto(want, false), got)
-	for i := range got {
-		// Each may be appended to and changed.
-		_ = append(got[i].Value, "tail"...)
-		for j := range got[i].Value {
-			got[i].Value[j] = 'w'
+	wanted := itemsOfProto(want, false)
+	var got []Item
+	require.True(t, p.each(func(it Item) bool {
+		require.Equal(t, wanted[len(got)], it)
+		got = append(got, it)
+		// Each may be appended to and changed, while the page is being gone through too.
+		_ = append(it.Value, "tail"...)
+		for j := range it.Value {
+			it.Value[j] = 'w'
 		}
+		return true
+	}))
+	require.Len(t, got, p.n)
+	require.Equal(t, got[len(got)-1].Key, p.last)
+	// Who keeps one item keeps a block, which holds the item alone where it is larger.
+	require.Greater(t, len(p.blocks), 1)
+	for _, b := range p.blocks {
+		_, _, _, rest, ok := protoField(b)
+		require.True(t, ok && (len(b) <= pageBlock || len(rest) == 0), "%d bytes", len(b))
 	}
 	for i := range got {
 		require.Equal(t, string(want[i].Key), got[i].Key)
@@ -172,8 +196,21 @@ func FuzzProtoFrames(f *testing.F) {
 			}
 			in.free()
 		}
-		_, _ = protoPage(data, false)
-		_, _ = protoRange(data, 1, true)
+		page, _ := protoPage(data, false)
+		ranged, _ := protoRange(data, 1, true)
+		for _, p := range []*listPage{page, ranged} {
+			if p == nil {
+				continue
+			}
+			n := 0
+			p.each(func(it Item) bool {
+				require.NotEmpty(t, it.Key)
+				require.Equal(t, len(it.Value), cap(it.Value))
+				n++
+				return true
+			})
+			require.Equal(t, p.n, n)
+		}
 	})
 }
 
@@ -190,8 +227,17 @@ func BenchmarkPageOfList(b *testing.B) {
 	require.NoError(b, err)
 	b.ReportAllocs()
 	for b.Loop() {
-		if _, err := protoRange(text, 7, false); err != nil {
+		p, err := protoRange(text, 7, false)
+		if err != nil {
 			b.Fatal(err)
+		}
+		n := 0
+		p.each(func(it Item) bool {
+			n += len(it.Value)
+			return true
+		})
+		if n != 256*100 {
+			b.Fatal(n)
 		}
 	}
 }

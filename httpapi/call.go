@@ -6,6 +6,7 @@ import (
 	"io"
 	"net/http"
 	"os"
+	"slices"
 	"strconv"
 	"time"
 
@@ -14,9 +15,9 @@ import (
 )
 
 // call is one request on its way through, with what the answer will need. It
-// belongs to the goroutine that serves the request. It is not used again for
-// another: net/http reads the header values that alias it after the handler has
-// returned.
+// belongs to the goroutine that serves the request. One of net/http's is not used
+// again for another: net/http reads the header values that alias it after the handler
+// has returned.
 type call struct {
 	srv   *Server
 	w     http.ResponseWriter
@@ -24,7 +25,8 @@ type call struct {
 	query query
 	// resource is what the path names; nil where it names nothing.
 	resource *resource
-	start    time.Time
+	// start and ended are when the call did.
+	start, ended time.Time
 	// status is that of the answer, 0 before there is one; bytesIn and bytesOut
 	// count the bodies.
 	status            int
@@ -50,11 +52,18 @@ type call struct {
 	// ctx ends with the caller's patience (?timeout=); see begin.
 	ctx    context.Context
 	cancel context.CancelFunc
-	// values backs the response's header values, used says how many of them: an
-	// answer has a dozen, and a slice for each would be most of its allocations.
+	// conn is the connection that the request came over; nil where it came over none.
+	conn *conn
+	// fields are the header fields of the answer, each name once. room and values are
+	// for fields and for what net/http makes of them: an answer has a dozen, and a slice
+	// for each would be most of its allocations.
+	fields []field
+	room   [14]field
 	values [14]string
-	used   int
 }
+
+// field is a header field. The name is in canonical form.
+type field struct{ name, value string }
 
 // begin starts the time that the cluster has for the answer, and returns the
 // context that ends with it. The caller's own slowness (its body) came before
@@ -68,6 +77,7 @@ func (c *call) begin() context.Context {
 
 // end gives back what the request held, and counts it.
 func (c *call) end() {
+	c.ended = time.Now()
 	c.srv.metrics.http.answered(c)
 	if c.cancel != nil {
 		c.cancel()
@@ -152,7 +162,11 @@ func (c *call) proposeOp(op *trivetpb.Op) (*trivetpb.Result, *trivetpb.Problem) 
 // awaitRead waits until the local store is as fresh as asked. The headers of the
 // answer will say how fresh it was found to be (setFreshness).
 func (c *call) awaitRead(o raftnode.ReadOptions) *trivetpb.Problem {
-	proof, err := c.srv.node.AwaitRead(c.begin(), o)
+	ctx := c.r.Context()
+	if o.Consistency != raftnode.Stale { // which waits for nothing
+		ctx = c.begin()
+	}
+	proof, err := c.srv.node.AwaitRead(ctx, o)
 	if err != nil {
 		return c.srv.problemOf(err, false)
 	}
@@ -287,28 +301,34 @@ func (c *call) setWriteDeadline(t time.Time) {
 	}
 }
 
-// header returns the response's headers with the three that every response
-// carries.
-func (c *call) header() http.Header {
+// header sets the header fields that every answer carries.
+func (c *call) header() {
 	c.setNumber("Trivet-Revision", c.shownRevision())
 	c.set("Trivet-Node", c.srv.node.ID())
 	c.set("Trivet-Cluster", c.srv.node.ClusterID())
 	if c.fresh {
 		c.setFreshness()
 	}
-	return c.w.Header()
 }
 
-// set sets a header of the response. The name must be in canonical form.
+// set sets a header field of the answer, before writeHead. The name must be in
+// canonical form.
 func (c *call) set(name, value string) {
-	h := c.w.Header()
-	if c.used == len(c.values) {
-		h[name] = []string{value}
-		return
+	for i := range c.fields {
+		if c.fields[i].name == name {
+			c.fields[i].value = value
+			return
+		}
 	}
-	c.values[c.used] = value
-	c.used++
-	h[name] = c.values[c.used-1 : c.used : c.used]
+	if c.fields == nil {
+		c.fields = c.room[:0]
+	}
+	c.fields = append(c.fields, field{name, value})
+}
+
+// unset takes back a header field that was set.
+func (c *call) unset(name string) {
+	c.fields = slices.DeleteFunc(c.fields, func(f field) bool { return f.name == name })
 }
 
 func (c *call) setNumber(name string, n uint64) { c.set(name, strconv.FormatUint(n, 10)) }

@@ -18,34 +18,80 @@ import (
 // are taken only to be told that there are too many, which takes a request and
 // an answer: an answer to a request that was not read would be lost to the
 // reset that follows. Past those nothing is accepted.
+//
+// It is net/http's listener for the connections that net/http serves: those of TCP
+// begin as simple ones (simpleconn.go).
 type listener struct {
 	net.Listener
 	srv       *Server
+	accepted  chan accepted
 	closed    chan struct{}
 	closeOnce sync.Once
 }
 
-func newListener(l net.Listener, s *Server) *listener {
-	return &listener{Listener: l, srv: s, closed: make(chan struct{})}
+type accepted struct {
+	conn *conn
+	err  error
 }
 
-// Accept waits for a connection and for room for it.
+func newListener(l net.Listener, s *Server) *listener {
+	return &listener{Listener: l, srv: s, accepted: make(chan accepted), closed: make(chan struct{})}
+}
+
+// run accepts connections until the listener is closed, each once there is room for it.
+func (l *listener) run() {
+	for {
+		select {
+		case l.srv.connSlots <- struct{}{}:
+		case <-l.closed:
+			return
+		}
+		nc, err := l.Listener.Accept()
+		if err != nil {
+			<-l.srv.connSlots
+			// net/http knows which errors pass, and waits before it asks for more.
+			if !l.pass(accepted{err: err}) {
+				return
+			}
+			continue
+		}
+		surplus := l.srv.conns.Add(1) > int64(l.srv.cfg.MaxConns)
+		c := &conn{Conn: nc, srv: l.srv, surplus: surplus}
+		if tcp, ok := nc.(*net.TCPConn); ok && !l.srv.noSimple {
+			l.srv.simple.start(newSimpleConn(l, c, tcp))
+			continue
+		}
+		l.pass(accepted{conn: c})
+	}
+}
+
+// pass gives net/http what was accepted, or closes it where nothing is served any more.
+func (l *listener) pass(a accepted) bool {
+	select {
+	case l.accepted <- a:
+		return true
+	case <-l.closed:
+		if a.conn != nil {
+			a.conn.Close()
+		}
+		return false
+	}
+}
+
+// Accept waits for a connection that net/http is to serve.
 func (l *listener) Accept() (net.Conn, error) {
 	select {
-	case l.srv.connSlots <- struct{}{}:
+	case a := <-l.accepted:
+		if a.err != nil {
+			return nil, a.err
+		}
+		return a.conn, nil
 	case <-l.closed:
 		return nil, net.ErrClosed
 	}
-	nc, err := l.Listener.Accept()
-	if err != nil {
-		<-l.srv.connSlots
-		return nil, err
-	}
-	surplus := l.srv.conns.Add(1) > int64(l.srv.cfg.MaxConns)
-	return &conn{Conn: nc, srv: l.srv, surplus: surplus}, nil
 }
 
-// Close stops accepting, also where Accept waits for room.
+// Close stops accepting, also where run waits for room.
 func (l *listener) Close() error {
 	l.closeOnce.Do(func() { close(l.closed) })
 	return l.Listener.Close()
@@ -59,6 +105,9 @@ type conn struct {
 	srv *Server
 	// surplus: one more than are served.
 	surplus bool
+	// read is what was read of the connection before net/http got it, and not used. It is of
+	// the goroutine that reads.
+	read []byte
 	// answering is set from the start of a handler until its answer is out:
 	// what is written then is no answer of net/http's own. Only the goroutine
 	// that serves the connection uses it. Over HTTP/2 it stays unset.
@@ -73,6 +122,18 @@ type conn struct {
 	corked *buffer
 
 	closeOnce sync.Once
+}
+
+// Read reads what was read before, then from the connection.
+func (c *conn) Read(p []byte) (int, error) {
+	if len(c.read) == 0 {
+		return c.Conn.Read(p)
+	}
+	n := copy(p, c.read)
+	if c.read = c.read[n:]; len(c.read) == 0 {
+		c.read = nil
+	}
+	return n, nil
 }
 
 // Close closes the connection and makes room for another.
@@ -229,20 +290,25 @@ func withConn(ctx context.Context, nc net.Conn) context.Context {
 	return context.WithValue(ctx, connKey{}, nc)
 }
 
-// connOf returns the connection of a request, nil where it came over none, or over
-// HTTP/2: there a connection is of many requests, and none of them may have it to
-// itself.
+// connOf returns the connection that a request of net/http came over, nil where it
+// came over none.
 func connOf(r *http.Request) *conn {
-	if r.ProtoMajor > 1 {
-		return nil
-	}
 	c, _ := r.Context().Value(connKey{}).(*conn)
 	return c
 }
 
+// ownConn returns the connection of the call, nil where net/http has it to itself no
+// more than for one request: over HTTP/2 a connection is of many requests, and none of
+// them may have it to itself. Nor is there one where the connection is the writer.
+func (c *call) ownConn() *conn {
+	if _, simple := c.w.(*simpleConn); simple || c.r.ProtoMajor > 1 {
+		return nil
+	}
+	return c.conn
+}
+
 // answers tells the connection of a request that a handler answers it.
-func answers(r *http.Request) {
-	c, _ := r.Context().Value(connKey{}).(*conn)
+func (c *conn) answers(r *http.Request) {
 	switch {
 	case c == nil:
 	case r.ProtoMajor > 1:
@@ -250,12 +316,6 @@ func answers(r *http.Request) {
 	default:
 		c.answering = true
 	}
-}
-
-// surplus says that the request came over one connection more than are served.
-func surplus(r *http.Request) bool {
-	c, _ := r.Context().Value(connKey{}).(*conn)
-	return c != nil && c.surplus
 }
 
 // connState learns from net/http that an answer is out and the connection waits

@@ -23,8 +23,10 @@
 //
 // # The way of a request
 //
-// The listener admits the connection (conn.go); net/http reads the headers;
-// Server.ServeHTTP (server.go) finds the resource (routes.go), checks the query
+// The listener admits the connection (conn.go). As long as its requests are simple
+// ones, calls for keys with plain heads over TCP, it is served by simpleconn.go; with
+// the first other one it becomes net/http's. From there on both are one:
+// call.serve (server.go) finds the resource (routes.go), checks the query
 // against what the call knows (query.go), admits the request or refuses it as
 // draining or overloaded, and calls the handler with a call (call.go).
 //
@@ -56,6 +58,7 @@
 // lockwait.go and sessions.go, snapshot.go and restore.go, watch.go,
 // watchstream.go and watchframe.go (watches), jsonin.go and
 // jsonout.go (strict decoding, hand-placed encoding), problem.go (errors),
-// status.go, openapi.go, conn.go; metrics.go, metricshttp.go and metricsnode.go
+// status.go, openapi.go, conn.go; simplehead.go, simpleconn.go and simpleanswer.go (how
+// simple requests are read and answered); metrics.go, metricshttp.go and metricsnode.go
 // (what is counted).
 package httpapi

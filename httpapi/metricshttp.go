@@ -4,7 +4,6 @@ import (
 	"net/http"
 	"strconv"
 	"sync"
-	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 )
@@ -175,7 +174,7 @@ func (m *httpMetrics) answered(c *call) {
 	}
 	counter.(prometheus.Counter).Inc()
 	if mm.seconds != nil {
-		mm.seconds().Observe(time.Since(c.start).Seconds())
+		mm.seconds().Observe(c.ended.Sub(c.start).Seconds())
 	}
 	if c.bytesIn > 0 {
 		r.in.Add(float64(c.bytesIn))

@@ -224,8 +224,9 @@ type door struct {
 	log    *lockedBuffer
 }
 
-// openDoor serves the node until the end of the test.
-func openDoor(t testing.TB, node *soloNode, cfg Config) *door {
+// openDoor serves the node until the end of the test. prepare changes the server before it
+// serves.
+func openDoor(t testing.TB, node *soloNode, cfg Config, prepare ...func(*Server)) *door {
 	t.Helper()
 	log := &lockedBuffer{}
 	if cfg.ProgressInterval == 0 {
@@ -234,6 +235,9 @@ func openDoor(t testing.TB, node *soloNode, cfg Config) *door {
 	cfg.Logger = slog.New(slog.NewTextHandler(log, nil))
 	srv, err := New(node, cfg)
 	require.NoError(t, err)
+	for _, f := range prepare {
+		f(srv)
+	}
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
 	served := make(chan error, 1)

@@ -26,7 +26,7 @@ func (c *call) writeProblem(p *trivetpb.Problem) {
 	}
 	c.set("Content-Type", problemType)
 	// An answer that the handler had begun to describe and then gave up.
-	delete(c.w.Header(), "Etag")
+	c.unset("Etag")
 
 	buf := takeBuffer()
 	defer buf.release()

@@ -33,6 +33,21 @@ func (c *call) writeHead(status int) {
 		// Whoever keeps the connection for later would meet a closed one.
 		c.set("Connection", "close")
 	}
+	if w, ok := c.w.(*simpleConn); ok {
+		w.writeHead(status, c.fields, c.start)
+		return
+	}
+	h := c.w.Header()
+	if len(c.fields) > len(c.values) {
+		for _, f := range c.fields {
+			h[f.name] = []string{f.value}
+		}
+	} else {
+		for i, f := range c.fields {
+			c.values[i] = f.value
+			h[f.name] = c.values[i : i+1 : i+1]
+		}
+	}
 	c.w.WriteHeader(status)
 }
 
@@ -62,7 +77,7 @@ func (c *call) flush() error {
 // connection it is theirs how they go out.
 func (c *call) writeAtOnce(p []byte) error {
 	const gathered = 3 << 10 // 4 KiB, less than which the headers may leave
-	nc := connOf(c.r)
+	nc := c.ownConn()
 	if nc == nil || len(p) < gathered || c.r.Method == http.MethodHead {
 		return c.write(p)
 	}

@@ -57,6 +57,10 @@ type Server struct {
 	router      *mux.Router
 	crossOrigin *http.CrossOriginProtection
 	http        *http.Server
+	// simple is the connections that are served without net/http; with noSimple, for
+	// tests, there are none.
+	simple   simpleConns
+	noSimple bool
 	// held counts the bytes of bodies, underWay the requests; watching counts the
 	// watches and lockWaits those that wait for locks, both of which are not among
 	// them.
@@ -114,6 +118,7 @@ func New(node Node, cfg Config) (*Server, error) {
 	resources := s.resources()
 	s.metrics.http.serves(resources)
 	s.router = newRouter(resources)
+	s.simple.serves(resources)
 	s.http = &http.Server{
 		Handler:           s,
 		ReadHeaderTimeout: cfg.HeaderTimeout,
@@ -156,7 +161,9 @@ func New(node Node, cfg Config) (*Server, error) {
 // returns nil after those, else why it could not go on. Several listeners may be
 // served at once.
 func (s *Server) Serve(l net.Listener) error {
-	err := s.http.Serve(newListener(l, s))
+	own := newListener(l, s)
+	go own.run()
+	err := s.http.Serve(own)
 	if errors.Is(err, http.ErrServerClosed) {
 		return nil
 	}
@@ -199,8 +206,14 @@ func (s *Server) Drain() { s.draining.Store(true) }
 func (s *Server) Shutdown(ctx context.Context) error {
 	s.Drain()
 	s.stop()
+	simple := s.simple.shut()
 	if err := s.http.Shutdown(ctx); err != nil {
-		return errors.Join(err, s.http.Close())
+		return errors.Join(err, s.cutOff())
+	}
+	select {
+	case <-simple:
+	case <-ctx.Done():
+		return errors.Join(ctx.Err(), s.cutOff())
 	}
 	select {
 	case <-s.local.close():
@@ -224,32 +237,46 @@ func (s *Server) Close() error {
 	s.Drain()
 	s.stop()
 	s.local.close()
+	s.simple.shut()
+	return s.cutOff()
+}
+
+// cutOff closes the connections.
+func (s *Server) cutOff() error {
+	s.simple.cutOff()
 	return s.http.Close()
 }
 
 // ServeHTTP answers one request.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	c := &call{srv: s, w: w, r: r, start: time.Now(), query: query{timeout: defaultTimeout}}
+	c := &call{srv: s, w: w, r: r, conn: connOf(r)}
+	c.conn.answers(r)
+	c.serve()
+}
+
+// serve answers the call's request.
+func (c *call) serve() {
+	c.start, c.query = time.Now(), query{timeout: defaultTimeout}
 	defer c.end()
 	defer c.recoverPanic()
-	answers(r)
-	if r.ContentLength != 0 {
+	if c.r.ContentLength != 0 {
 		// Also for those who do not read the body: net/http reads what is left
 		// of it before it answers, however slowly it comes.
-		c.setReadDeadline(time.Now().Add(s.cfg.BodyTimeout))
+		c.setReadDeadline(c.start.Add(c.srv.cfg.BodyTimeout))
 	}
-	if p := s.serve(c); p != nil {
+	if p := c.srv.handle(c); p != nil {
 		c.writeProblem(p)
 	}
 }
 
-// serve finds what to call, admits the request and calls it.
-func (s *Server) serve(c *call) (p *trivetpb.Problem) {
-	rs, p := s.find(c.r)
-	if p != nil {
-		return p
+// handle finds what to call, admits the request and calls it.
+func (s *Server) handle(c *call) (p *trivetpb.Problem) {
+	if c.resource == nil {
+		if c.resource, p = s.find(c.r); p != nil {
+			return p
+		}
 	}
-	c.resource = rs
+	rs := c.resource
 	m, allow, p := rs.lookUp(c.r.Method)
 	if p != nil {
 		c.set("Allow", allow)
@@ -266,7 +293,7 @@ func (s *Server) serve(c *call) (p *trivetpb.Problem) {
 		switch {
 		case s.draining.Load():
 			return &trivetpb.Problem{Code: trivetpb.Code_DRAINING}
-		case surplus(c.r):
+		case c.conn != nil && c.conn.surplus:
 			c.set("Connection", "close")
 			return c.overloaded(refusedConnections, "the node has all the connections that it takes")
 		case !slots.take(1):

@@ -54,7 +54,7 @@ func (s *Server) getSnapshot(c *call) *trivetpb.Problem {
 	case err == nil:
 		return nil
 	case !c.started:
-		delete(c.w.Header(), "Content-Disposition")
+		c.unset("Content-Disposition")
 		return s.problemOf(err, false)
 	case w.err == nil:
 		s.cfg.Logger.Error("httpapi: a snapshot could not be written", "error", err)

@@ -62,7 +62,7 @@ type watchStream struct {
 
 func newWatchStream(c *call, w *store.Watcher, form watchForm) *watchStream {
 	ws := &watchStream{
-		c: c, w: w, form: form, nudge: make(chan struct{}, 1), conn: connOf(c.r), syncAt: w.Opened(),
+		c: c, w: w, form: form, nudge: make(chan struct{}, 1), conn: c.ownConn(), syncAt: w.Opened(),
 		out: c.srv.metrics.http.routes[c.resource].out,
 	}
 	ws.flusher, _ = c.w.(interface{ FlushError() error })

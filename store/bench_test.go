@@ -100,6 +100,31 @@ func BenchmarkRange1000(b *testing.B) {
 	}
 }
 
+// BenchmarkRange100 reads 100 items from a random key on, and copies them, as who
+// writes an answer does: what is far apart in memory counts.
+func BenchmarkRange100(b *testing.B) {
+	const keys, count = 100_000, 100
+	s := benchStore(b, keys, 256)
+	v, err := s.View(0)
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer v.Close()
+	var answer []byte
+	r := rand.New(rand.NewPCG(1, 2))
+	b.ReportAllocs()
+	for b.Loop() {
+		answer = answer[:0]
+		start := r.IntN(keys - count)
+		for it := range v.Range(&trivetpb.KeyRange{Start: benchKey(start), End: benchKey(start + count)}, RangeOptions{}) {
+			answer = append(append(answer, it.Key...), it.Value...)
+		}
+		if len(answer) != count*(32+256) {
+			b.Fatal(len(answer))
+		}
+	}
+}
+
 // BenchmarkCount counts almost all keys, at the present and 10,000 revisions ago.
 func BenchmarkCount(b *testing.B) {
 	s := benchStore(b, 1_000_000, 8)

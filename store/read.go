@@ -77,6 +77,41 @@ func (r *reading) scan(keys *trivetpb.KeyRange, reverse bool, visit func(c *chai
 	}
 }
 
+// aheadKeys is how many keys scanAhead looks up before it goes on to visit them.
+const aheadKeys = 16
+
+// scanAhead is scan, in byte order, for who does much with each item. Keys and versions
+// lie anywhere in memory: looked up one after the other and some together, the processor
+// waits for several of them at a time, and not for each after the work on the one before.
+// A few more are looked up than are visited.
+func (r *reading) scanAhead(keys *trivetpb.KeyRange, visit func(c *chain, v *version) bool) {
+	var found [aheadKeys]hit
+	n := 0
+	visitFound := func() bool {
+		for i := range found[:n] {
+			found[i].v = r.at(found[i].chain)
+		}
+		for i := range found[:n] {
+			if v := found[i].v; v != nil && !visit(found[i].chain, v) {
+				return false
+			}
+		}
+		n = 0
+		return true
+	}
+	stopped := false
+	r.walk(keys, func(c *chain) bool {
+		found[n].chain = c
+		if n++; n == aheadKeys {
+			stopped = !visitFound()
+		}
+		return !stopped
+	})
+	if !stopped {
+		visitFound()
+	}
+}
+
 // op answers an op that only reads, but for its revision. The op was checked.
 // It is given as the oneof, as the caller has it at hand.
 func (r *reading) op(result *trivetpb.Result, op any, b *budget) *trivetpb.Problem {

@@ -169,9 +169,12 @@ func (v *View) Range(r *trivetpb.KeyRange, o RangeOptions) iter.Seq[Item] {
 	}
 	return func(yield func(Item) bool) {
 		v.mustBeOpen()
-		v.scan(keys, o.Reverse, func(c *chain, found *version) bool {
-			return yield(found.item(c.key()))
-		})
+		visit := func(c *chain, found *version) bool { return yield(found.item(c.key())) }
+		if o.Reverse {
+			v.scan(keys, true, visit)
+		} else {
+			v.scanAhead(keys, visit)
+		}
 	}
 }
 

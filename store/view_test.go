@@ -3,6 +3,7 @@ package store
 import (
 	"bytes"
 	"fmt"
+	"slices"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -132,4 +133,39 @@ func TestLargeCounts(t *testing.T) {
 	require.EqualValues(t, 3*countWalk-100+3, in.GetRange().Count)
 	require.True(t, in.GetRange().More)
 	require.Len(t, in.GetRange().Items, DefaultRangeItems)
+}
+
+// A range has what it has against the order too, whatever its length and wherever it is
+// left: keys are looked up some at a time.
+func TestRangeOfAnyLength(t *testing.T) {
+	const keys = 3*aheadKeys + 1
+	s := New()
+	e := &trivetpb.Entry{}
+	for i := range keys {
+		e.Commands = append(e.Commands, putCommand(benchKey(i), fmt.Append(nil, i)))
+	}
+	for i := 3; i < keys; i += 5 { // a tombstone each
+		e.Commands = append(e.Commands, &trivetpb.Command{Command: &trivetpb.Command_Op{Op: &trivetpb.Op{Op: &trivetpb.Op_Delete{
+			Delete: &trivetpb.DeleteOp{Key: benchKey(i)}}}}})
+	}
+	_, err := s.Apply(1, e)
+	require.NoError(t, err)
+	v, err := s.View(0)
+	require.NoError(t, err)
+	defer v.Close()
+	for end := range keys + 1 {
+		r := &trivetpb.KeyRange{Start: benchKey(1), End: benchKey(end)}
+		want := slices.Collect(v.Range(r, RangeOptions{Reverse: true}))
+		slices.Reverse(want)
+		require.Equal(t, want, slices.Collect(v.Range(r, RangeOptions{})))
+		for most := 1; most <= len(want); most++ {
+			var got []Item
+			for it := range v.Range(r, RangeOptions{}) {
+				if got = append(got, it); len(got) == most {
+					break
+				}
+			}
+			require.Equal(t, want[:most], got)
+		}
+	}
 }

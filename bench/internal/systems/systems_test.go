@@ -205,3 +205,14 @@ func TestPorts(t *testing.T) {
 	_, err = Ports(65536)()
 	require.Error(t, err)
 }
+
+func TestHolds(t *testing.T) {
+	item := `{"key":"k","value64":"/w==","mod_revision":7}`
+	trivet := []byte(`{"revision":7,"items":[` + item + `,` + item + `],"count":2}`)
+	etcd := []byte(`{"header":{"revision":"7"},"kvs":[` + item + `,` + item + `],"count":"2"}`)
+	for n := range 5 {
+		require.Equal(t, n == 2, holds(trivet, n, 1), n)
+		require.Equal(t, n == 2, holds(etcd, n, 2), n)
+	}
+	require.True(t, holds([]byte(`{"items":[{"value":"{","mod_revision":7}]}`), 1, 1))
+}

@@ -73,7 +73,7 @@ func (t *trivetHTTPCaller) Scan(ctx context.Context, key, count int) error {
 	r = load.AppendKey(r, key+count)
 	t.request = fmt.Appendf(r, "&limit=%d HTTP/1.1\r\nHost: bench\r\n\r\n", count)
 	status, body, err := t.read.do(ctx, t.request)
-	if err == nil && (status != 200 || bytes.Count(body, modRevision) != count) {
+	if err == nil && (status != 200 || !holds(body, count, 1)) {
 		err = unexpected(status, body)
 	}
 	return err
@@ -82,6 +82,14 @@ func (t *trivetHTTPCaller) Scan(ctx context.Context, key, count int) error {
 // modRevision is in each item of a range and in each event of a watch, once, in
 // the JSON of Trivet and in that of etcd.
 var modRevision = []byte(`"mod_revision"`)
+
+// holds says that an answer in JSON has so many items. Each is an object, and around
+// them are some more. Braces are counted first, which no key has and no value in base64:
+// to look for a text all through the answer was a third of what the load generator
+// took for a scan.
+func holds(answer []byte, items, around int) bool {
+	return bytes.Count(answer, []byte{'{'}) == items+around || bytes.Count(answer, modRevision) == items
+}
 
 // succeeded is in the answer to a txn whose compare held, in both.
 var succeeded = []byte(`"succeeded":true`)
