@@ -3,6 +3,7 @@ package httpapi
 import (
 	"errors"
 	"slices"
+	"sync"
 
 	"google.golang.org/protobuf/encoding/protowire"
 
@@ -34,14 +35,31 @@ func (s *Server) batch(c *call) *trivetpb.Problem {
 	if p != nil {
 		return p
 	}
-	decode, other := decodeBatch, protobuf
-	if sent == protobuf {
-		decode, other = decodeProtoBatch, jsonType
+	if sent != protobuf {
+		req, p := decodeBatch(body)
+		if p != nil {
+			return p
+		}
+		return c.runBatch(req, freshness, negotiate(c.r.Header, sent, protobuf))
 	}
-	req, p := decode(body)
-	if p != nil {
-		return p
+	d := decoders.Get().(*trivetpb.Decoder)
+	req, p := decodeProtoBatch(d, body)
+	if p == nil {
+		p = c.runBatch(req, freshness, negotiate(c.r.Header, sent, jsonType))
 	}
+	// The operations were in use until the answer was written, and are no longer: what
+	// was proposed was encoded, and results hold nothing of what asked for them. After
+	// a panic the decoder is left to the collector.
+	d.Reset()
+	decoders.Put(d)
+	return p
+}
+
+// decoders are those of batches in protobuf.
+var decoders = sync.Pool{New: func() any { return new(trivetpb.Decoder) }}
+
+// runBatch does what a batch asks for and answers it.
+func (c *call) runBatch(req *trivetpb.BatchRequest, freshness raftnode.ReadOptions, answer string) *trivetpb.Problem {
 	if req.Session != 0 && c.id.key != "" {
 		return badRequest("a session and Idempotency-Key exclude each other")
 	}
@@ -54,7 +72,7 @@ func (s *Server) batch(c *call) *trivetpb.Problem {
 	if b.refused != nil {
 		return b.refused
 	}
-	if negotiate(c.r.Header, sent, other) == protobuf {
+	if answer == protobuf {
 		b.writeProto(c)
 	} else {
 		b.writeJSON(c)
@@ -92,11 +110,19 @@ type batchRun struct {
 	}
 }
 
+// batchCommand is what a command of a batch consists of.
+type batchCommand struct {
+	command trivetpb.Command
+	op      trivetpb.Command_Op
+}
+
 // newBatchRun sorts the operations. One that store.Check refuses has its problem
 // for a result, and the others go on. A txn that only reads is a write where it
 // has a guard, which is checked where writes are.
 func newBatchRun(c *call, req *trivetpb.BatchRequest) (*batchRun, *trivetpb.Problem) {
 	b := &batchRun{ops: req.Ops, results: make([]*trivetpb.Result, len(req.Ops))}
+	// Side by side, but for the commands of a batch that only reads: it has none.
+	var slab []batchCommand
 	var print []byte
 	if c.id.key != "" {
 		print = batchFingerprint(req.Ops)
@@ -114,7 +140,14 @@ func newBatchRun(c *call, req *trivetpb.BatchRequest) (*batchRun, *trivetpb.Prob
 		if p != nil {
 			return nil, badRequest("ops[%d]: %s", i, p.Detail)
 		}
-		command := &trivetpb.Command{Command: &trivetpb.Command_Op{Op: op.Op}, Guards: guards}
+		if slab == nil {
+			slab = make([]batchCommand, len(b.ops)-i)
+			b.writes = make([]int, 0, len(slab))
+			b.commands = make([]*trivetpb.Command, 0, len(slab))
+		}
+		command := &slab[len(b.writes)].command
+		slab[len(b.writes)].op.Op = op.Op
+		command.Command, command.Guards = &slab[len(b.writes)].op, guards
 		switch {
 		case print != nil:
 			command.IdempotencyKey, command.Fingerprint = keyOfPart(c.id.key, len(b.writes) == 0, i), print

@@ -54,13 +54,14 @@ func decodeBatch(data []byte) (*trivetpb.BatchRequest, *trivetpb.Problem) {
 }
 
 // decodeProtoBatch reads a batch in protobuf. An operation that is missing in
-// its BatchOp comes back as an empty one, for store.Check to refuse.
-func decodeProtoBatch(data []byte) (*trivetpb.BatchRequest, *trivetpb.Problem) {
+// its BatchOp comes back as an empty one, for store.Check to refuse. What it returns
+// is the decoder's, and aliases data.
+func decodeProtoBatch(d *trivetpb.Decoder, data []byte) (*trivetpb.BatchRequest, *trivetpb.Problem) {
 	if p := checkBatchWire(data); p != nil {
 		return nil, p
 	}
-	req := &trivetpb.BatchRequest{}
-	if err := req.UnmarshalVT(data); err != nil {
+	req, err := d.Batch(data)
+	if err != nil {
 		return nil, badRequest("the body is no BatchRequest")
 	}
 	if req.Ack != 0 && req.Session == 0 {

@@ -2,6 +2,7 @@ package httpapi
 
 import (
 	"bytes"
+	"encoding/base64"
 	"fmt"
 	"io"
 	"net"
@@ -124,6 +125,20 @@ func BenchmarkDecodePuts(b *testing.B) {
 	b.ReportAllocs()
 	for b.Loop() {
 		if _, p := decodeBatch(data); p != nil {
+			b.Fatal(p)
+		}
+	}
+}
+
+// BenchmarkDecodeTxn decodes a txn of a compare and two puts.
+func BenchmarkDecodeTxn(b *testing.B) {
+	value := base64.StdEncoding.EncodeToString(make([]byte, 256))
+	put := func(key string) string { return `{"op":"put","key":"` + key + `","value64":"` + value + `"}` }
+	data := []byte(`{"if":[{"key":"some/key","target":"version","op":">","number":0}],"then":[` + put("some/key") + `,` + put("another/key") + `]}`)
+	b.SetBytes(int64(len(data)))
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, _, p := decodeTxn(data); p != nil {
 			b.Fatal(p)
 		}
 	}

@@ -52,7 +52,7 @@ func FuzzBatchJSON(f *testing.F) {
 		}
 		encoded, err := req.MarshalVT()
 		require.NoError(t, err)
-		again, p := decodeProtoBatch(encoded)
+		again, p := decodeProtoBatch(new(trivetpb.Decoder), encoded)
 		require.Nil(t, p, "%v", p)
 		require.True(t, proto.Equal(req, again))
 		var want struct {
@@ -94,7 +94,7 @@ func FuzzBatchProtobuf(f *testing.F) {
 	f.Add([]byte{0x0a, 0x00})
 	f.Add([]byte{0x0a, 0x04, 0x0a, 0x02, 0x32, 0x00})
 	f.Fuzz(func(t *testing.T, data []byte) {
-		req, p := decodeProtoBatch(data)
+		req, p := decodeProtoBatch(new(trivetpb.Decoder), data)
 		if p != nil {
 			require.Contains(t, []trivetpb.Code{trivetpb.Code_BAD_REQUEST, trivetpb.Code_TOO_LARGE}, p.Code)
 			require.True(t, utf8.ValidString(p.Detail))
@@ -107,7 +107,7 @@ func FuzzBatchProtobuf(f *testing.F) {
 		}
 		encoded, err := req.MarshalVT()
 		require.NoError(t, err)
-		_, p = decodeProtoBatch(encoded)
+		_, p = decodeProtoBatch(new(trivetpb.Decoder), encoded)
 		require.Nil(t, p)
 	})
 }

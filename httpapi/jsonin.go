@@ -134,15 +134,16 @@ func (d *decoder) object(form []string, read func(place int) *jsonError) (fieldS
 	}
 	for {
 		at := d.pos
-		name, err := d.text()
+		raw, err := d.raw()
 		if err != nil {
 			return seen, err
 		}
-		place := indexOf(form, name)
+		place := indexOf(form, raw)
 		if place < 0 {
 			d.pos = at
-			return seen, d.fail("unknown field %s", quote(name))
+			return seen, d.fail("unknown field %s", quote(string(raw)))
 		}
+		name := form[place]
 		if seen.has(place) {
 			d.pos = at
 			return seen, d.fail("field %s is given more than once", name)
@@ -166,9 +167,9 @@ func (d *decoder) object(form []string, read func(place int) *jsonError) (fieldS
 	}
 }
 
-func indexOf(form []string, name string) int {
+func indexOf(form []string, name []byte) int {
 	for i, f := range form {
-		if f == name {
+		if f == string(name) {
 			return i
 		}
 	}
@@ -271,58 +272,65 @@ func (d *decoder) number() (string, *jsonError) {
 
 // text reads a string.
 func (d *decoder) text() (string, *jsonError) {
+	raw, err := d.raw()
+	return string(raw), err
+}
+
+// raw reads a string, which aliases the document where it has no escapes. It is not
+// nil but for an error, and its capacity is clipped.
+func (d *decoder) raw() ([]byte, *jsonError) {
 	if err := d.expect('"', "a string"); err != nil {
-		return "", err
+		return nil, err
 	}
 	from := d.pos
 	for d.pos < len(d.data) {
 		switch ch := d.data[d.pos]; {
 		case ch == '"':
-			raw := d.data[from:d.pos]
+			raw := d.data[from:d.pos:d.pos]
 			if !utf8.Valid(raw) {
 				d.pos = from
-				return "", d.fail("the string is not valid UTF-8")
+				return nil, d.fail("the string is not valid UTF-8")
 			}
 			d.pos++
-			return string(raw), nil
+			return raw, nil
 		case ch == '\\':
 			return d.escaped(from)
 		case ch < ' ':
-			return "", d.fail("a control character in a string must be escaped")
+			return nil, d.fail("a control character in a string must be escaped")
 		default:
 			d.pos++
 		}
 	}
-	return "", d.unexpected("the end of the string")
+	return nil, d.unexpected("the end of the string")
 }
 
 // escaped reads on in a string that started at from and has its first escape
 // here.
-func (d *decoder) escaped(from int) (string, *jsonError) {
+func (d *decoder) escaped(from int) ([]byte, *jsonError) {
 	out := append(make([]byte, 0, d.pos-from+32), d.data[from:d.pos]...)
 	for d.pos < len(d.data) {
 		switch ch := d.data[d.pos]; {
 		case ch == '"':
 			if !utf8.Valid(out) {
 				d.pos = from
-				return "", d.fail("the string is not valid UTF-8")
+				return nil, d.fail("the string is not valid UTF-8")
 			}
 			d.pos++
-			return string(out), nil
+			return out, nil
 		case ch == '\\':
 			r, err := d.escape()
 			if err != nil {
-				return "", err
+				return nil, err
 			}
 			out = utf8.AppendRune(out, r)
 		case ch < ' ':
-			return "", d.fail("a control character in a string must be escaped")
+			return nil, d.fail("a control character in a string must be escaped")
 		default:
 			out = append(out, ch)
 			d.pos++
 		}
 	}
-	return "", d.unexpected("the end of the string")
+	return nil, d.unexpected("the end of the string")
 }
 
 // escape reads one escape, both halves of a surrogate pair at once.

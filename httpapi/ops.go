@@ -1,6 +1,7 @@
 package httpapi
 
 import (
+	"bytes"
 	"math"
 
 	"trivet/store"
@@ -79,7 +80,7 @@ type opValues struct {
 	ifMatch             uint64
 	prev, ifNoneMatch   bool
 	keysOnly, countOnly bool
-	txn                 trivetpb.TxnOp
+	txn                 *trivetpb.TxnOp // nil but for a txn: it would take the rest with it
 	guards              []*trivetpb.Guard
 	seq                 uint64
 }
@@ -128,7 +129,10 @@ func (d *decoder) decodeOp(into *trivetpb.BatchOp) (*trivetpb.Op, *jsonError) {
 			if inTxn {
 				return d.fail("a txn inside a txn")
 			}
-			err = d.decodeTxnField(place, &v.txn)
+			if v.txn == nil {
+				v.txn = &trivetpb.TxnOp{}
+			}
+			err = d.decodeTxnField(place, v.txn)
 		default:
 			v.bytes[place], err = d.bytes(place)
 		}
@@ -149,22 +153,24 @@ func (d *decoder) decodeOp(into *trivetpb.BatchOp) (*trivetpb.Op, *jsonError) {
 	return op, nil
 }
 
-// bytes reads a field that is text, or base64 where its name says so.
+// bytes reads a field that is text, or base64 where its name says so. It may alias the
+// document: the request's body, which nobody changes while the request is served.
 func (d *decoder) bytes(place int) ([]byte, *jsonError) {
-	text, err := d.text()
+	raw, err := d.raw()
 	if err != nil {
 		return nil, err
 	}
 	switch place {
 	case fieldKey64, fieldValue64, fieldPrefix64, fieldStart64, fieldEnd64:
-		b, ok := decodeBase64(text)
-		if !ok {
-			d.pos -= len(text)
+		b := make([]byte, base64Strict.DecodedLen(len(raw)))
+		n, wrong := base64Strict.Decode(b, raw)
+		if wrong != nil || bytes.ContainsAny(raw, "\r\n") { // which Decode passes over
+			d.pos -= len(raw)
 			return nil, d.fail("is not standard base64")
 		}
-		return b, nil
+		return b[:n], nil
 	}
-	return []byte(text), nil
+	return raw, nil
 }
 
 // buildOp makes the operation, or says what is wrong with the fields together.
@@ -207,7 +213,10 @@ func buildOp(v *opValues, seen fieldSet, inTxn bool) (op *trivetpb.Op, wrong str
 		}
 		return &trivetpb.Op{Op: &trivetpb.Op_Add{Add: &trivetpb.AddOp{Key: key, Delta: v.delta}}}, ""
 	default:
-		return &trivetpb.Op{Op: &trivetpb.Op_Txn{Txn: &v.txn}}, ""
+		if v.txn == nil {
+			v.txn = &trivetpb.TxnOp{}
+		}
+		return &trivetpb.Op{Op: &trivetpb.Op_Txn{Txn: v.txn}}, ""
 	}
 }
 

@@ -143,8 +143,8 @@ func (d *decoder) decodeCompare() (*trivetpb.Compare, *jsonError) {
 
 // named reads a string that is one of the names.
 func named[T any](d *decoder, names map[string]T, list string) (T, *jsonError) {
-	text, err := d.text()
-	v, ok := names[text]
+	raw, err := d.raw()
+	v, ok := names[string(raw)]
 	if err == nil && !ok {
 		err = d.fail("must be %s", list)
 	}

@@ -19,8 +19,10 @@ import (
 // became of them to those who wait. Raft calls Apply*, Snapshot and Restore
 // from one goroutine, and Restore once from within NewRaft.
 type fsm struct {
-	n       *Node
-	decoder entryDecoder
+	n *Node
+	// decoder's entries alias the log's, which nobody ever changes: raft, the cache and
+	// the connections to followers read them too. store.Apply keeps nothing of one.
+	decoder trivetpb.Decoder
 	// deadline is the state's nearest one, as keepTime was last told.
 	deadline uint64
 }
@@ -57,14 +59,14 @@ func (f *fsm) apply(l *raft.Log) {
 	switch l.Type {
 	case raft.LogCommand:
 		start := time.Now()
-		entry, err := f.decoder.decode(l.Data)
+		entry, err := f.decoder.Entry(l.Data)
 		if err == nil && f.n.cfg.onEntry != nil {
 			f.n.cfg.onEntry(l.Index, entry)
 		}
 		if err == nil {
 			results, err = f.n.store.Apply(l.Index, entry)
 		}
-		f.decoder.done()
+		f.decoder.Reset()
 		if err != nil {
 			// A later version wrote it, or the entry is broken in a way that
 			// its checksum did not show. To skip it is to differ from the

@@ -145,6 +145,10 @@ func (t *transport) sendEarly(prev logPosition, logs []*raft.Log) {
 	}
 }
 
+// earlyHandle keeps what it has found out about the types of a request: a handle of
+// its own for each would find it out again.
+var earlyHandle = &codec.MsgpackHandle{}
+
 // early makes the request.
 func (t *transport) early(prev logPosition, logs []*raft.Log, size int) *earlyRequest {
 	last := logs[len(logs)-1]
@@ -165,7 +169,7 @@ func (t *transport) early(prev logPosition, logs []*raft.Log, size int) *earlyRe
 	b := bytes.NewBuffer(make([]byte, 0, size))
 	b.WriteByte(rpcAppendEntries)
 	// It writes to memory what raft's transport writes to a connection each time.
-	codec.NewEncoder(b, &codec.MsgpackHandle{}).MustEncode(req)
+	codec.NewEncoder(b, earlyHandle).MustEncode(req)
 	e.frame = b.Bytes()
 	return e
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"trivet/store"
@@ -69,14 +70,17 @@ const maxForwardAnswer = maxFrame * 3 / 4
 func (n *Node) serveForward(ctx context.Context, from string, r *trivetpb.ForwardRequest) *trivetpb.ForwardReply {
 	reply := &trivetpb.ForwardReply{Results: make([]*trivetpb.Result, len(r.Commands))}
 	good := make([]pending, 0, len(r.Commands))
+	decoder := forwardDecoders.Get().(*trivetpb.Decoder)
 	for i, b := range r.Commands {
-		if problem := checkCommand(b); problem != nil {
+		if problem := checkCommand(decoder, b); problem != nil {
 			n.log.Warn("a forwarded command was refused", "from", from, "problem", problem)
 			reply.Results[i] = &trivetpb.Result{Problem: problem}
 			continue
 		}
 		good = append(good, pending{data: b, kind: identified})
 	}
+	decoder.Reset()
+	forwardDecoders.Put(decoder)
 	var results []*trivetpb.Result
 	if len(good) > 0 {
 		p, problem := n.proposer.submit(good, true)
@@ -103,11 +107,14 @@ func (n *Node) serveForward(ctx context.Context, from string, r *trivetpb.Forwar
 	return reply
 }
 
+// forwardDecoders decode commands to look at them, and no longer.
+var forwardDecoders = sync.Pool{New: func() any { return new(trivetpb.Decoder) }}
+
 // checkCommand says what is wrong with an encoded command, nil for nothing.
-func checkCommand(b []byte) *trivetpb.Problem {
-	var c trivetpb.Command
-	if err := c.UnmarshalVT(b); err != nil {
+func checkCommand(d *trivetpb.Decoder, b []byte) *trivetpb.Problem {
+	c, err := d.Command(b)
+	if err != nil {
 		return &trivetpb.Problem{Code: trivetpb.Code_BAD_REQUEST, Detail: err.Error()}
 	}
-	return store.CheckCommand(&c, store.Limits{MaxValueBytes: store.HardMaxValueBytes, MaxTxnOps: store.HardMaxTxnOps})
+	return store.CheckCommand(c, store.Limits{MaxValueBytes: store.HardMaxValueBytes, MaxTxnOps: store.HardMaxTxnOps})
 }

@@ -435,16 +435,25 @@ func (n *Node) spawn(f func()) bool {
 // returned.
 func (n *Node) Propose(ctx context.Context, commands []*trivetpb.Command) ([]*trivetpb.Result, error) {
 	encoded := make([]pending, len(commands))
-	for i, c := range commands {
-		b, err := c.MarshalVT()
+	size := 0
+	for _, c := range commands {
+		n := c.SizeVT()
+		if n > maxCommand {
+			return nil, &trivetpb.Problem{Code: trivetpb.Code_TOO_LARGE, Limit: maxCommand,
+				Detail: fmt.Sprintf("a command of %d bytes", n)}
+		}
+		size += n
+	}
+	// They wait together and mostly leave together, so they lie together.
+	all := make([]byte, size)
+	for i := len(commands) - 1; i >= 0; i-- { // each is written from its end
+		c := commands[i]
+		n, err := c.MarshalToSizedBufferVT(all)
 		if err != nil {
 			return nil, &trivetpb.Problem{Code: trivetpb.Code_BAD_REQUEST, Detail: err.Error()}
 		}
-		if len(b) > maxCommand {
-			return nil, &trivetpb.Problem{Code: trivetpb.Code_TOO_LARGE, Limit: maxCommand,
-				Detail: fmt.Sprintf("a command of %d bytes", len(b))}
-		}
-		encoded[i].data = b
+		encoded[i].data = all[len(all)-n : len(all) : len(all)]
+		all = all[:len(all)-n]
 		if c.Session != 0 || len(c.IdempotencyKey) != 0 {
 			encoded[i].kind = identified
 		}

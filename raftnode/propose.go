@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/hashicorp/raft"
+	"google.golang.org/protobuf/encoding/protowire"
 
 	"trivet/internal/mutant"
 	"trivet/trivetpb"
@@ -473,7 +474,15 @@ func (q *proposer) entry(g *group, lead *leadership) raft.Log {
 		tagClock   = 1 << 3     // field 1, a varint
 		tagCommand = 2<<3 | 0x2 // field 2, delimited
 	)
-	data := make([]byte, 0, 11+g.bytes+g.count*(1+binary.MaxVarintLen32))
+	// As large as it becomes: it is kept in the cache of entries for long.
+	size := 1 + binary.MaxVarintLen64
+	for _, s := range g.segments {
+		for i := s.from; i < s.to; i++ {
+			c := &s.p.commands[i]
+			size += protowire.SizeBytes(len(c.data)+c.stampBytes()) + 1
+		}
+	}
+	data := make([]byte, 0, size)
 	data = append(data, tagClock)
 	data = binary.AppendUvarint(data, lead.now())
 	for _, s := range g.segments {

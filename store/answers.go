@@ -1,6 +1,7 @@
 package store
 
 import (
+	"slices"
 	"sort"
 
 	"trivet/trivetpb"
@@ -25,13 +26,83 @@ type answerPage struct {
 	generation uint64
 	used       int
 	of         [pageAnswers]answer
-	next       *answerPage // in the list of free ones
+	// text is the plain answers, encoded. What a View has of it stays as it is: only
+	// a page of the writer's own is appended to or emptied.
+	text []byte
+	next *answerPage // in the list of free ones
 }
 
-// answer is one result; nil for none.
+// answer is one result, or the place of one that is plain; the zero value is none.
+//
+// Every write of a client with a session is remembered, on every member. As messages
+// an answer to a put is three, one to a txn of two puts nine: most of what applying
+// them allocates. Encoded they take some ten bytes, and thirty.
 type answer struct {
-	result *trivetpb.Result
-	bytes  uint64
+	result   *trivetpb.Result
+	at, size uint16 // in the page's text, where size is not 0
+	bytes    uint64
+}
+
+// longestText is the longest plain answer that a page holds as text, so that all of
+// its places can be told by an answer.
+const longestText = 1 << 10
+
+// textSize is how long a result is as text; 0 where it is not kept as such.
+func textSize(r *trivetpb.Result) int {
+	if !plainAnswer(r) {
+		return 0
+	}
+	if size := r.SizeVT(); size <= longestText {
+		return size
+	}
+	return 0
+}
+
+// plainAnswer says that a result is an answer without items: that of a put without
+// prev, of an add, or of a txn of such.
+func plainAnswer(r *trivetpb.Result) bool {
+	if r.Problem != nil || r.Replayed {
+		return false
+	}
+	switch o := r.Result.(type) {
+	case *trivetpb.Result_Put:
+		return o.Put.Prev == nil
+	case *trivetpb.Result_Add:
+		return true
+	case *trivetpb.Result_Txn:
+		return !slices.ContainsFunc(o.Txn.Results, func(r *trivetpb.Result) bool { return !plainAnswer(r) })
+	}
+	return false
+}
+
+// answer is the remembered result at a place of the page, nil for none.
+func (p *answerPage) answer(i uint64) *trivetpb.Result {
+	a := &p.of[i]
+	if a.size == 0 {
+		return a.result
+	}
+	r := &trivetpb.Result{}
+	if err := r.UnmarshalVT(p.text[a.at : a.at+a.size]); err != nil {
+		panic(err) // put encoded it
+	}
+	return r
+}
+
+// put remembers a result at a place where there is none.
+func (p *answerPage) put(i uint64, r *trivetpb.Result, bytes uint64) {
+	a := &p.of[i]
+	a.bytes = bytes
+	size := textSize(r)
+	if size == 0 {
+		a.result = r
+		return
+	}
+	at := len(p.text)
+	p.text = slices.Grow(p.text, size)[:at+size]
+	if _, err := r.MarshalToSizedBufferVT(p.text[at:]); err != nil {
+		panic(err) // it has no way to fail for a message that is whole
+	}
+	a.at, a.size = uint16(at), uint16(size)
 }
 
 // What an answer counts is a function of what a snapshot holds of it, so that it
@@ -71,7 +142,7 @@ func (s *answers) find(seq uint64) *trivetpb.Result {
 	if i == len(s.pages) || s.pages[i].number != seq/pageAnswers {
 		return nil
 	}
-	return s.pages[i].of[seq%pageAnswers].result
+	return s.pages[i].answer(seq % pageAnswers)
 }
 
 // page is the index of the first page whose number is not less.
@@ -102,7 +173,7 @@ func (st *state) addAnswer(s *session, seq uint64, r *trivetpb.Result, bytes uin
 		st.ownPage(&s.pages[i])
 	}
 	p := s.pages[i]
-	p.of[seq%pageAnswers] = answer{r, bytes}
+	p.put(seq%pageAnswers, r, bytes)
 	p.used++
 	s.count++
 	s.bytes += bytes
@@ -123,7 +194,7 @@ func (st *state) forget(s *session, ack uint64) {
 		p := s.pages[0]
 		first := p.number * pageAnswers
 		for i := max(next, first) - first; i < pageAnswers && first+i <= ack; i++ {
-			if a := &p.of[i]; a.result != nil {
+			if a := &p.of[i]; *a != (answer{}) {
 				count++
 				bytes += a.bytes
 				sum += answerHash(s.id, first+i, a.bytes)
@@ -150,6 +221,7 @@ func (st *state) ownPage(p **answerPage) {
 		return
 	}
 	c := **p
+	c.text = slices.Clone(c.text)
 	c.generation = st.generation
 	*p = &c
 }
@@ -169,45 +241,33 @@ func (st *state) newPage(number uint64) *answerPage {
 // maxFreePages is as many as a full window of a node's session has.
 const maxFreePages = 4096
 
+// maxFreeText is the longest text that a free page keeps: of sixteen answers to
+// small txns.
+const maxFreeText = 512
+
 // freePage keeps an empty page of the writer's own for the next newPage.
 func (st *state) freePage(p *answerPage) {
+	if p.text = p.text[:0]; cap(p.text) > maxFreeText {
+		p.text = nil
+	}
 	if st.freeCount < maxFreePages {
 		p.next, st.freePages = st.freePages, p
 		st.freeCount++
 	}
 }
 
-// keepAnswer is the result as it is to be remembered for long. Results come from
-// arrays for all commands of an entry: one that was kept as it is would keep them
-// all, a hundred kilobytes for an idle session's last answer.
-//
-// Every write of a client with a session is remembered, on every member, so those of
-// one number are one allocation.
+// keepAnswer is the result as it is to be remembered for long, where it is not text.
+// Results come from arrays for all commands of an entry: one that was kept as it is
+// would keep them all, a hundred kilobytes for an idle session's last answer.
 func keepAnswer(r *trivetpb.Result) *trivetpb.Result {
-	switch o := r.Result.(type) {
-	case *trivetpb.Result_Put:
-		k := &struct {
-			result trivetpb.Result
-			oneof  trivetpb.Result_Put
-			put    trivetpb.PutResult
-		}{}
-		k.result.Revision, k.result.Problem, k.result.Result = r.Revision, r.Problem, &k.oneof
-		k.oneof.Put = &k.put
-		k.put.Version, k.put.Created, k.put.Prev = o.Put.Version, o.Put.Created, o.Put.Prev
-		return &k.result
-	case *trivetpb.Result_Add:
-		k := &struct {
-			result trivetpb.Result
-			oneof  trivetpb.Result_Add
-			add    trivetpb.AddResult
-		}{}
-		k.result.Revision, k.result.Problem, k.result.Result = r.Revision, r.Problem, &k.oneof
-		k.oneof.Add = &k.add
-		k.add.Value = o.Add.Value
-		return &k.result
-	}
 	kept := &trivetpb.Result{Revision: r.Revision, Problem: r.Problem, Result: r.Result}
 	switch o := r.Result.(type) {
+	case *trivetpb.Result_Put:
+		kept.Result = &trivetpb.Result_Put{Put: &trivetpb.PutResult{
+			Version: o.Put.Version, Created: o.Put.Created, Prev: o.Put.Prev,
+		}}
+	case *trivetpb.Result_Add:
+		kept.Result = &trivetpb.Result_Add{Add: &trivetpb.AddResult{Value: o.Add.Value}}
 	case *trivetpb.Result_Txn:
 		results := make([]*trivetpb.Result, len(o.Txn.Results))
 		for i, r := range o.Txn.Results {

@@ -232,8 +232,8 @@ func (a *applier) reading() reading {
 	return reading{tree: a.tree, table: &a.table, tombstones: &a.tombstones, revision: a.revision + 1}
 }
 
-// write gives the key a new value, which the store keeps as it is where it does not
-// copy it (newVersion). c is the key's chain, nil where there is none. The
+// write gives the key a new value, which is the store's where it is not copied
+// (newVersion). c is the key's chain, nil where there is none. The
 // version before is the result's prev. A command writes a key once at most.
 func (a *applier) write(key string, c *chain, value []byte, lease uint64) *version {
 	old := c.newest()

@@ -69,6 +69,41 @@ func BenchmarkApplyPut(b *testing.B) {
 	}
 }
 
+// BenchmarkApplyTxn applies entries of txns, of a compare and two puts each, to a
+// store of 100,000 keys.
+func BenchmarkApplyTxn(b *testing.B) {
+	for _, commands := range []int{1, 64} {
+		b.Run(fmt.Sprintf("commands=%d", commands), func(b *testing.B) {
+			const keys = 100_000
+			s := benchStore(b, keys, 256)
+			entries := make([]*trivetpb.Entry, 256)
+			for i := range entries {
+				puts := benchEntry(2*commands, keys, 256).Commands
+				entries[i] = &trivetpb.Entry{}
+				for n := range commands {
+					entries[i].Commands = append(entries[i].Commands, txnCommand(puts[2*n].GetOp(), puts[2*n+1].GetOp()))
+				}
+			}
+			b.ReportAllocs()
+			b.ResetTimer()
+			for i := range b.N {
+				if _, err := s.Apply(s.Index()+1, entries[i%len(entries)]); err != nil {
+					b.Fatal(err)
+				}
+			}
+			b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N*commands), "ns/txn")
+		})
+	}
+}
+
+// txnCommand is a txn that does ops where the key of the first is there.
+func txnCommand(ops ...*trivetpb.Op) *trivetpb.Command {
+	return &trivetpb.Command{Command: &trivetpb.Command_Op{Op: &trivetpb.Op{Op: &trivetpb.Op_Txn{Txn: &trivetpb.TxnOp{
+		If:   []*trivetpb.Compare{{Key: ops[0].GetPut().Key, Target: trivetpb.Compare_VERSION, Relation: trivetpb.Compare_GREATER}},
+		Then: ops,
+	}}}}}
+}
+
 func BenchmarkGet(b *testing.B) {
 	const keys = 100_000
 	s := benchStore(b, keys, 256)

@@ -184,7 +184,11 @@ func duplicateWrite(ops []*trivetpb.Op) int {
 	if len(ops) < 2 {
 		return -1
 	}
-	writes := make([]written, 0, len(ops))
+	var few [8]written // most txns are that small, and need no allocation for it
+	writes := few[:0]
+	if len(ops) > len(few) {
+		writes = make([]written, 0, len(ops))
+	}
 	for i, op := range ops {
 		switch op := op.Op.(type) {
 		case *trivetpb.Op_Put:

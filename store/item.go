@@ -46,8 +46,7 @@ func itemBytes(key string, v *version) uint64 {
 }
 
 // keyString is b as a string without a copy: b must never change while the
-// string is in use. Keys of applied entries belong to the store, so they live
-// on as they are; of a reader's keys only string(b) may be kept.
+// string is in use. Of the keys of operations and readers only a copy may be kept.
 func keyString(b []byte) string { return unsafe.String(unsafe.SliceData(b), len(b)) }
 
 // keyBytes is s as bytes without a copy; they must not be changed.

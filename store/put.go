@@ -1,6 +1,10 @@
 package store
 
-import "trivet/trivetpb"
+import (
+	"bytes"
+
+	"trivet/trivetpb"
+)
 
 // put gives a key a value; its lease becomes the one that the op names, a new one
 // of its own, or none.
@@ -19,11 +23,16 @@ func (a *applier) put(op *trivetpb.PutOp, result *trivetpb.Result) *trivetpb.Pro
 			return p
 		}
 	}
-	v := a.write(key, c, op.Value, lease)
+	value := op.Value
+	if len(value) > longestCopied {
+		value = bytes.Clone(value)
+	}
+	v := a.write(key, c, value, lease)
 	answer := a.puts.next(a.left)
 	answer.put.Version = v.number()
 	answer.put.Created = answer.put.Version == 1
 	if op.Prev && v.prev.live() {
+		key := c.key() // the entry's may not be kept
 		if p := a.budget.item(key, v.prev); p != nil {
 			return p
 		}

@@ -31,6 +31,9 @@ func TestARepeatGetsTheFirstAnswer(t *testing.T) {
 		"an add":             opCommand(addOp("n", 1)),
 		"a delete":           opCommand(deleteOp("a")),
 		"a range":            opCommand(rangeOp("", "")),
+		"a plain txn":        opCommand(txnOp(putOp("a", "5"), addOp("n", 1), putOp("b", ""))),
+		"a long txn":         opCommand(txnOp(manyPuts(300)...)),
+		"an empty txn":       opCommand(txnOp()),
 		"a txn":              opCommand(txnOp(putOp("a", "5"), addOp("n", 1), getOp("a"))),
 		"a problem":          opCommand(addOp("a", 1)),
 		"a problem in a txn": opCommand(txnOp(putOp("b", ""), addOp("a", 1))),
@@ -74,6 +77,14 @@ func TestARepeatGetsTheFirstAnswer(t *testing.T) {
 			})
 		}
 	}
+}
+
+// manyPuts are so many that a txn of them has a long answer.
+func manyPuts(n int) (ops []*trivetpb.Op) {
+	for i := range n {
+		ops = append(ops, putOp(fmt.Sprint("many", i), ""))
+	}
+	return ops
 }
 
 // TestWhatIsRefusedForNowIsNotRemembered: it may succeed when it is tried again.
@@ -432,19 +443,46 @@ func TestSnapshotsWhileSessionsWrite(t *testing.T) {
 	}
 }
 
+// TestAViewKeepsItsAnswers: what the writer forgets, and writes in its place, does not
+// reach them. Answers are short at first and grow longer, and there are pages of which a
+// View has a part.
+func TestAViewKeepsItsAnswers(t *testing.T) {
+	s := New()
+	session := opened(t, s, 60_000, false)
+	seq := uint64(0)
+	put := func(n int) {
+		for range n {
+			seq++
+			at(t, s, 0, in(opCommand(txnOp(putOp("a", ""), putOp("b", ""))), session, seq, max(seq, 2*pageAnswers)-2*pageAnswers))
+		}
+	}
+	put(3 * pageAnswers / 2)
+	for range 4 {
+		v := view(t, s, 0)
+		before := rawRecords(t, v)
+		put(5 * pageAnswers / 2)
+		require.Equal(t, before, rawRecords(t, v))
+		v.Close()
+	}
+}
+
 func TestAResultKeepsNoOthers(t *testing.T) {
 	s := New()
 	id := opened(t, s, 60_000, false)
+	put := putOp("a", "")
+	put.GetPut().Prev = true
 	results := apply(t, s, &trivetpb.Entry{Commands: []*trivetpb.Command{
 		in(opCommand(putOp("a", "")), id, 1, 0), in(opCommand(addOp("n", 1)), id, 2, 0), in(opCommand(txnOp(putOp("a", ""), addOp("n", 1))), id, 3, 0),
+		in(opCommand(put), id, 4, 0), in(opCommand(txnOp(put, getOp("n"), addOp("n", 1))), id, 5, 0), in(opCommand(addOp("a", 1)), id, 6, 0),
 	}})
 	one, _ := s.state.sessions.get(id)
 	for i, r := range results {
 		kept := one.find(uint64(i + 1))
 		require.NotSame(t, r, kept)
 		require.True(t, proto.Equal(r, kept))
+		require.Equal(t, i >= 3, kept == one.find(uint64(i+1)), "what is short and has no items is text")
 	}
-	require.NotSame(t, results[0].GetPut(), one.find(1).GetPut())
-	require.NotSame(t, results[1].GetAdd(), one.find(2).GetAdd())
-	require.NotSame(t, results[2].GetTxn().Results[0], one.find(3).GetTxn().Results[0])
+	require.NotSame(t, results[3].GetPut(), one.find(4).GetPut())
+	require.NotSame(t, results[4].GetTxn().Results[0], one.find(5).GetTxn().Results[0])
+	require.NotSame(t, results[4].GetTxn().Results[2].GetAdd(), one.find(5).GetTxn().Results[2].GetAdd())
 }

@@ -531,10 +531,10 @@ func TestSnapshotHoldsEveryField(t *testing.T) {
 		{reflect.TypeFor[answers](), "pages", map[string]string{
 			"count": "counts the answers", "bytes": "a sum over them", "sum": "a sum over them",
 		}},
-		{reflect.TypeFor[answerPage](), "number of", map[string]string{
+		{reflect.TypeFor[answerPage](), "number of text", map[string]string{
 			"generation": "of Views, no state", "used": "counts the answers", "next": "nil in a session",
 		}},
-		{reflect.TypeFor[answer](), "result", map[string]string{"bytes": "a function of the result"}},
+		{reflect.TypeFor[answer](), "result at size", map[string]string{"bytes": "a function of the result"}},
 		{reflect.TypeFor[keyed](), "key fingerprint deadlineMS result", map[string]string{"bytes": "a function of key and result"}},
 		{reflect.TypeFor[upload](), "id deadlineMS chunks", map[string]string{"size": "a sum over chunks", "sum": "a sum over chunks"}},
 		{reflect.TypeFor[chunk](), "offset data", nil},

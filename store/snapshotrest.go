@@ -90,9 +90,9 @@ func writeSession(out *recordWriter, s *session) {
 		Id: s.id, TtlMs: s.ttlMS, DeadlineMs: s.deadlineMS, Ack: s.ack, Node: s.node,
 	}}})
 	for _, p := range s.pages {
-		for i, a := range p.of {
-			if a.result != nil {
-				writeAnswer(out, &trivetpb.SnapshotAnswer{Session: s.id, Seq: p.number*pageAnswers + uint64(i), Result: a.result})
+		for i := range uint64(pageAnswers) {
+			if r := p.answer(i); r != nil {
+				writeAnswer(out, &trivetpb.SnapshotAnswer{Session: s.id, Seq: p.number*pageAnswers + i, Result: r})
 			}
 		}
 	}

@@ -248,9 +248,11 @@ func (s *Store) show() {
 // version does not know (ErrUnknownCommand): of such an entry nothing is
 // applied, and the caller must stop.
 //
-// The store keeps the keys and values of the entry as they are: the caller must
-// not use its buffers again. Results alias what the store holds and must not be
-// changed.
+// No message of the entry is kept, and of the keys and values of operations copies
+// alone: they may alias what the entry was decoded from (trivetpb.Decoder). What else
+// has bytes (a lock's name, an idempotency key, a piece of a snapshot) is kept as it
+// is, and the caller must not use it again. Results alias what the store holds and
+// must not be changed.
 func (s *Store) Apply(index uint64, entry *trivetpb.Entry) ([]*trivetpb.Result, error) {
 	if last := s.index.Load(); index <= last {
 		return nil, fmt.Errorf("%w: %d after %d", ErrIndex, index, last)

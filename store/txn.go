@@ -46,13 +46,27 @@ func newTxnAnswer(op *trivetpb.TxnOp, succeeded bool, result *trivetpb.Result) (
 	if succeeded {
 		ops = op.Then
 	}
-	slab := make([]trivetpb.Result, len(ops))
-	results := make([]*trivetpb.Result, len(ops))
+	answer := &txnAnswer{}
+	slab, results := answer.slab[:], answer.results[:]
+	if len(ops) > len(slab) {
+		slab, results = make([]trivetpb.Result, len(ops)), make([]*trivetpb.Result, len(ops))
+	}
+	slab, results = slab[:len(ops)], results[:len(ops)]
 	for i := range slab {
 		results[i] = &slab[i]
 	}
-	result.Result = &trivetpb.Result_Txn{Txn: &trivetpb.TxnResult{Succeeded: succeeded, Results: results}}
+	answer.txn.Succeeded, answer.txn.Results = succeeded, results
+	answer.oneof.Txn = &answer.txn
+	result.Result = &answer.oneof
 	return ops, results
+}
+
+// txnAnswer is the answer to a txn in one allocation, with room for what most have.
+type txnAnswer struct {
+	oneof   trivetpb.Result_Txn
+	txn     trivetpb.TxnResult
+	slab    [2]trivetpb.Result
+	results [2]*trivetpb.Result
 }
 
 // inBranch makes the problem of an op that of its txn.

@@ -63,11 +63,13 @@ const (
 	numberOffset = createOffset + 8
 	twoNumbers   = 16
 	oneNumber    = 8
+	// longestCopied is the longest value that newVersion copies in any case.
+	longestCopied = maxRecord - int(versionBytes) - twoNumbers - oneNumber
 )
 
 // newVersion returns a live version of revision mod, without prev and hash. The
-// value is copied, unless it is so long that copies cost: then the store keeps it
-// as it is.
+// value is copied, unless it is too long for a record (longestCopied): then the
+// version keeps it as it is, and it must be the version's alone.
 func newVersion(mod uint64, sub uint32, n numbers, value []byte) *version {
 	flags := uint32(len(value))
 	size := int(versionBytes) + len(value)

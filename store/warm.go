@@ -22,27 +22,61 @@ const warmKeys = 32
 //
 //go:noinline
 func (t *table) warm(commands []*trivetpb.Command) (sum uint64) {
-	var hashes [warmKeys]uint64
-	var chains [warmKeys]*chain
-	for len(commands) > 1 {
-		n := 0
-		for n < warmKeys && len(commands) > 0 {
-			if key := singleKey(commands[0].GetOp()); len(key) > 0 {
-				hashes[n] = maphash.Bytes(tableSeed, key)
-				n++
-			}
-			commands = commands[1:]
+	if len(commands) == 1 && commands[0].GetOp().GetTxn() == nil {
+		return 0 // there is nothing to wait for together with it
+	}
+	var w warming
+	for _, c := range commands {
+		txn := c.GetOp().GetTxn()
+		if txn == nil {
+			w.add(t, singleKey(c.GetOp()))
+			continue
 		}
-		for i, hash := range hashes[:n] {
-			chains[i] = t.shard(hash).like(hash)
+		for _, compare := range txn.If {
+			w.add(t, compare.Key)
 		}
-		for _, c := range chains[:n] {
-			if c != nil {
-				sum += uint64(c.size) + c.head.Load().mod
-			}
+		// One of the two will be done, and mostly there is but one.
+		for _, op := range txn.Then {
+			w.add(t, singleKey(op))
+		}
+		for _, op := range txn.Else {
+			w.add(t, singleKey(op))
 		}
 	}
-	return sum
+	w.load(t)
+	return w.sum
+}
+
+// warming is the keys that warm has in hand.
+type warming struct {
+	hashes [warmKeys]uint64
+	n      int
+	sum    uint64
+}
+
+// add takes a key in hand; an empty one is none.
+func (w *warming) add(t *table, key []byte) {
+	if len(key) == 0 {
+		return
+	}
+	w.hashes[w.n] = maphash.Bytes(tableSeed, key)
+	if w.n++; w.n == warmKeys {
+		w.load(t)
+	}
+}
+
+// load reads what there is of the keys in hand.
+func (w *warming) load(t *table) {
+	var chains [warmKeys]*chain
+	for i, hash := range w.hashes[:w.n] {
+		chains[i] = t.shard(hash).like(hash)
+	}
+	for _, c := range chains[:w.n] {
+		if c != nil {
+			w.sum += uint64(c.size) + c.head.Load().mod
+		}
+	}
+	w.n = 0
 }
 
 // like returns the first chain whose hash is the same as far as it is kept: find,

@@ -6,7 +6,7 @@
 // It also holds the one table of error codes (codes.go), which the server
 // reads from code to status and the client from name to code.
 //
-// Ownership: messages alias nothing. The generated UnmarshalVT copies bytes
-// fields, so a message stays good when the buffer it was read from is used
-// again.
+// Ownership: messages alias nothing, but for those of a Decoder (decoder.go). The
+// generated UnmarshalVT copies bytes fields, so a message stays good when the buffer
+// it was read from is used again.
 package trivetpb
