@@ -100,6 +100,9 @@ func (f *fsm) apply(l *raft.Log) {
 // Restore replaces the state by a snapshot, or leaves it as it is.
 func (f *fsm) Restore(r io.ReadCloser) error {
 	defer r.Close()
+	if restoring := f.n.cfg.Restoring; restoring != nil && !f.n.running() {
+		defer restoring(f.n.snaps.bytes.Load())()
+	}
 	err := f.n.store.Restore(r)
 	meta := f.n.snaps.openedAt(f.n.store.Index())
 	if err == nil && meta == nil {

@@ -81,6 +81,11 @@ type Config struct {
 	// Quota bounds the live data in bytes. Default 0: no bound.
 	Quota uint64
 
+	// Restoring, where it is set, is called by Open before it restores a snapshot, with
+	// the size of its file; what it returns when that is done or has failed. So the
+	// process may prepare for a state that comes at once. Default: nothing.
+	Restoring func(fileBytes int64) (done func())
+
 	// Version is the program's version, told to other members.
 	Version string
 	// Logger takes the member's and raft's own log. Default: slog.Default().

@@ -248,14 +248,6 @@ func TestOpenTakesAFolderThatNeverJoined(t *testing.T) {
 // Damage of any file is found at the start, and the file is named.
 func TestOpenNamesADamagedFile(t *testing.T) {
 	wal, bolt := func(*Config) {}, func(c *Config) { c.LogStore = LogStoreBoltDB }
-	snapshotDir := func(t *testing.T, dir string) string {
-		inner, err := raft.NewFileSnapshotStoreWithLogger(dir, retainSnapshots, newRaftLog(testLog(t), new(atomic.Bool)))
-		require.NoError(t, err)
-		metas, err := inner.List()
-		require.NoError(t, err)
-		require.Len(t, metas, 2, "the scenario: there is an older one")
-		return filepath.Join(dir, "snapshots", metas[0].ID)
-	}
 	for _, c := range []struct {
 		name   string
 		use    func(*Config)
@@ -336,6 +328,17 @@ func TestOpenNamesADamagedFile(t *testing.T) {
 			require.Contains(t, err.Error(), dir)
 		})
 	}
+}
+
+// snapshotDir is where the newer of a member's two snapshots is.
+func snapshotDir(t *testing.T, dir string) string {
+	t.Helper()
+	inner, err := raft.NewFileSnapshotStoreWithLogger(dir, retainSnapshots, newRaftLog(testLog(t), new(atomic.Bool)))
+	require.NoError(t, err)
+	metas, err := inner.List()
+	require.NoError(t, err)
+	require.Len(t, metas, 2, "the scenario: there is an older one")
+	return filepath.Join(dir, "snapshots", metas[0].ID)
 }
 
 func replaceInMeta(t *testing.T, dir, old, new string) {

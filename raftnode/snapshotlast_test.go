@@ -3,6 +3,8 @@ package raftnode
 import (
 	"context"
 	"errors"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -43,6 +45,40 @@ func TestAStopSparesTheNextStartTheLog(t *testing.T) {
 	require.GreaterOrEqual(t, newest(n), applied)
 	require.GreaterOrEqual(t, n.store.Index(), applied, "it is there before an entry is applied")
 	closeNode(t, n)
+}
+
+// TestARestoreOfAStartIsTold: Open tells of the snapshot that it restores, with the
+// size of the file, and of its end, the failure included; and of nothing where there
+// is none.
+func TestARestoreOfAStartIsTold(t *testing.T) {
+	var told []int64
+	over := 0
+	tell := func(c *Config) {
+		c.Restoring = func(bytes int64) func() {
+			told = append(told, bytes)
+			return func() { over++ }
+		}
+	}
+	n, err := openAlone(t, written(t, 5, tell), tell)
+	require.NoError(t, err)
+	require.Empty(t, told)
+	closeNode(t, n)
+
+	dir := snapshotted(t)
+	state := filepath.Join(snapshotDir(t, dir), "state.bin")
+	file, err := os.Stat(state)
+	require.NoError(t, err)
+	n, err = openAlone(t, dir, tell)
+	require.NoError(t, err)
+	require.Equal(t, []int64{file.Size()}, told)
+	require.Equal(t, 1, over)
+	closeNode(t, n)
+
+	replaceInMeta(t, snapshotDir(t, dir), `"Index":(\d+)`, `"Index":999`)
+	_, err = openAlone(t, dir, tell)
+	require.ErrorContains(t, err, "its meta.json speaks of another")
+	require.Len(t, told, 2)
+	require.Equal(t, 2, over)
 }
 
 // TestALastSnapshotIsOfWhatIsSoonWritten: a state that takes long to write is not.

@@ -30,17 +30,13 @@ func (l *changeList) push(c change) {
 	*l.at(l.n - 1) = c
 }
 
-// ordered returns the changes in their order.
-func (l *changeList) ordered(o changeOrder) changeList {
-	in := changeList{n: l.n, blocks: make([]*changeBlock, (l.n+changeBlockLen-1)/changeBlockLen)}
-	for i := range in.blocks {
-		in.blocks[i] = new(changeBlock)
+// newChangeList returns a list of n changes, which are still to be set.
+func newChangeList(n int) changeList {
+	l := changeList{n: n, blocks: make([]*changeBlock, (n+changeBlockLen-1)/changeBlockLen)}
+	for i := range l.blocks {
+		l.blocks[i] = new(changeBlock)
 	}
-	for i := range l.n {
-		c := l.at(i)
-		*in.at(o.place(place{c.v.mod, c.v.sub})) = *c
-	}
-	return in
+	return l
 }
 
 // pop drops the first change. It clears its place, as the block may outlive it

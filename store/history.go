@@ -59,6 +59,23 @@ type change struct {
 
 type clockRun struct{ revision, clockMS uint64 }
 
+// fill makes the history of the chains of a tree, with all that it is to retain.
+// order is that of their versions after the compact revision.
+func (h *history) fill(chains tree, order changeOrder) {
+	h.changes = newChangeList(order.len())
+	if h.changes.n == 0 {
+		return
+	}
+	chains.scan(func(c *chain) bool {
+		for v := c.newest(); v != nil && v.mod > order.compact; v = v.prev {
+			bytes := itemBytes(c.key(), v)
+			*h.changes.at(order.place(v.mod, v.sub)) = change{c, v, uint32(bytes)}
+			h.bytes += bytes
+		}
+		return true
+	})
+}
+
 // commit makes the changes from mark on the next revision.
 func (st *state) commit(mark int) {
 	st.revision++

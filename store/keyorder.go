@@ -73,8 +73,8 @@ func (k *keyOrder) add(m *trivetpb.SnapshotVersion) (*chain, *version, error) {
 	if v.live() {
 		v.hash = itemHash(key, v)
 	}
-	if retained {
-		in.places.add(place{v.mod, v.sub})
+	if retained && !in.places.add(v.mod-in.header.CompactRevision, v.sub) {
+		return bad("it is too far from the compact revision")
 	}
 	in.versions++
 	k.last = v

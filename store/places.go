@@ -1,5 +1,7 @@
 package store
 
+import "math"
+
 // places is where the versions after the compact revision have their place among
 // the changes, in the order of the file, which is by key. It is in blocks as a
 // changeList is: to grow a slice to millions takes more time, in memory that is
@@ -9,17 +11,24 @@ type places struct {
 	n      int
 }
 
-type place struct {
-	mod uint64
-	sub uint32
-}
+// place is that of a version: which revision after the compact one made it, and
+// the version's sub. 32 bits for each, as this is memory that a restore touches for
+// nothing that stays.
+type place struct{ revision, sub uint32 }
 
-func (p *places) add(at place) {
+// add takes the place of a version of revision compact + revision. It says whether
+// there can be so many revisions: each has a change in memory, and MaxHistoryBytes
+// of changes are four million.
+func (p *places) add(revision uint64, sub uint32) bool {
+	if revision > math.MaxUint32 {
+		return false
+	}
 	if p.n == len(p.blocks)*changeBlockLen {
 		p.blocks = append(p.blocks, new([changeBlockLen]place))
 	}
-	p.blocks[p.n/changeBlockLen][p.n%changeBlockLen] = at
+	p.blocks[p.n/changeBlockLen][p.n%changeBlockLen] = place{uint32(revision), sub}
 	p.n++
+	return true
 }
 
 func (p *places) all(yield func(place) bool) {
@@ -50,7 +59,7 @@ func (p *places) order(compact, revision uint64) (changeOrder, error) {
 	}
 	o.starts = make([]int, revisions+1)
 	for at := range p.all {
-		o.starts[at.mod-compact]++
+		o.starts[at.revision]++
 	}
 	for i := 1; i < len(o.starts); i++ {
 		if o.starts[i] == 0 {
@@ -60,15 +69,18 @@ func (p *places) order(compact, revision uint64) (changeOrder, error) {
 	}
 	taken := make([]uint64, p.n/64+1) // a bit for each
 	for at := range p.all {
-		r := at.mod - compact
-		i := o.place(at)
+		r := at.revision
+		i := o.starts[r-1] + int(at.sub)
 		if uint64(at.sub) >= uint64(o.starts[r]-o.starts[r-1]) || taken[i/64]&(1<<(i%64)) != 0 {
-			return o, corruptf("the changes of revision %d are not complete", at.mod)
+			return o, corruptf("the changes of revision %d are not complete", compact+uint64(r))
 		}
 		taken[i/64] |= 1 << (i % 64)
 	}
 	return o, nil
 }
 
+// len is the number of changes.
+func (o changeOrder) len() int { return o.starts[len(o.starts)-1] }
+
 // place is how many changes stand before one.
-func (o changeOrder) place(at place) int { return o.starts[at.mod-o.compact-1] + int(at.sub) }
+func (o changeOrder) place(mod uint64, sub uint32) int { return o.starts[mod-o.compact-1] + int(sub) }

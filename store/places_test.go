@@ -1,6 +1,7 @@
 package store
 
 import (
+	"fmt"
 	"math"
 	"math/rand/v2"
 	"testing"
@@ -11,7 +12,7 @@ import (
 func placesOf(at ...place) *places {
 	p := &places{}
 	for _, a := range at {
-		p.add(a)
+		p.add(uint64(a.revision), a.sub)
 	}
 	return p
 }
@@ -26,14 +27,14 @@ func TestPlacesAreComplete(t *testing.T) {
 		err      string
 	}{
 		"none":                        {placesOf(), 10, ""},
-		"in any order":                {placesOf(place{12, 1}, place{11, 0}, place{12, 0}), 12, ""},
-		"a revision without":          {placesOf(place{11, 0}, place{13, 0}, place{13, 1}), 13, "revision 12 are missing"},
-		"the last without":            {placesOf(place{11, 0}, place{11, 1}), 12, "revision 12 are missing"},
-		"one twice":                   {placesOf(place{11, 0}, place{11, 1}, place{11, 1}), 11, "revision 11 are not complete"},
-		"a gap":                       {placesOf(place{11, 0}, place{11, 2}), 11, "revision 11 are not complete"},
-		"a place of the next one's":   {placesOf(place{11, 1}, place{12, 0}), 12, "revision 11 are not complete"},
-		"a number as high as can be":  {placesOf(place{11, math.MaxUint32}), 11, "revision 11 are not complete"},
-		"more revisions than changes": {placesOf(place{11, 0}), math.MaxInt64, "and 1 changes"},
+		"in any order":                {placesOf(place{2, 1}, place{1, 0}, place{2, 0}), 12, ""},
+		"a revision without":          {placesOf(place{1, 0}, place{3, 0}, place{3, 1}), 13, "revision 12 are missing"},
+		"the last without":            {placesOf(place{1, 0}, place{1, 1}), 12, "revision 12 are missing"},
+		"one twice":                   {placesOf(place{1, 0}, place{1, 1}, place{1, 1}), 11, "revision 11 are not complete"},
+		"a gap":                       {placesOf(place{1, 0}, place{1, 2}), 11, "revision 11 are not complete"},
+		"a place of the next one's":   {placesOf(place{1, 1}, place{2, 0}), 12, "revision 11 are not complete"},
+		"a number as high as can be":  {placesOf(place{1, math.MaxUint32}), 11, "revision 11 are not complete"},
+		"more revisions than changes": {placesOf(place{1, 0}), math.MaxInt64, "and 1 changes"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, err := c.places.order(compact, c.revision)
@@ -47,29 +48,51 @@ func TestPlacesAreComplete(t *testing.T) {
 	}
 }
 
-// Changes in any order come out by revision, then sub.
-func TestChangesAreOrdered(t *testing.T) {
+// A restored history has the changes of all keys by revision, then sub, each with
+// its chain and what it counts, whatever the order of the keys is.
+func TestHistoryIsFilledInOrder(t *testing.T) {
 	const compact, revisions = 5, 700
-	var all, mixed changeList
+	chains, p := newTree(), &places{}
+	var keys []string
+	for i := range 500 {
+		keys = append(keys, fmt.Sprintf("key-%03d", i))
+		c := newChain(keys[i])
+		c.head.Store(newVersion(compact-1, 0, numbers{create: compact - 1, number: 1}, nil)) // not retained as a change
+		chains.add(c)
+	}
+	var want []change
+	var bytes uint64
 	for mod := uint64(compact + 1); mod <= compact+revisions; mod++ {
 		for sub := range 1 + rand.Uint32N(7) {
-			all.push(change{v: &version{mod: mod, sub: sub}})
+			c := chains.find(keys[rand.IntN(len(keys))])
+			v := newVersion(mod, sub, numbers{create: compact - 1, number: 2}, make([]byte, rand.IntN(9)))
+			v.prev = c.newest()
+			c.head.Store(v)
+			want = append(want, change{c, v, uint32(itemBytes(c.key(), v))})
+			bytes += itemBytes(c.key(), v)
 		}
 	}
-	require.Greater(t, all.n, changeBlockLen, "the scenario")
-	p := &places{}
-	for _, i := range rand.Perm(all.n) {
-		c := *all.at(i)
-		mixed.push(c)
-		p.add(place{c.v.mod, c.v.sub})
+	require.Greater(t, len(want), changeBlockLen, "the scenario")
+	for _, i := range rand.Perm(len(want)) {
+		require.True(t, p.add(want[i].v.mod-compact, want[i].v.sub))
 	}
 	order, err := p.order(compact, compact+revisions)
 	require.NoError(t, err)
-	ordered := mixed.ordered(order)
-	require.Equal(t, all.n, ordered.n)
-	for i := range all.n {
-		require.Same(t, all.at(i).v, ordered.at(i).v)
+	var h history
+	h.fill(chains, order)
+	require.Equal(t, len(want), h.changes.n)
+	require.Equal(t, bytes, h.bytes)
+	for i, c := range want {
+		require.Equal(t, c, *h.changes.at(i))
 	}
-	ordered.push(change{v: &version{mod: compact + revisions + 1}})
-	require.EqualValues(t, compact+revisions+1, ordered.at(all.n).v.mod)
+	h.changes.push(change{v: newTombstone(compact+revisions+1, 0, false)})
+	require.EqualValues(t, compact+revisions+1, h.changes.at(len(want)).v.mod)
+}
+
+// A revision so far from the compact one is refused before it is cut short.
+func TestPlacesHaveABound(t *testing.T) {
+	p := &places{}
+	require.True(t, p.add(math.MaxUint32, 0))
+	require.False(t, p.add(math.MaxUint32+1, 0))
+	require.Equal(t, 1, p.n)
 }

@@ -42,9 +42,9 @@ func ReadSnapshotHeader(r io.Reader) (*trivetpb.SnapshotHeader, error) {
 }
 
 // VerifySnapshot reads a whole snapshot, up to the end of r, and verifies all
-// that Restore verifies, without building the state: it needs 16 bytes of
+// that Restore verifies, without building the state: it needs 8 bytes of
 // memory for each change in the retained history and 8 for each revision, so
-// some 24 for each change at most, and some hundred for each lease, each of a
+// some 16 for each change at most, and some hundred for each lease, each of a
 // lease's keys, each session and each remembered answer. The errors are Restore's.
 func VerifySnapshot(r io.Reader) (*SnapshotInfo, error) {
 	in, err := openSnapshot(r, Level)
@@ -77,13 +77,13 @@ func readState(r io.Reader, level uint64) (*state, error) {
 	defer in.close()
 	in.keep = true
 	st := in.rest
-	var changes changeList // in the order of the file
 	var last *chain
 	finishKey := func() {
 		if last == nil {
 			return
 		}
 		st.tree.addLast(last)
+		st.table.expect(last)
 		if !last.newest().live() {
 			st.tombstones.Load(last.key(), struct{}{})
 		}
@@ -95,18 +95,13 @@ func readState(r io.Reader, level uint64) (*state, error) {
 		}
 		v.prev = c.newest()
 		c.head.Store(v)
-		if v.mod > in.header.CompactRevision {
-			bytes := itemBytes(c.key(), v)
-			changes.push(change{c, v, uint32(bytes)})
-			st.history.bytes += bytes
-		}
 	})
 	if err != nil {
 		return nil, in.explain(err)
 	}
 	finishKey()
 	st.table.fill(st.tree)
-	st.history.changes = changes.ordered(in.order)
+	st.history.fill(st.tree, in.order)
 	st.history.runs = in.runs
 	st.totals.keys, st.totals.bytes, st.totals.sum = in.totals.keys, in.totals.bytes, in.totals.sum
 	st.index, st.revision = in.header.Index, in.header.Revision
@@ -127,9 +122,7 @@ type snapshotReader struct {
 	header   *trivetpb.SnapshotHeader
 	settings Settings
 	runs     []clockRun
-	// places is where the versions after the compact revision have their place
-	// among the changes.
-	places   places
+	places   places      // of the versions after the compact revision
 	order    changeOrder // of places, once all was read
 	totals   totals
 	records  uint64
@@ -342,6 +335,7 @@ func (in *snapshotReader) finish(footer *trivetpb.SnapshotFooter) error {
 	if in.order, err = in.places.order(h.CompactRevision, h.Revision); err != nil {
 		return err
 	}
+	in.places = places{} // what is made of them needs the memory
 	if (len(in.runs) == 0) != (h.Revision == h.CompactRevision) {
 		return corruptf("the clocks of the retained revisions are missing")
 	}

@@ -109,6 +109,7 @@ func readBackup(r io.Reader, clockMS, level uint64) (*state, error) {
 			return // it ends with its lock
 		}
 		st.tree.addLast(last)
+		st.table.expect(last)
 		st.totals.keys++
 		st.totals.bytes += itemBytes(last.key(), v)
 		st.totals.sum += v.hash

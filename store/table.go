@@ -92,25 +92,22 @@ func (t *table) add(c *chain) {
 	s.used++
 }
 
-// fill adds the chains of a tree to a table that has none. It makes each shard
-// at its size, where chains that come one by one have it grow a dozen times, and
-// waits for many loads from memory at once.
+// expect counts a chain that fill is to add: soon after it was made, while its key
+// is in the cache.
+func (t *table) expect(c *chain) { t.shard(maphash.String(tableSeed, c.key())).used++ }
+
+// fill adds the chains of a tree, all of which were expected, to a table that has
+// none. It makes each shard at its size, where chains that come one by one have it
+// grow a dozen times, and waits for many loads from memory at once.
 func (t *table) fill(chains tree) {
-	hashes := make([]uint64, 0, chains.Len())
-	chains.scan(func(c *chain) bool {
-		hash := maphash.String(tableSeed, c.key())
-		hashes = append(hashes, hash)
-		t.shard(hash).used++
-		return true
-	})
 	for i := range t.shards {
 		if s := &t.shards[i]; s.used > 0 {
 			s.buckets = make([]tableBucket, 3*s.used/(2*bucketChains)+1) // two thirds
 		}
 	}
 	chains.scan(func(c *chain) bool {
-		t.shard(hashes[0]).put(uint32(hashes[0]), c)
-		hashes = hashes[1:]
+		hash := maphash.String(tableSeed, c.key())
+		t.shard(hash).put(uint32(hash), c)
 		return true
 	})
 }

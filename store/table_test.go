@@ -71,7 +71,9 @@ func TestTableFilled(t *testing.T) {
 		var table table
 		chains := newTree()
 		for i := range n {
-			chains.add(newChain(fmt.Sprint("key", i)))
+			c := newChain(fmt.Sprint("key", i))
+			chains.add(c)
+			table.expect(c)
 		}
 		table.fill(chains)
 		require.Equal(t, n, table.len())

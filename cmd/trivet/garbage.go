@@ -37,34 +37,38 @@ const (
 	quietLooks     = 3
 	garbageEvery   = time.Second
 
-	// startGarbage is freeGarbage for a node that starts. What it allocates then
-	// is mostly what it will hold, so there is little to collect; and to look for
-	// that each time that the heap has grown by a quarter, on all members at once,
-	// was a sixth of what a start with a million keys took. A larger heap may
-	// double, as a busy node's. So a start takes about this much more memory, or
-	// as much again as lives, until it is over. That is no hard bound: the share is of
-	// what the last collection found, and a heap that has grown since has its
-	// share lowered by the next look after its next collection (startEvery).
+	// startGarbage is freeGarbage for a node that starts. What it allocates then, as
+	// it applies the log, is mostly what it will hold, so there is little to collect. A larger heap may double, as a busy node's. So a
+	// start takes about this much more memory, or as much again as lives, until it is
+	// over. That is no hard bound: the share is of what the last collection found,
+	// and a heap that has grown since has its share lowered by the next look after its
+	// next collection (startEvery).
+	//
+	// While a snapshot is restored nothing is collected at all. A tenth of what that
+	// takes is garbage (store, readState), so there is next to nothing to find, and to
+	// look for it was a sixth of what a start with a million keys took, with all members
+	// at it at once. So memory is bounded by what will be there, closer than by any
+	// share.
 	startGarbage = 128 << 20
 	startEvery   = 50 * time.Millisecond
 	// leastHeap is what the runtime takes for the heap of a process that has none.
 	leastHeap = 4 << 20
 )
 
-// boundGarbage sets the share until the context ends. started says whether the node
-// has started; one that does nothing has, too.
-func boundGarbage(ctx context.Context, started func() bool) {
+// boundGarbage sets the share until the context ends. restoring says whether the node
+// restores a snapshot, started whether it has started; one that does nothing has, too.
+func boundGarbage(ctx context.Context, restoring, started func() bool) {
 	if os.Getenv("GOGC") != "" || os.Getenv("GOMEMLIMIT") != "" {
 		return
 	}
 	share := garbageShare{percent: leastGarbage}
-	set := startShare(leastHeap)
-	debug.SetGCPercent(set)
+	debug.SetGCPercent(startShare(heapState{}, heapState{}))
 	// The node may use fewer later on (processors.go): what collecting takes is
 	// measured by those that there are.
 	all := runtime.GOMAXPROCS(0)
 	go func() {
-		if set = share.start(ctx, readHeap, started, set); ctx.Err() != nil {
+		set := share.start(ctx, readHeap, restoring, started)
+		if ctx.Err() != nil {
 			return
 		}
 		tick := time.NewTicker(garbageEvery)
@@ -92,18 +96,27 @@ func boundGarbage(ctx context.Context, started func() bool) {
 	}()
 }
 
-// startShare is the share of a node that starts, with a heap of a size.
-func startShare(live uint64) int {
-	return max(mostGarbage, int(100*startGarbage/max(live, leastHeap)))
+// startShare is the share of a node that starts, with a heap of a size. It is not known
+// what lives of a snapshot that was restored, until the first collection after it: all
+// that there was then is taken for it.
+func startShare(heap, restored heapState) int {
+	live := max(heap.live, leastHeap)
+	if heap.collections > restored.collections {
+		return max(mostGarbage, int(100*startGarbage/live))
+	}
+	goal := restored.objects + max(restored.objects, startGarbage)
+	return int(100 * (max(goal, live) - live) / live)
 }
 
 // start sets the share of a node that starts until it has, and returns what it set
 // last. The share is of what the last collection found, so it is set anew soon after
 // each.
-func (g *garbageShare) start(ctx context.Context, read func() heapState, started func() bool, set int) int {
+func (g *garbageShare) start(ctx context.Context, read func() heapState, restoring, started func() bool) int {
 	tick := time.NewTicker(startEvery)
 	defer tick.Stop()
 	second := read() // the heap at the beginning of this one
+	var restored heapState
+	set, paused := 0, false
 	for looks := 1; ; looks++ {
 		select {
 		case <-tick.C:
@@ -111,7 +124,16 @@ func (g *garbageShare) start(ctx context.Context, read func() heapState, started
 			return set
 		}
 		heap := read()
-		if percent := startShare(heap.live); percent != set {
+		percent := -1
+		if was := paused; !restoring() {
+			if paused = false; was {
+				restored = heap
+			}
+			percent = startShare(heap, restored)
+		} else {
+			paused = true
+		}
+		if percent != set {
 			debug.SetGCPercent(percent)
 			set = percent
 		}
@@ -120,7 +142,7 @@ func (g *garbageShare) start(ctx context.Context, read func() heapState, started
 			quiet = heap.allocated-second.allocated < idleAllocation
 			second = heap
 		}
-		if quiet || started() {
+		if !paused && (quiet || started()) {
 			g.saw(heap)
 			return set
 		}
@@ -181,7 +203,8 @@ func (g *garbageShare) adjust(collecting float64) {
 
 type heapState struct {
 	live       uint64  // bytes that the last collection found
-	held       uint64  // bytes of objects, dead or alive, and of what is free and not given back
+	objects    uint64  // bytes of objects, dead or alive
+	held       uint64  // objects, and the bytes of what is free and not given back
 	collecting float64 // seconds of processor time so far
 	// collections counts them, allocated the bytes that were ever allocated.
 	collections, allocated uint64
@@ -196,8 +219,9 @@ func readHeap() heapState {
 	}
 	metrics.Read(s)
 	return heapState{
-		live: s[0].Value.Uint64(),
-		held: s[1].Value.Uint64() + s[2].Value.Uint64(),
+		live:    s[0].Value.Uint64(),
+		objects: s[1].Value.Uint64(),
+		held:    s[1].Value.Uint64() + s[2].Value.Uint64(),
 		// What marks while nothing else wants the processor takes it from nobody.
 		collecting:  s[3].Value.Float64() - s[4].Value.Float64(),
 		collections: s[5].Value.Uint64(),

@@ -171,10 +171,19 @@ func (f *serveFlags) serve(ctx context.Context, stderr io.Writer) error {
 	}
 
 	var serving atomic.Pointer[raftnode.Node]
-	boundGarbage(ctx, func() bool {
+	var restoring atomic.Bool
+	boundGarbage(ctx, restoring.Load, func() bool {
 		node := serving.Load()
 		return node != nil && len(node.Ready(0)) == 0
 	})
+	cfg.Restoring = func(bytes int64) (done func()) {
+		restoring.Store(true)
+		enough := hugePages(bytes)
+		return func() {
+			enough()
+			restoring.Store(false)
+		}
+	}
 	boundProcessors(ctx)
 
 	// Opening reads and checks all that is on disk, which may take its time. A
