@@ -67,7 +67,9 @@ func (l *lane) pauseAfter(calls int, took time.Duration) {
 	timer.Stop()
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	p.enough, p.end = 0, nil
+	if p.end == end { // no other has begun since this one was ended
+		p.enough, p.end = 0, nil
+	}
 	if came := l.waiting - before; came*pauseWorth >= before {
 		p.unpaused = 0
 	} else {

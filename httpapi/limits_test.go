@@ -201,6 +201,13 @@ func TestTooManyConnections(t *testing.T) {
 	require.Equal(t, 200, surplus.receive("GET").status, "a health check is answered")
 	surplus.receive("PUT").requireProblem(t, trivetpb.Code_OVERLOADED)
 	surplus.requireClosed()
+	require.Eventually(t, func() bool { return d.srv.conns.Load() == 2 }, waitAtMost, waitStep)
+	// One whose first request is a simple one, too.
+	surplus = d.dial()
+	surplus.send("PUT /v1/kv/a HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\n\r\n1")
+	surplus.receive("PUT").requireProblem(t, trivetpb.Code_OVERLOADED)
+	surplus.requireClosed()
+	require.Eventually(t, func() bool { return d.srv.conns.Load() == 2 }, waitAtMost, waitStep)
 
 	// Past the surplus the next one waits, and is served once there is room.
 	second := d.dial()

@@ -2,6 +2,7 @@ package httpapi
 
 import (
 	"bufio"
+	"context"
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
@@ -359,9 +360,15 @@ func TestStreamsToNobodyAreCut(t *testing.T) {
 	for i := range 64 {
 		node.put(t, "k"+strconv.Itoa(i), strings.Repeat("v", 1<<20))
 	}
+	asked := make(chan struct{}, 1)
+	node.onRead = func(context.Context, raftnode.ReadOptions) (raftnode.Proof, error) {
+		asked <- struct{}{}
+		return raftnode.Proof{}, nil
+	}
 	d := openDoor(t, node, Config{WriteTimeout: 1, BodyTimeout: 1})
 	c := d.dial()
 	c.send("GET /v1/kv HTTP/1.1\r\nHost: x\r\nAccept: application/x-ndjson\r\n\r\n")
+	<-asked
 	require.Eventually(t, func() bool { return d.srv.underWay.held.Load() == 0 && d.srv.conns.Load() == 0 }, waitAtMost, waitStep)
 }
 

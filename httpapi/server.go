@@ -23,7 +23,8 @@ import (
 // Node is what the door needs of a member; *raftnode.Node is one.
 type Node interface {
 	// Propose has the commands committed and applied, and returns a result for
-	// each. It keeps what the commands point to.
+	// each. Once it has returned, also because ctx has ended, nothing of the commands
+	// is kept, nor does a result point into one: they may be used again.
 	Propose(ctx context.Context, commands []*trivetpb.Command) ([]*trivetpb.Result, error)
 	// AwaitRead returns once Store is as fresh as asked.
 	AwaitRead(ctx context.Context, o raftnode.ReadOptions) (raftnode.Proof, error)

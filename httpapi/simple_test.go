@@ -69,7 +69,7 @@ func TestSimpleAsNetHTTP(t *testing.T) {
 			withBody("PUT", "/v1/kv/a", long), withBody("PUT", "/v1/kv/b", long), head("GET", "/v1/kv/a"), head("GET", "/v1/kv"),
 			head("GET", "/v1/kv", "Accept: application/x-ndjson"), head("GET", "/v1/kv?keys_only=true")}},
 		"a body that nobody reads": {true, []string{
-			withBody("GET", "/v1/kv/a", "body"), withBody("PUT", "/v1/kv/?x=1", long), withBody("PATCHED", "/v1/kv/a", "")}[:2]},
+			withBody("GET", "/v1/kv/a", "body"), withBody("PUT", "/v1/kv/?x=1", long)}},
 		"guards that contradict": {true, []string{
 			withBody("PUT", "/v1/kv/a", "1", "Trivet-Guard: l;token=1", "Trivet-Guard: l;token=2"), withBody("PUT", "/v1/kv/a", "1", "Trivet-Session: 1;seq=1", "Idempotency-Key: k")}},
 
@@ -151,11 +151,19 @@ func TestSimpleBodyInParts(t *testing.T) {
 	require.Equal(t, "abcd", c.receive("GET").body)
 	require.Equal(t, 1, d.simple())
 
+	// Who is told that the connection closes is not waited for.
+	d.srv.leaving.Store(true)
+	c.send(head("PUT", "/v1/kv/a?nonsense=1", "Content-Length: 4") + "ab")
+	c.receive("PUT").requireProblem(t, trivetpb.Code_BAD_REQUEST)
+
 	hasty := openDoor(t, newSoloNode(), Config{BodyTimeout: 10 * time.Millisecond})
 	for _, target := range []string{"/v1/kv/a", "/v1/kv/a?nonsense=1"} {
 		c := hasty.dial()
 		c.send(head("PUT", target, "Content-Length: 4") + "ab")
-		c.receive("PUT").requireProblem(t, trivetpb.Code_BAD_REQUEST)
+		resp, err := http.ReadResponse(c.in, nil)
+		require.NoError(t, err)
+		require.True(t, resp.Close)
+		c.read("PUT", resp).requireProblem(t, trivetpb.Code_BAD_REQUEST)
 		c.requireClosed()
 	}
 	require.Eventually(t, func() bool { return hasty.srv.conns.Load() == 0 }, waitAtMost, waitStep)
@@ -273,7 +281,91 @@ func TestSimpleLeaving(t *testing.T) {
 	c.requireClosed()
 }
 
-// A handler that panics behind the head of its answer has its connection cut.
+// Nobody looks for the caller but while a handler runs: who waits for the next request
+// reads the same connection.
+func TestSimpleNobodyLooksBetweenRequests(t *testing.T) {
+	d := openDoor(t, newSoloNode(), Config{})
+	c := d.dial()
+	long := strings.Repeat("a", 2*simpleBuffer)
+	for _, request := range []string{
+		withBody("PUT", "/v1/kv/a?nonsense=1", long), withBody("PUT", "/v1/kv/a", long), head("GET", "/v1/kv/a"),
+	} {
+		c.send(request)
+		method, _, _ := strings.Cut(request, " ")
+		c.receive(method)
+		s := d.oneSimple(t)
+		require.Eventually(t, func() bool { return s.state.Load() == simpleWaits }, waitAtMost, waitStep)
+		require.False(t, s.caller.expected, request[:20])
+	}
+}
+
+// Who sends several requests and ends that half of the connection gets all answers, also
+// where the first takes long.
+func TestSimpleHalfClosed(t *testing.T) {
+	node, entered, leave := gate()
+	node.onRead = func(ctx context.Context, _ raftnode.ReadOptions) (raftnode.Proof, error) {
+		entered <- struct{}{}
+		<-leave
+		return raftnode.Proof{}, ctx.Err()
+	}
+	d := openDoor(t, node, Config{})
+	c := d.dial()
+	c.send(head("GET", "/v1/kv/a") + head("GET", "/v1/kv/b"))
+	require.NoError(t, c.Conn.(*net.TCPConn).CloseWrite())
+	<-entered
+	s := d.oneSimple(t)
+	require.False(t, s.caller.looks())
+	require.False(t, s.caller.timer != nil)
+	leave <- struct{}{}
+	c.receive("GET").requireProblem(t, trivetpb.Code_KEY_NOT_FOUND)
+	close(leave)
+}
+
+// The caller is looked for however long the answer takes, and longer than a connection may
+// wait for a request.
+func TestSimpleCallerOfALongAnswer(t *testing.T) {
+	node, entered, leave := gate()
+	defer close(leave)
+	ended := make(chan error, 1)
+	node.onRead = func(ctx context.Context, _ raftnode.ReadOptions) (raftnode.Proof, error) {
+		entered <- struct{}{}
+		select {
+		case <-ctx.Done():
+			ended <- ctx.Err()
+		case <-leave:
+		}
+		return raftnode.Proof{}, ctx.Err()
+	}
+	d := openDoor(t, node, Config{HeaderTimeout: goneAfter, IdleTimeout: goneAfter})
+	c := d.dial()
+	c.send(head("GET", "/v1/kv/a?timeout=60s"))
+	<-entered
+	s := d.oneSimple(t)
+	require.Eventually(t, s.caller.looks, waitAtMost, waitStep)
+	over := time.Now().Add(2 * goneAfter) // the deadline that the connection had is over
+	require.Eventually(t, func() bool { return time.Now().After(over) }, waitAtMost, waitStep)
+	require.True(t, s.caller.looks())
+	require.NoError(t, c.Conn.Close())
+	require.ErrorIs(t, <-ended, context.Canceled)
+}
+
+// A connection that is new when the server stops still gets an answer.
+func TestSimpleNewAtShutdown(t *testing.T) {
+	d := openDoor(t, newSoloNode(), Config{})
+	c, silent := d.dial(), d.dial()
+	require.Eventually(t, func() bool { return d.simple() == 2 }, waitAtMost, waitStep)
+	down := make(chan error, 1)
+	go func() { down <- d.srv.Shutdown(t.Context()) }()
+	require.Eventually(t, d.srv.simple.closed.Load, waitAtMost, waitStep)
+	c.send(head("GET", "/v1/kv/a"))
+	c.receive("GET").requireProblem(t, trivetpb.Code_DRAINING)
+	c.requireClosed()
+	silent.requireClosed()
+	require.NoError(t, <-down)
+}
+
+// A handler that panics behind the head of its answer has its connection cut: nothing
+// looks like a whole answer.
 func TestSimplePanic(t *testing.T) {
 	node := newSoloNode()
 	for i := range 20 {
@@ -282,11 +374,32 @@ func TestSimplePanic(t *testing.T) {
 	d := openDoor(t, node, Config{})
 	node.onRead = func(context.Context, raftnode.ReadOptions) (raftnode.Proof, error) { panic("a defect") }
 	c := d.dial()
-	c.send(head("GET", "/v1/kv/a"))
-	c.receive("GET").requireProblem(t, trivetpb.Code_INTERNAL)
-	c.send(head("GET", "/v1/kv/a"))
-	c.receive("GET").requireProblem(t, trivetpb.Code_INTERNAL)
+	for range 2 {
+		c.send(head("GET", "/v1/kv/a"))
+		c.receive("GET").requireProblem(t, trivetpb.Code_INTERNAL)
+	}
 	require.Contains(t, d.log.String(), "a defect")
+
+	node.onRead = nil
+	rs := *d.srv.simple.keys
+	rs.methods = map[string]method{http.MethodGet: {handle: func(c *call) *trivetpb.Problem {
+		doc := c.newDocument(jsonType)
+		doc.buf.b = append(doc.buf.b, strings.Repeat(" ", spillBytes)...)
+		doc.spill()
+		panic("another defect")
+	}}}
+	d = openDoor(t, node, Config{}, func(s *Server) {
+		s.metrics.http.serves([]*resource{&rs})
+		s.simple.keys = &rs
+	})
+	c = d.dial()
+	c.send(head("GET", "/v1/kv"))
+	resp, err := http.ReadResponse(c.in, nil)
+	require.NoError(t, err)
+	n, err := io.Copy(io.Discard, resp.Body)
+	require.ErrorIs(t, err, io.ErrUnexpectedEOF)
+	require.EqualValues(t, spillBytes, n)
+	require.Contains(t, d.log.String(), "another defect")
 }
 
 // An answer is one write, of whatever length: the reader has all of it in one turn where the

@@ -32,24 +32,27 @@ func (a *simpleAnswer) end() {
 }
 
 // writeHead writes the status line and the header fields. Without a Content-Length the
-// body goes in chunks.
+// body goes in chunks. What is left of the request's body is read before, as net/http
+// does, unless the connection closes anyway: the next request is behind it.
 func (s *simpleConn) writeHead(status int, fields []field, now time.Time) {
 	a := &s.out
 	if a.begun {
 		return
 	}
 	a.begun = true
+	for _, f := range fields {
+		a.close = a.close || (f.name == "Connection" && f.value == "close")
+	}
+	cut := !a.close && !s.body.discard()
+	a.close = a.close || cut
 	b := append(a.buf.b, "HTTP/1.1 "...)
 	b = strconv.AppendInt(b, int64(status), 10)
 	b = append(append(b, ' '), http.StatusText(status)...)
 	b = append(append(b, "\r\nDate: "...), a.dateAt(now)...)
 	a.chunked = status != http.StatusNotModified
 	for _, f := range fields {
-		switch f.name {
-		case "Content-Length":
+		if f.name == "Content-Length" {
 			a.chunked = false
-		case "Connection":
-			a.close = f.value == "close"
 		}
 		b = append(append(append(b, "\r\n"...), f.name...), ": "...)
 		for i := range len(f.value) {
@@ -63,6 +66,9 @@ func (s *simpleConn) writeHead(status int, fields []field, now time.Time) {
 	}
 	if a.chunked {
 		b = append(b, "\r\nTransfer-Encoding: chunked"...)
+	}
+	if cut {
+		b = append(b, "\r\nConnection: close"...)
 	}
 	a.buf.b = append(b, "\r\n\r\n"...)
 }

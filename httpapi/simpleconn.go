@@ -5,9 +5,6 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"os"
-	"slices"
-	"sync"
 	"sync/atomic"
 	"time"
 )
@@ -16,7 +13,7 @@ import (
 // and writes of keys, batches and txns, with a head as most clients write it
 // (simplehead.go). The first one that is anything else makes it net/http's, with
 // all that was read and not used, for good. So net/http's server has every request that
-// there may be two opinions about, every stream, HTTP/2 and TLS.
+// there may be two opinions about, watches and snapshots, HTTP/2 and TLS.
 //
 // The reason is what a request costs. A small read is done in a few microseconds, and
 // what net/http does around it takes several times that: a goroutine that looks whether
@@ -24,15 +21,13 @@ import (
 // a Request made from nothing. Here a connection keeps what it can for the next
 // request, and looks for a caller that goes away only while an answer takes long.
 //
-// What handlers see and callers get is the same (TestSimpleAsNetHTTP and FuzzSimple compare the two):
-// the handlers run through the same call, over a Request and a ResponseWriter.
+// What handlers see and callers get is the same (TestSimpleAsNetHTTP compares the two,
+// FuzzSimpleHead how they read a head): the handlers run through the same call, over a
+// Request and a ResponseWriter.
 
 const (
 	// simpleBuffer is how much is read at a time; a whole head fits.
 	simpleBuffer = maxSimpleHead
-	// goneAfter is how long an answer takes before somebody looks whether its caller
-	// still waits.
-	goneAfter = 50 * time.Millisecond
 	// lingers is how long a connection that is closed from here waits for the caller to
 	// close it: what is still being sent would reset it, and the last answer with it.
 	lingers = 500 * time.Millisecond
@@ -44,7 +39,8 @@ type simpleConn struct {
 	*conn
 	l   *listener
 	tcp *net.TCPConn
-	// in holds what was read; at is where the part begins that is not used yet.
+	// in holds what was read, simpleBuffer at most and what caller reads behind it; at is
+	// where the part begins that is not used yet.
 	in []byte
 	at int
 	// state says who may close the connection: Shutdown only one that waits.
@@ -63,15 +59,17 @@ type simpleConn struct {
 	caller callerWatch
 }
 
-// States of a simpleConn.
+// States of a simpleConn. A new one waits for its first request: that is most likely on
+// its way, and is still answered where the server stops.
 const (
-	simpleBusy int32 = iota
+	simpleNew int32 = iota
+	simpleBusy
 	simpleWaits
 	simpleOver
 )
 
 func newSimpleConn(l *listener, c *conn, tcp *net.TCPConn) *simpleConn {
-	s := &simpleConn{conn: c, l: l, tcp: tcp, in: make([]byte, 0, simpleBuffer)}
+	s := &simpleConn{conn: c, l: l, tcp: tcp, in: make([]byte, 0, simpleBuffer+callerBytes)}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	s.r = (&http.Request{Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1, RemoteAddr: tcp.RemoteAddr().String()}).WithContext(s.ctx)
 	s.body.s = s
@@ -82,7 +80,6 @@ func newSimpleConn(l *listener, c *conn, tcp *net.TCPConn) *simpleConn {
 // serve serves the connection until it is over or net/http's.
 func (s *simpleConn) serve() {
 	defer s.cancel()
-	s.readUntil(time.Now().Add(s.srv.cfg.HeaderTimeout))
 	for {
 		if s.at == len(s.in) && !s.await() {
 			break
@@ -108,13 +105,15 @@ func (s *simpleConn) serve() {
 // await waits for the next request. It returns false where none will come.
 func (s *simpleConn) await() bool {
 	s.in, s.at = s.in[:0], 0
-	s.state.Store(simpleWaits)
-	// shut closes what waits then, and what begins to wait later is seen here.
-	if s.srv.simple.closed.Load() {
-		return false
+	if s.state.Load() != simpleNew {
+		s.state.Store(simpleWaits)
+		// shut closes what waits then, and what begins to wait later is seen here.
+		if s.srv.simple.closed.Load() {
+			return false
+		}
 	}
-	n, err := s.tcp.Read(s.in[:cap(s.in)])
-	if !s.state.CompareAndSwap(simpleWaits, simpleBusy) || err != nil {
+	n, err := s.tcp.Read(s.in[:simpleBuffer])
+	if s.state.Swap(simpleBusy) == simpleOver || err != nil {
 		return false
 	}
 	s.in = s.in[:n]
@@ -142,20 +141,17 @@ func (s *simpleConn) answer(rs *resource) (goesOn bool) {
 	}
 	s.out.begin()
 	defer s.out.end()
-	if s.body.buffered() {
-		s.caller.expect()
-	}
 	s.call = call{srv: s.srv, w: s, r: s.r, conn: s.conn, resource: rs}
-	if !s.handle() {
-		s.caller.forget()
+	s.caller.begin()
+	given := s.handle()
+	s.caller.forget()
+	if !given {
 		return false // cut: what has gone out of the answer must not look whole
 	}
-	s.caller.forget()
-	whole := s.body.discard()
 	if !s.out.finish(s) {
 		return false
 	}
-	if s.out.close || !whole {
+	if s.out.close {
 		s.linger()
 		return false
 	}
@@ -266,146 +262,4 @@ func (b *simpleBody) discard() bool {
 	b.s.readUntil(time.Now().Add(b.s.srv.cfg.BodyTimeout))
 	_, err := io.Copy(io.Discard, b)
 	return err == nil
-}
-
-// callerWatch looks whether the caller goes away while its answer takes long, as
-// net/http does for each request: by reading. What comes, if anything does, is the
-// beginning of the next request, and kept for it.
-type callerWatch struct {
-	s     *simpleConn
-	timer *time.Timer
-	// expected: the timer runs, or has run out, for the request under way.
-	expected bool
-	// looked has one element where the timer ran out and look has ended.
-	looked chan struct{}
-
-	mu sync.Mutex
-	// over: the request is. reading: look reads.
-	over, reading bool
-	got           [256]byte
-	n             int
-}
-
-// expect has the caller looked for, once the request has come whole.
-func (w *callerWatch) expect() {
-	switch {
-	case w.expected:
-	case w.timer == nil:
-		w.looked = make(chan struct{}, 1)
-		w.timer = time.AfterFunc(goneAfter, w.look)
-	default:
-		w.timer.Reset(goneAfter)
-	}
-	w.expected = true
-}
-
-// look is called in a goroutine of its own.
-func (w *callerWatch) look() {
-	defer func() { w.looked <- struct{}{} }()
-	w.mu.Lock()
-	w.reading = !w.over
-	w.mu.Unlock()
-	if !w.reading {
-		return
-	}
-	var err error
-	w.n, err = w.s.tcp.Read(w.got[:])
-	if err != nil && !os.IsTimeout(err) {
-		w.s.cancel()
-	}
-}
-
-// forget ends the looking: the request has its answer.
-func (w *callerWatch) forget() {
-	if !w.expected {
-		return
-	}
-	w.expected = false
-	if w.timer.Stop() {
-		return
-	}
-	w.mu.Lock()
-	w.over = true
-	reading := w.reading
-	w.mu.Unlock()
-	if reading {
-		// net.Conn has no other way to end a Read.
-		w.s.readUntil(time.Unix(1, 0))
-	}
-	<-w.looked
-	s := w.s
-	s.in, s.at = append(s.in[:copy(s.in, s.in[s.at:])], w.got[:w.n]...), 0
-	w.n, w.over, w.reading = 0, false, false
-}
-
-// simpleConns is the connections of a server that are simple ones.
-type simpleConns struct {
-	key, keys, batch, txn *resource
-
-	closed atomic.Bool
-	mu     sync.Mutex // for all, none and the setting of closed
-	all    map[*simpleConn]struct{}
-	none   chan struct{} // closed when closed and all is empty
-}
-
-// serves finds the resources of simple requests.
-func (a *simpleConns) serves(resources []*resource) {
-	for path, rs := range map[string]**resource{"/v1/kv/{key}": &a.key, "/v1/kv": &a.keys, "/v1/batch": &a.batch, "/v1/txn": &a.txn} {
-		*rs = resources[slices.IndexFunc(resources, func(r *resource) bool { return r.path == path })]
-	}
-}
-
-// start serves the connection, or closes it where nothing is served any more.
-func (a *simpleConns) start(s *simpleConn) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	if a.closed.Load() {
-		s.cancel()
-		s.Close()
-		return
-	}
-	if a.all == nil {
-		a.all = map[*simpleConn]struct{}{}
-	}
-	a.all[s] = struct{}{}
-	go s.serve()
-}
-
-func (a *simpleConns) end(s *simpleConn) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	delete(a.all, s)
-	if a.closed.Load() && len(a.all) == 0 {
-		close(a.none)
-	}
-}
-
-// shut closes the connections that wait for a request, and has the others close behind
-// their answers. It returns a channel that is closed once there are none.
-func (a *simpleConns) shut() <-chan struct{} {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	if !a.closed.Load() {
-		a.none = make(chan struct{})
-		a.closed.Store(true)
-		if len(a.all) == 0 {
-			close(a.none)
-		}
-	}
-	for s := range a.all {
-		if s.state.CompareAndSwap(simpleWaits, simpleOver) {
-			s.Close()
-		}
-	}
-	return a.none
-}
-
-// cutOff closes all connections.
-func (a *simpleConns) cutOff() {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	for s := range a.all {
-		s.cancel()
-		s.Close()
-	}
 }

@@ -55,7 +55,7 @@ type simpleHead struct {
 // is not whole, or not simple.
 func (h *simpleHead) parse(data []byte) int {
 	end := bytes.Index(data, []byte("\r\n\r\n"))
-	if end < 0 {
+	if end < 0 || end+4 > maxSimpleHead {
 		return 0
 	}
 	line, lines, _ := bytes.Cut(data[:end+2], []byte("\r\n"))

@@ -437,23 +437,23 @@ func (n *Node) Propose(ctx context.Context, commands []*trivetpb.Command) ([]*tr
 	encoded := make([]pending, len(commands))
 	size := 0
 	for _, c := range commands {
-		n := c.SizeVT()
-		if n > maxCommand {
+		bytes := c.SizeVT()
+		if bytes > maxCommand {
 			return nil, &trivetpb.Problem{Code: trivetpb.Code_TOO_LARGE, Limit: maxCommand,
-				Detail: fmt.Sprintf("a command of %d bytes", n)}
+				Detail: fmt.Sprintf("a command of %d bytes", bytes)}
 		}
-		size += n
+		size += bytes
 	}
 	// They wait together and mostly leave together, so they lie together.
 	all := make([]byte, size)
 	for i := len(commands) - 1; i >= 0; i-- { // each is written from its end
 		c := commands[i]
-		n, err := c.MarshalToSizedBufferVT(all)
+		bytes, err := c.MarshalToSizedBufferVT(all)
 		if err != nil {
 			return nil, &trivetpb.Problem{Code: trivetpb.Code_BAD_REQUEST, Detail: err.Error()}
 		}
-		encoded[i].data = all[len(all)-n : len(all) : len(all)]
-		all = all[:len(all)-n]
+		encoded[i].data = all[len(all)-bytes : len(all) : len(all)]
+		all = all[:len(all)-bytes]
 		if c.Session != 0 || len(c.IdempotencyKey) != 0 {
 			encoded[i].kind = identified
 		}

@@ -38,11 +38,11 @@ const (
 	garbageEvery   = time.Second
 
 	// startGarbage is freeGarbage for a node that starts. What it allocates then, as
-	// it applies the log, is mostly what it will hold, so there is little to collect. A larger heap may double, as a busy node's. So a
-	// start takes about this much more memory, or as much again as lives, until it is
-	// over. That is no hard bound: the share is of what the last collection found,
-	// and a heap that has grown since has its share lowered by the next look after its
-	// next collection (startEvery).
+	// it applies the log, is mostly what it will hold, so there is little to collect. A
+	// larger heap may double, as a busy node's. So a start takes about this much more
+	// memory, or as much again as lives, until it is over. That is no hard bound: the
+	// share is of what the last collection found, and a heap that has grown since has
+	// its share lowered by the next look after its next collection (startEvery).
 	//
 	// While a snapshot is restored nothing is collected at all. A tenth of what that
 	// takes is garbage (store, readState), so there is next to nothing to find, and to
@@ -51,6 +51,8 @@ const (
 	// share.
 	startGarbage = 128 << 20
 	startEvery   = 50 * time.Millisecond
+	// noCollection is the share that has nothing collected.
+	noCollection = -1
 	// leastHeap is what the runtime takes for the heap of a process that has none.
 	leastHeap = 4 << 20
 )
@@ -121,10 +123,15 @@ func (g *garbageShare) start(ctx context.Context, read func() heapState, restori
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
+			if set == noCollection {
+				// It ends as it may, and what it still does is no restore.
+				set = leastGarbage
+				debug.SetGCPercent(set)
+			}
 			return set
 		}
 		heap := read()
-		percent := -1
+		percent := noCollection
 		if was := paused; !restoring() {
 			if paused = false; was {
 				restored = heap

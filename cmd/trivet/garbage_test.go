@@ -178,5 +178,11 @@ func TestGarbageOfAStartEnds(t *testing.T) {
 		looks = 0
 		(&garbageShare{}).start(ctx, read, never, func() bool { looks++; return false })
 		require.LessOrEqual(t, looks, 1)
+
+		// A node that is told to stop while it restores collects again.
+		ctx, cancel = context.WithTimeout(t.Context(), 3*startEvery+startEvery/2)
+		defer cancel()
+		require.Equal(t, leastGarbage, (&garbageShare{}).start(ctx, read, func() bool { return true }, func() bool { return false }))
+		require.Equal(t, leastGarbage, debug.SetGCPercent(100))
 	})
 }
