@@ -54,7 +54,7 @@ func TestSimpleAsNetHTTP(t *testing.T) {
 			withBody("PUT", "/v1/kv/a", "1", "Idempotency-Key: k"), withBody("PUT", "/v1/kv/a", "1", "Idempotency-Key: k"), withBody("PUT", "/v1/kv/a", "2"),
 			withBody("PUT", "/v1/kv/a", "3", `If-Match: "2"`), head("GET", "/v1/kv/a")}},
 		"names and values as they come": {true, []string{
-			"GET /v1/kv/a HTTP/1.1\r\nhOST:x\r\naccept:  application/json \t\r\nCONNECTION: Keep-Alive\r\nUser-agent:\r\n\r\n"}},
+			"GET /v1/kv/a HTTP/1.1\r\nhOST:x\r\naccept:  application/json \t\r\nCONNECTION: Keep-Alive\r\nUser-agent:\r\nAuthorization: Bearer t\r\n\r\n"}},
 		"keys with escapes": {true, []string{
 			withBody("PUT", "/v1/kv/a%2Fb%20c%25", "1"), head("GET", "/v1/kv/a/b%20c%25"), head("GET", "/v1/kv/a/b+c"), head("GET", "/v1/kv/%ff%00"),
 			withBody("PUT", "/v1/kv//..//x", "1"), head("GET", "/v1/kv//..//x"), head("GET", "/v1/kv/")}},

@@ -28,7 +28,7 @@ var simpleMethods = []string{http.MethodGet, http.MethodPut, http.MethodPost, ht
 var simpleFields = func() map[string]string {
 	names := map[string]string{}
 	for _, name := range []string{
-		"Accept", "Accept-Charset", "Accept-Encoding", "Accept-Language", "Cache-Control", "Connection",
+		"Accept", "Accept-Charset", "Accept-Encoding", "Accept-Language", "Authorization", "Cache-Control", "Connection",
 		"Content-Encoding", "Content-Length", "Content-Type", "Host", "Idempotency-Key", "If-Match", "If-None-Match",
 		"Pragma", "Priority", "Traceparent", "Tracestate", "Trivet-Guard", "Trivet-Part-Bytes", "Trivet-Session",
 		"User-Agent", "Via", "X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Port", "X-Forwarded-Proto",
