@@ -54,7 +54,8 @@ func (a *simpleConns) end(s *simpleConn) {
 }
 
 // shut closes the connections that wait for a request, gives new ones newWaits for their
-// first, and has the others close behind their answers. It returns a channel that is closed once there are none.
+// first, and has the others close behind their answers. It returns a channel that is
+// closed once there are none.
 func (a *simpleConns) shut() <-chan struct{} {
 	a.mu.Lock()
 	defer a.mu.Unlock()
