@@ -49,9 +49,8 @@ type call struct {
 	started bool
 	// held is what the request's body takes of Server.held.
 	held int64
-	// ctx ends with the caller's patience (?timeout=); see begin.
-	ctx    context.Context
-	cancel context.CancelFunc
+	// patience ends with the caller's (?timeout=); see begin.
+	patience *patience
 	// conn is the connection that the request came over; nil where it came over none.
 	conn *conn
 	// fields are the header fields of the answer, each name once. room and values are
@@ -69,18 +68,22 @@ type field struct{ name, value string }
 // context that ends with it. The caller's own slowness (its body) came before
 // and has limits of its own. Calling it again changes nothing.
 func (c *call) begin() context.Context {
-	if c.ctx == nil {
-		c.ctx, c.cancel = context.WithTimeout(c.r.Context(), c.query.timeout)
+	if c.patience == nil {
+		from := c.start
+		if c.r.ContentLength != 0 {
+			from = time.Now()
+		}
+		c.patience = newPatience(c.r.Context(), from.Add(c.query.timeout))
 	}
-	return c.ctx
+	return c.patience
 }
 
 // end gives back what the request held, and counts it.
 func (c *call) end() {
 	c.ended = time.Now()
 	c.srv.metrics.http.answered(c)
-	if c.cancel != nil {
-		c.cancel()
+	if c.patience != nil {
+		c.patience.end()
 	}
 	if c.held != 0 {
 		c.srv.held.give(c.held)

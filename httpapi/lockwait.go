@@ -95,7 +95,7 @@ func (a *acquisition) acquire(command *trivetpb.LockAcquire) (*trivetpb.LockHold
 // when it goes away: only the answer tells what there is to undo.
 func (a *acquisition) propose(command *trivetpb.LockAcquire) (*trivetpb.LockResult, *trivetpb.Problem) {
 	c := a.c
-	c.ctx, c.cancel = context.WithTimeout(a.unlessAbandoned(), c.query.timeout)
+	c.patience = newPatience(a.unlessAbandoned(), time.Now().Add(c.query.timeout))
 	return c.proposeLock(&trivetpb.Command{Command: &trivetpb.Command_LockAcquire{LockAcquire: command}})
 }
 

@@ -106,8 +106,8 @@ func (s *Server) watch(c *call) *trivetpb.Problem {
 	c.set("Cache-Control", "no-store")
 	c.set("X-Accel-Buffering", "no") // nginx would gather what comes for long
 	c.writeHead(http.StatusOK)
-	if c.cancel != nil {
-		c.cancel() // the time for the answer ends where it begins
+	if c.patience != nil {
+		c.patience.end() // the time for the answer ends where it begins
 	}
 	if c.r.Method != http.MethodHead {
 		ws := newWatchStream(c, w, wq.form)

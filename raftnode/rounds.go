@@ -4,6 +4,7 @@ import (
 	"context"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"trivet/internal/mutant"
 )
@@ -18,6 +19,7 @@ type rounds struct {
 	done, failed *atomic.Uint64
 
 	mu   sync.Mutex
+	now  *round // under way
 	next *round // of those who wait for one to begin; nil: nobody does
 	// wake has a word for run, which is running once somebody has joined.
 	wake    chan struct{}
@@ -27,9 +29,25 @@ type rounds struct {
 
 // round is one run of f; its outcome is set before done is closed.
 type round struct {
+	// soon is closed with done, or where that takes long: rounds is late with this
+	// round, or with the one before.
+	soon chan struct{}
+	late bool // soon is closed, done not yet; guarded by rounds.mu
 	done chan struct{}
 	ri   readIndex
 	err  error
+}
+
+// lateAfter is how long a round takes that is late.
+//
+// Most are over in a fraction of that, so whoever waits does so on one channel at
+// first, which costs half of what a select does; and does not ask its context for
+// Done, which may have a timer made (httpapi's has). So it does not see for that long
+// that its context was cancelled.
+const lateAfter = 20 * time.Millisecond
+
+func newRound() *round {
+	return &round{soon: make(chan struct{}), done: make(chan struct{})}
 }
 
 // join waits for the outcome of a round that begins after the call.
@@ -45,14 +63,26 @@ func (r *rounds) join(ctx context.Context) (readIndex, error) {
 	}
 	me := r.next
 	if me == nil {
-		me = &round{done: make(chan struct{})}
+		me = newRound()
 		r.next = me
+		if r.now != nil && r.now.late {
+			me.isLate()
+		}
 		select {
 		case r.wake <- struct{}{}:
 		default: // it has one, and looks
 		}
 	}
 	r.mu.Unlock()
+	// The round under way and the next may take lateAfter each until soon is closed.
+	if by, ok := ctx.Deadline(); !ok || time.Until(by) > 2*lateAfter {
+		<-me.soon
+	}
+	select {
+	case <-me.done:
+		return me.ri, me.err
+	default:
+	}
 	select {
 	case <-me.done:
 		return me.ri, me.err
@@ -64,10 +94,12 @@ func (r *rounds) join(ctx context.Context) (readIndex, error) {
 // run makes rounds while somebody waits for one, and stays until the node ends:
 // a goroutine for each round would grow its stack anew.
 func (r *rounds) run() {
+	late := time.AfterFunc(lateAfter, r.late)
+	defer late.Stop()
 	for {
 		r.mu.Lock()
 		now := r.next
-		r.next = nil
+		r.now, r.next = now, nil
 		if now == nil && r.ctx.Err() != nil {
 			r.running, r.ended = false, true
 			r.mu.Unlock()
@@ -81,21 +113,51 @@ func (r *rounds) run() {
 			}
 			continue
 		}
-		now.ri, now.err = r.f(r.ctx)
-		if now.err == nil {
+		late.Reset(lateAfter)
+		ri, err := r.f(r.ctx)
+		late.Stop()
+		if err == nil {
 			r.done.Add(1)
 		} else {
 			r.failed.Add(1)
 		}
-		close(now.done)
-		if mutant.On("join-under-way") {
-			r.mu.Lock()
-			if joined := r.next; joined != nil {
-				joined.ri, joined.err = now.ri, now.err
-				close(joined.done)
-				r.next = nil
-			}
-			r.mu.Unlock()
+		r.mu.Lock()
+		r.now = nil
+		now.conclude(ri, err)
+		if joined := r.next; joined != nil && mutant.On("join-under-way") {
+			joined.conclude(ri, err)
+			r.next = nil
 		}
+		r.mu.Unlock()
+	}
+}
+
+// late is called where the round under way takes long.
+func (r *rounds) late() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.now == nil {
+		return // it has ended meanwhile
+	}
+	// Or it has just begun, and is called late too early, which does no harm.
+	r.now.isLate()
+	if r.next != nil {
+		r.next.isLate()
+	}
+}
+
+// isLate and conclude are called with rounds.mu held.
+func (o *round) isLate() {
+	if !o.late {
+		o.late = true
+		close(o.soon)
+	}
+}
+
+func (o *round) conclude(ri readIndex, err error) {
+	o.ri, o.err = ri, err
+	close(o.done)
+	if !o.late {
+		close(o.soon)
 	}
 }
