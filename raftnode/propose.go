@@ -154,6 +154,7 @@ type proposer struct {
 	opening bool     // a SessionOpen is queued or under way
 
 	forwards  int    // under way to forwardee, in this epoch
+	sent      int    // proposals in the last of them
 	forwardee string // the leader that they go to
 	epoch     uint64 // counts the changes of forwardee
 	epochCtx  context.Context
@@ -349,7 +350,11 @@ func (q *proposer) dispatchAll() time.Duration {
 			return 0
 		}
 		if lead := q.lead; lead != nil {
-			if len(q.entries) >= q.inFlight || q.paused == lead.term {
+			largest := 0
+			for _, g := range q.entries {
+				largest = max(largest, len(g.segments))
+			}
+			if q.gathers(len(q.entries), largest) || q.paused == lead.term {
 				q.mu.Unlock()
 				return 0
 			}
@@ -374,7 +379,7 @@ func (q *proposer) dispatchAll() time.Duration {
 			q.mu.Unlock()
 			return hold
 		}
-		if q.forwards >= q.inFlight {
+		if q.gathers(q.forwards, q.sent) {
 			q.mu.Unlock()
 			return 0
 		}
@@ -387,6 +392,7 @@ func (q *proposer) dispatchAll() time.Duration {
 			continue
 		}
 		q.forwards++
+		q.sent = len(g.segments)
 		g.epoch, g.ctx = q.epoch, q.epochCtx
 		g.encode()
 		q.stats.Forwards++
@@ -394,6 +400,17 @@ func (q *proposer) dispatchAll() time.Duration {
 		q.mu.Unlock()
 		q.forward(leader, g)
 	}
+}
+
+// gathers says that what waits goes on waiting: for one of the groups under way, of
+// which the largest is of so many proposals, or for more proposals to go with. Cost is by
+// the group, and of callers who ask again once they are answered, those of a large group that has
+// landed come one after the other. The first of them would have the slot, alone, and
+// most groups be small. So beside one that is under way there goes none that is smaller.
+// Nobody waits longer for that than with a single group under way at a time, and
+// groups under way of a single proposal hold up nobody.
+func (q *proposer) gathers(underWay, largest int) bool {
+	return underWay >= q.inFlight || (underWay > 0 && len(q.queue) < largest)
 }
 
 // forwardTo begins a new epoch of forwards. Those of the one before may hang

@@ -173,6 +173,62 @@ func TestNoMoreThanSomeEntriesAreUnderWay(t *testing.T) {
 	require.Len(t, d.entries, maxInFlightFar+1)
 }
 
+// Few proposals do not take the slot beside a group of many, but wait for as many, or
+// until that has landed. So it is with entries and with forwards.
+func TestFewDoNotGoBesideMany(t *testing.T) {
+	for _, leads := range []bool{true, false} {
+		d := newDesk()
+		d.leaderIs = "n2"
+		if leads {
+			d.lead(3)
+		}
+		submit := func(proposals int) {
+			for range proposals {
+				_, problem := d.submit(commandsOf(2, 10), false)
+				require.Nil(t, problem)
+			}
+			d.dispatchAll()
+		}
+		groups := func() (sizes []int) {
+			for i := range d.entries {
+				var e trivetpb.Entry
+				require.NoError(t, e.UnmarshalVT(d.entries[i].Data))
+				sizes = append(sizes, len(e.Commands)/2)
+			}
+			for _, g := range d.sent {
+				sizes = append(sizes, g.count/2)
+			}
+			return sizes
+		}
+		land := func(i int) {
+			if leads {
+				d.commit(t, i, uint64(10+i), 2*groups()[i])
+			} else {
+				d.forwarded(d.sent[i], okResults(d.sent[i].count), nil, nil)
+			}
+			d.dispatchAll()
+		}
+		for range 5 {
+			d.submit(commandsOf(2, 10), false)
+		}
+		d.dispatchAll()
+		submit(4)
+		require.Equal(t, []int{5}, groups(), "fewer wait")
+		submit(1)
+		require.Equal(t, []int{5, 5}, groups(), "as many go")
+		submit(1)
+		submit(3)
+		land(0)
+		require.Equal(t, []int{5, 5}, groups(), "the other is under way")
+		land(1)
+		require.Equal(t, []int{5, 5, 4}, groups(), "nothing is under way")
+		land(2)
+		submit(1)
+		submit(1)
+		require.Equal(t, []int{5, 5, 4, 1, 1}, groups(), "one goes beside one")
+	}
+}
+
 func TestQueueIsBoundedByBytes(t *testing.T) {
 	d := newDesk()
 	_, problem := d.submit(commandsOf(1, 2<<20), false)
