@@ -42,6 +42,7 @@ type walLog struct {
 	dir      string
 	files    types.VFS
 	segments *segmentList
+	encoder  *batchEncoder
 }
 
 // segmentList is what wal-meta.db says of the segments.
@@ -92,7 +93,7 @@ func (r *rotation) instead(err error) error {
 func (l *walLog) StoreLog(entry *raft.Log) error { return l.StoreLogs([]*raft.Log{entry}) }
 
 func (l *walLog) StoreLogs(logs []*raft.Log) error {
-	return l.rotation.instead(l.WAL.StoreLogs(logs))
+	return l.rotation.instead(l.encoder.store(logs, l.WAL.StoreLogs))
 }
 
 // openWAL opens the log in dir; its own bolt file may be damaged.
@@ -107,14 +108,15 @@ func openWALOver(dir string, log hclog.Logger, meta types.MetaStore, files types
 	if mutant.On("no-fsync") {
 		files = unsynced{files}
 	}
-	filer := walFiler{walsegment.NewFiler(dir, files), r, dir}
+	encoder := &batchEncoder{}
+	filer := walFiler{walsegment.NewFiler(dir, files), r, dir, encoder}
 	segments := &segmentList{}
 	w, err := wal.Open(dir, wal.WithLogger(log), wal.WithSegmentSize(segmentBytes),
 		wal.WithSegmentFiler(filer), wal.WithMetaStore(walMeta{meta, filer, segments}))
 	if err != nil {
 		return nil, err
 	}
-	return &walLog{WAL: w, rotation: r, dir: dir, files: files, segments: segments}, nil
+	return &walLog{WAL: w, rotation: r, dir: dir, files: files, segments: segments, encoder: encoder}, nil
 }
 
 // walFiler makes and opens segment files.
@@ -122,15 +124,25 @@ type walFiler struct {
 	types.SegmentFiler
 	rotation *rotation
 	dir      string
+	encoder  *batchEncoder
 }
 
+// Create and RecoverTail are where raft-wal gets what it appends to.
 func (f walFiler) Create(info types.SegmentInfo) (types.SegmentWriter, error) {
 	w, err := f.SegmentFiler.Create(info)
 	if err != nil {
 		// What preallocates does not say which file.
 		return nil, f.rotation.note(fmt.Errorf("%s: %w", filepath.Join(f.dir, walsegment.FileName(info)), err))
 	}
-	return w, nil
+	return encodedSegment{w, f.encoder}, nil
+}
+
+func (f walFiler) RecoverTail(info types.SegmentInfo) (types.SegmentWriter, error) {
+	w, err := f.SegmentFiler.RecoverTail(info)
+	if err != nil {
+		return nil, err
+	}
+	return encodedSegment{w, f.encoder}, nil
 }
 
 // walMeta is what is kept in wal-meta.db: which segments there are.
