@@ -36,6 +36,8 @@ import (
 //     anew. The same where the batch that seals was torn by a crash, and is cut off:
 //     the segment still counts as sealed. So the start ends what was begun, or
 //     takes it back (finishRotation).
+//
+// And entries are encoded into memory that is used again (walencode.go).
 type walLog struct {
 	*wal.WAL
 	rotation *rotation
