@@ -4,7 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
-	"sync"
+	"sync/atomic"
 
 	"github.com/hashicorp/raft"
 	wal "github.com/hashicorp/raft-wal"
@@ -31,9 +31,9 @@ import (
 type batchEncoder struct {
 	codec wal.BinaryCodec
 
-	// storing is held while raft-wal stores a batch, as raft-wal holds a lock of its own:
-	// whoever appends meanwhile is that call. raft stores from one goroutine.
-	storing sync.Mutex
+	// storing says that raft-wal stores a batch: whoever appends meanwhile is that call.
+	// raft stores from one goroutine, so a second batch at the same time is a mistake.
+	storing atomic.Bool
 	// Of the batch that is stored:
 	batch  []*raft.Log // nil where there is none, or it was appended
 	bare   []raft.Log  // the same without data
@@ -48,13 +48,16 @@ const keptBatchBytes = 1 << 20
 
 var (
 	errOtherBatch = errors.New("raftnode: raft-wal appends other entries than it was given")
+	errTwoBatches = errors.New("raftnode: two batches are stored at once")
 	errNotEncoded = errors.New("raftnode: raft-wal took entries and appended none")
 )
 
 // store has raft-wal store a batch.
 func (e *batchEncoder) store(logs []*raft.Log, store func([]*raft.Log) error) error {
-	e.storing.Lock()
-	defer e.storing.Unlock()
+	if !e.storing.CompareAndSwap(false, true) {
+		return errTwoBatches
+	}
+	defer e.storing.Store(false)
 	defer e.release()
 	e.batch = logs
 	for _, l := range logs {

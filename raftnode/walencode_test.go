@@ -203,6 +203,13 @@ func TestWALAppendsOnlyWhatItWasGiven(t *testing.T) {
 	require.ErrorIs(t, err, errOtherBatch, "the same batch twice")
 	require.Equal(t, 3, written.appended)
 
+	err = e.store(given, func([]*raft.Log) error {
+		require.ErrorIs(t, e.store(given, func([]*raft.Log) error { return nil }), errTwoBatches)
+		return s.Append(asGiven)
+	})
+	require.NoError(t, err)
+	require.Equal(t, 6, written.appended)
+
 	err = e.store(given, func([]*raft.Log) error { return nil })
 	require.ErrorIs(t, err, errNotEncoded, "a segment that was not wrapped")
 	require.NoError(t, e.store(nil, func([]*raft.Log) error { return nil }))
