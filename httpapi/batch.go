@@ -7,6 +7,7 @@ import (
 
 	"google.golang.org/protobuf/encoding/protowire"
 
+	"trivet/internal/spare"
 	"trivet/raftnode"
 	"trivet/store"
 	"trivet/trivetpb"
@@ -31,32 +32,47 @@ func (s *Server) batch(c *call) *trivetpb.Problem {
 	if p != nil {
 		return p
 	}
-	body, p := c.readBody(s.cfg.MaxDocumentBytes, "the batch")
-	if p != nil {
-		return p
-	}
 	if sent != protobuf {
+		body, p := c.readBody(s.cfg.MaxDocumentBytes, "the batch")
+		if p != nil {
+			return p
+		}
 		req, p := decodeBatch(body)
 		if p != nil {
 			return p
 		}
 		return c.runBatch(req, freshness, negotiate(c.r.Header, sent, protobuf))
 	}
+	var room *spare.Buffer
+	body, p := c.readBodyTo(func(n int) []byte {
+		room = batchBodies.Get(n)
+		return room.B
+	}, s.cfg.MaxDocumentBytes, "the batch")
+	if p != nil {
+		return p
+	}
 	d := decoders.Get().(*trivetpb.Decoder)
 	req, p := decodeProtoBatch(d, body)
 	if p == nil {
 		p = c.runBatch(req, freshness, negotiate(c.r.Header, sent, jsonType))
 	}
-	// The operations were in use until the answer was written, and are no longer: what
-	// was proposed was encoded, and results hold nothing of what asked for them. After
-	// a panic the decoder is left to the collector.
+	// The operations, and the body, of which their keys and values are parts, were in use
+	// until the answer was written, and are no longer: what was proposed was encoded,
+	// reads are done, and results and problems hold nothing of what asked for them. After
+	// a panic both are left to the collector.
 	d.Reset()
 	decoders.Put(d)
+	if room != nil {
+		batchBodies.Put(room)
+	}
 	return p
 }
 
-// decoders are those of batches in protobuf.
-var decoders = sync.Pool{New: func() any { return new(trivetpb.Decoder) }}
+// decoders are those of batches in protobuf, batchBodies what they decode.
+var (
+	decoders    = sync.Pool{New: func() any { return new(trivetpb.Decoder) }}
+	batchBodies spare.Buffers
+)
 
 // runBatch does what a batch asks for and answers it.
 func (c *call) runBatch(req *trivetpb.BatchRequest, freshness raftnode.ReadOptions, answer string) *trivetpb.Problem {
@@ -67,12 +83,20 @@ func (c *call) runBatch(req *trivetpb.BatchRequest, freshness raftnode.ReadOptio
 	if p != nil {
 		return p
 	}
+	p = b.answer(c, freshness, answer)
+	b.release() // not after a panic
+	return p
+}
+
+// answer does the operations and writes what came of them, or returns why the batch was
+// refused.
+func (b *batchRun) answer(c *call, freshness raftnode.ReadOptions, form string) *trivetpb.Problem {
 	defer b.close()
 	b.run(c, freshness)
 	if b.refused != nil {
 		return b.refused
 	}
-	if answer == protobuf {
+	if form == protobuf {
 		b.writeProto(c)
 	} else {
 		b.writeJSON(c)
@@ -80,7 +104,9 @@ func (c *call) runBatch(req *trivetpb.BatchRequest, freshness raftnode.ReadOptio
 	return nil
 }
 
-// batchRun is a batch under way.
+// batchRun is a batch under way. Its memory is used for another once it is answered:
+// whoever proposes has done with commands when the results are there (raftnode's
+// Node.Propose), and nobody else has seen them.
 type batchRun struct {
 	ops []*trivetpb.BatchOp
 	// results has what is known; a read that is still to be done has none. Reads
@@ -91,6 +117,8 @@ type batchRun struct {
 	// commands what the writes are proposed as.
 	writes, reads []int
 	commands      []*trivetpb.Command
+	// slab is what commands are made of, side by side.
+	slab []batchCommand
 	// refused is why the batch was refused as a whole, after all.
 	refused *trivetpb.Problem
 	// view is what reads are answered from. Where all of them are gets there is
@@ -120,9 +148,9 @@ type batchCommand struct {
 // for a result, and the others go on. A txn that only reads is a write where it
 // has a guard, which is checked where writes are.
 func newBatchRun(c *call, req *trivetpb.BatchRequest) (*batchRun, *trivetpb.Problem) {
-	b := &batchRun{ops: req.Ops, results: make([]*trivetpb.Result, len(req.Ops))}
-	// Side by side, but for the commands of a batch that only reads: it has none.
-	var slab []batchCommand
+	b := batchRuns.Get().(*batchRun)
+	b.ops = req.Ops
+	b.results = slices.Grow(b.results, len(b.ops))[:len(b.ops)]
 	var print []byte
 	if c.id.key != "" {
 		print = batchFingerprint(req.Ops)
@@ -140,14 +168,17 @@ func newBatchRun(c *call, req *trivetpb.BatchRequest) (*batchRun, *trivetpb.Prob
 		if p != nil {
 			return nil, badRequest("ops[%d]: %s", i, p.Detail)
 		}
-		if slab == nil {
-			slab = make([]batchCommand, len(b.ops)-i)
-			b.writes = make([]int, 0, len(slab))
-			b.commands = make([]*trivetpb.Command, 0, len(slab))
+		if len(b.writes) == 0 {
+			// All at once: commands point to where they are.
+			b.slab = slices.Grow(b.slab, len(b.ops)-i)
+			b.writes = slices.Grow(b.writes, len(b.ops)-i)
+			b.commands = slices.Grow(b.commands, len(b.ops)-i)
 		}
-		command := &slab[len(b.writes)].command
-		slab[len(b.writes)].op.Op = op.Op
-		command.Command, command.Guards = &slab[len(b.writes)].op, guards
+		b.slab = b.slab[:len(b.writes)+1]
+		made := &b.slab[len(b.writes)]
+		command := &made.command
+		made.op.Op = op.Op
+		command.Command, command.Guards = &made.op, guards
 		switch {
 		case print != nil:
 			command.IdempotencyKey, command.Fingerprint = keyOfPart(c.id.key, len(b.writes) == 0, i), print
@@ -163,6 +194,24 @@ func (b *batchRun) close() {
 	if b.view != nil {
 		b.view.Close()
 	}
+}
+
+// batchRuns are empty.
+var batchRuns = sync.Pool{New: func() any { return new(batchRun) }}
+
+// mostKeptOps is of how many operations a batch's memory is kept: some 200 KiB.
+const mostKeptOps = 1024
+
+// release gives the batch's memory to another. It was answered.
+func (b *batchRun) release() {
+	if cap(b.results) > mostKeptOps || cap(b.slab) > mostKeptOps {
+		return
+	}
+	clear(b.results)
+	clear(b.commands)
+	clear(b.slab)
+	*b = batchRun{results: b.results[:0], writes: b.writes[:0], reads: b.reads[:0], commands: b.commands[:0], slab: b.slab[:0]}
+	batchRuns.Put(b)
 }
 
 // run proposes the writes and waits for the reads' freshness, both at once. What

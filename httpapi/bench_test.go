@@ -30,6 +30,12 @@ func (d *discard) WriteHeader(status int)      { d.status = status }
 // benchmark serves the same request again and again, without a connection: what
 // is measured is what this package adds to net/http and the node.
 func benchmark(b *testing.B, method, target, body string, headers ...string) {
+	fixed := []*trivetpb.Result{{Revision: 7, Result: &trivetpb.Result_Put{Put: &trivetpb.PutResult{Version: 5}}}}
+	benchmarkWith(b, fixed, method, target, body, headers...)
+}
+
+// benchmarkWith is benchmark for writes that have these results.
+func benchmarkWith(b *testing.B, fixed []*trivetpb.Result, method, target, body string, headers ...string) {
 	node := newSoloNode()
 	node.put(b, "some/key", strings.Repeat("v", 256))
 	value := make([]byte, 256)
@@ -40,7 +46,6 @@ func benchmark(b *testing.B, method, target, body string, headers ...string) {
 		node.put(b, fmt.Sprintf("list/%027d", i), string(value))
 		node.put(b, fmt.Sprintf("text/%027d", i), strings.Repeat("some text, ", 24)[:256])
 	}
-	fixed := []*trivetpb.Result{{Revision: 7, Result: &trivetpb.Result_Put{Put: &trivetpb.PutResult{Version: 5}}}}
 	s, err := New(quickNode{node, fixed}, Config{})
 	require.NoError(b, err)
 	u, err := url.ParseRequestURI(target)

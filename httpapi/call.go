@@ -204,6 +204,12 @@ func (s *Server) problemOf(err error, write bool) *trivetpb.Problem {
 // The deadline for the body was set in ServeHTTP; it is lifted once the body is
 // there, so that the wait for the cluster that follows is not cut short.
 func (c *call) readBody(limit int, what string) ([]byte, *trivetpb.Problem) {
+	return c.readBodyTo(func(n int) []byte { return make([]byte, n) }, limit, what)
+}
+
+// readBodyTo is readBody for those who have memory for a body of declared length. What
+// room returns is nobody's any more when an error is returned.
+func (c *call) readBodyTo(room func(bytes int) []byte, limit int, what string) ([]byte, *trivetpb.Problem) {
 	if enc := c.r.Header.Get("Content-Encoding"); enc != "" && enc != "identity" {
 		return nil, unsupportedMediaType("the body's Content-Encoding %s is not supported", quote(enc))
 	}
@@ -217,7 +223,7 @@ func (c *call) readBody(limit int, what string) ([]byte, *trivetpb.Problem) {
 	var body []byte
 	var p *trivetpb.Problem
 	if length > 0 {
-		body, p = c.readKnown(int(length))
+		body, p = c.readKnown(room, int(length))
 	} else {
 		body, p = c.readChunked(limit, what)
 	}
@@ -236,11 +242,11 @@ func (c *call) hold(n int) *trivetpb.Problem {
 	return nil
 }
 
-func (c *call) readKnown(length int) ([]byte, *trivetpb.Problem) {
+func (c *call) readKnown(room func(bytes int) []byte, length int) ([]byte, *trivetpb.Problem) {
 	if p := c.hold(length); p != nil {
 		return nil, p
 	}
-	body := make([]byte, length)
+	body := room(length)
 	n, err := io.ReadFull(c.r.Body, body)
 	c.bytesIn += int64(n)
 	if err != nil {

@@ -17,12 +17,14 @@ import (
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
 
+	"trivet/internal/spare"
 	"trivet/raftnode"
 	"trivet/store"
 	"trivet/trivetpb"
 )
 
 func TestMain(m *testing.M) {
+	spare.Overwrite = true // every test sees whether somebody reads a buffer too late
 	// net/http waits half a second before it closes a connection whose body it
 	// did not read to the end.
 	goleak.VerifyTestMain(m, goleak.IgnoreAnyFunction("net/http.(*conn).closeWriteAndWait"))

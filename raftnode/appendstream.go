@@ -108,7 +108,7 @@ type appendStream struct {
 	spoilt bool
 
 	// next was offered while the turn was taken, or the answer to sent is to come.
-	next atomic.Pointer[earlyRequest]
+	next atomic.Pointer[earlyFrame]
 	// well says that the last request succeeded: what is offered has a chance.
 	well atomic.Bool
 

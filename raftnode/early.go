@@ -2,12 +2,14 @@ package raftnode
 
 import (
 	"bytes"
+	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/go-msgpack/v2/codec"
 	"github.com/hashicorp/raft"
 
 	"trivet/internal/mutant"
+	"trivet/internal/spare"
 )
 
 // The leader writes its log while its followers write theirs.
@@ -84,10 +86,33 @@ const earlyWait = 20 * time.Millisecond
 
 // earlyRequest is a request that went out, or is to, before raft made it.
 type earlyRequest struct {
-	term  uint64
-	prev  logPosition
-	last  logPosition
-	frame []byte
+	term uint64
+	prev logPosition
+	last logPosition
+}
+
+// earlyFrame is one that can be sent: as it is on a connection. Its memory is used
+// again (spare) once nobody holds it: who makes it holds it until all followers were
+// offered it, and each place where it waits for an answer (appendStream.next) does,
+// or who took it from there, until it was sent or is not to be. What a follower was sent it
+// is not kept in, but its earlyRequest alone: that says which answer belongs to it.
+type earlyFrame struct {
+	earlyRequest
+	bytes   []byte
+	buffer  *spare.Buffer
+	holders atomic.Int32
+}
+
+// earlyFrames are the memory of frames.
+var earlyFrames spare.Buffers
+
+// letGo says that a holder has done with the frame.
+func (f *earlyFrame) letGo() {
+	if f.holders.Add(-1) > 0 {
+		return
+	}
+	earlyFrames.Put(f.buffer)
+	f.bytes, f.buffer = nil, nil
 }
 
 // answers reports whether the answer to e is that to a request of raft's, and
@@ -129,7 +154,7 @@ func (t *transport) sendEarly(prev logPosition, logs []*raft.Log) {
 	if configuration != nil {
 		members = (*configuration)()
 	}
-	var e *earlyRequest
+	var f *earlyFrame
 	for _, s := range *t.appends.all.Load() {
 		if s.term != term || !s.well.Load() {
 			continue
@@ -138,10 +163,13 @@ func (t *transport) sendEarly(prev logPosition, logs []*raft.Log) {
 			t.appends.drop(s)
 			continue
 		}
-		if e == nil {
-			e = t.early(prev, logs, size)
+		if f == nil {
+			f = t.early(prev, logs, size)
 		}
-		s.offer(e)
+		s.offer(f)
+	}
+	if f != nil {
+		f.letGo()
 	}
 }
 
@@ -149,13 +177,14 @@ func (t *transport) sendEarly(prev logPosition, logs []*raft.Log) {
 // its own for each would find it out again.
 var earlyHandle = &codec.MsgpackHandle{}
 
-// early makes the request.
-func (t *transport) early(prev logPosition, logs []*raft.Log, size int) *earlyRequest {
+// early makes the request, which is the caller's to let go.
+func (t *transport) early(prev logPosition, logs []*raft.Log, size int) *earlyFrame {
 	last := logs[len(logs)-1]
-	e := &earlyRequest{term: last.Term, prev: prev, last: logPosition{last.Index, last.Term}}
+	f := &earlyFrame{earlyRequest: earlyRequest{term: last.Term, prev: prev, last: logPosition{last.Index, last.Term}}}
+	f.holders.Store(1)
 	req := &raft.AppendEntriesRequest{
 		RPCHeader: raft.RPCHeader{ProtocolVersion: raft.ProtocolVersionMax, ID: []byte(t.id), Addr: []byte(t.id)},
-		Term:      e.term,
+		Term:      f.term,
 		//lint:ignore SA1019 raft sends it
 		Leader:       []byte(t.id),
 		PrevLogEntry: prev.index,
@@ -166,25 +195,27 @@ func (t *transport) early(prev logPosition, logs []*raft.Log, size int) *earlyRe
 		req.LeaderCommitIndex = (*commit)()
 	}
 	boundCommit(req)
-	b := bytes.NewBuffer(make([]byte, 0, size))
+	f.buffer = earlyFrames.Get(size)
+	b := bytes.NewBuffer(f.buffer.B[:0])
 	b.WriteByte(rpcAppendEntries)
 	// It writes to memory what raft's transport writes to a connection each time.
 	codec.NewEncoder(b, earlyHandle).MustEncode(req)
-	e.frame = b.Bytes()
-	return e
+	f.bytes = b.Bytes()
+	f.buffer.B = f.bytes // another, if it grew after all
+	return f
 }
 
-// offer sends e now, where nothing is under way, or else leaves it to whoever
-// reads the answer.
-func (s *appendStream) offer(e *earlyRequest) {
+// offer sends f now, where nothing is under way, or else leaves it to whoever
+// reads the answer. The caller holds f.
+func (s *appendStream) offer(f *earlyFrame) {
 	for range 2 {
 		select {
 		case s.turn <- struct{}{}:
 			if s.sent != nil {
-				s.next.Store(e)
+				s.setNext(f)
 			} else {
-				s.next.Store(nil)
-				s.send(e)
+				s.setNext(nil)
+				s.send(f)
 			}
 			<-s.turn
 			return
@@ -192,30 +223,46 @@ func (s *appendStream) offer(e *earlyRequest) {
 		}
 		// Whoever has the turn may be past looking, hence again. One that is
 		// missed all the same goes out when raft asks.
-		s.next.Store(e)
+		s.setNext(f)
+	}
+}
+
+// setNext puts f, if any, in the place of what was offered before. The caller holds f.
+func (s *appendStream) setNext(f *earlyFrame) {
+	if f != nil {
+		f.holders.Add(1)
+	}
+	if before := s.next.Swap(f); before != nil {
+		before.letGo()
 	}
 }
 
 // sendNext sends what was offered meanwhile, if it is what the follower lacks. It
 // may be written here by now, or never be: see above.
 func (s *appendStream) sendNext() {
-	if e := s.next.Swap(nil); e != nil && s.sent == nil {
-		s.send(e)
+	f := s.next.Swap(nil) // from here on this holds it
+	if f == nil {
+		return
 	}
+	if s.sent == nil {
+		s.send(f)
+	}
+	f.letGo()
 }
 
 // send writes an early request, if it goes on where the follower's log is known
-// to end. Only whoever has the turn calls it, while no answer is to come.
-func (s *appendStream) send(e *earlyRequest) {
+// to end. Only whoever has the turn calls it, while no answer is to come; it holds f.
+func (s *appendStream) send(f *earlyFrame) {
 	c := s.conn.Load()
-	if c == nil || s.matched != e.prev || s.ended.Load() || len(e.frame) > c.room.bytes() {
+	if c == nil || s.matched != f.prev || s.ended.Load() || len(f.bytes) > c.room.bytes() {
 		return
 	}
 	c.SetWriteDeadline(time.Now().Add(earlyWait))
-	if _, err := c.Write(e.frame); err != nil {
+	if _, err := c.Write(f.bytes); err != nil {
 		s.matched, s.spoilt = logPosition{}, true
 		s.well.Store(false)
 		return
 	}
-	s.sent = e
+	sent := f.earlyRequest
+	s.sent = &sent
 }

@@ -444,8 +444,12 @@ func (n *Node) Propose(ctx context.Context, commands []*trivetpb.Command) ([]*tr
 		}
 		size += bytes
 	}
+	if len(commands) == 0 {
+		return nil, nil
+	}
 	// They wait together and mostly leave together, so they lie together.
-	all := make([]byte, size)
+	buffer := n.proposer.encodings.Get(size)
+	all := buffer.B
 	for i := len(commands) - 1; i >= 0; i-- { // each is written from its end
 		c := commands[i]
 		bytes, err := c.MarshalToSizedBufferVT(all)
@@ -458,14 +462,22 @@ func (n *Node) Propose(ctx context.Context, commands []*trivetpb.Command) ([]*tr
 			encoded[i].kind = identified
 		}
 	}
-	if len(commands) == 0 {
-		return nil, nil
-	}
 	p, problem := n.proposer.submit(encoded, false)
 	if problem != nil {
+		n.proposer.encodings.Put(buffer) // nothing was taken
 		return nil, problem
 	}
-	return n.proposer.wait(ctx, p), nil
+	results := n.proposer.wait(ctx, p)
+	select {
+	case <-p.done:
+		// Each command is concluded, and what is has left every queue and group for good:
+		// its bytes were copied into the entry or the forward, and no attempt
+		// follows (take, putBack). Where the caller gives up before, what became of
+		// the commands may yet need them.
+		n.proposer.encodings.Put(buffer)
+	default:
+	}
+	return results, nil
 }
 
 // maxCommand bounds one encoded command: raft-wal takes no entry over 64 MiB.

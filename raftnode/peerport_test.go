@@ -20,10 +20,14 @@ import (
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
 
+	"trivet/internal/spare"
 	"trivet/trivetpb"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	spare.Overwrite = true // every test sees whether somebody reads a buffer too late
+	goleak.VerifyTestMain(m)
+}
 
 // portPair is a peer port of member n1 in a network in memory, and a way to
 // reach it as somebody else.

@@ -11,6 +11,7 @@ import (
 	"google.golang.org/protobuf/encoding/protowire"
 
 	"trivet/internal/mutant"
+	"trivet/internal/spare"
 	"trivet/trivetpb"
 )
 
@@ -43,7 +44,9 @@ type proposal struct {
 
 // pending is one command of a proposal.
 type pending struct {
-	data  []byte // encoded, without the stamp
+	// data is the command, encoded, without the stamp. It is not read once the command
+	// is concluded: then its memory is used again (Node.Propose).
+	data  []byte
 	kind  commandKind
 	state commandState
 	// maybe is set once an attempt ended that may have been applied, or may yet
@@ -166,6 +169,9 @@ type proposer struct {
 
 	stats    proposerStats
 	counters *counters
+
+	// encodings are where Node.Propose encodes commands. Not guarded by mu.
+	encodings spare.Buffers
 }
 
 // proposerStats counts what the proposer did since the node started.

@@ -36,12 +36,15 @@ import (
 //     anew. The same where the batch that seals was torn by a crash, and is cut off:
 //     the segment still counts as sealed. So the start ends what was begun, or
 //     takes it back (finishRotation).
+//
+// And entries are encoded into memory that is used again (walencode.go).
 type walLog struct {
 	*wal.WAL
 	rotation *rotation
 	dir      string
 	files    types.VFS
 	segments *segmentList
+	encoder  *batchEncoder
 	direct   directIO // what its files are written with; nil: none
 }
 
@@ -101,7 +104,7 @@ func (r *rotation) instead(err error) error {
 func (l *walLog) StoreLog(entry *raft.Log) error { return l.StoreLogs([]*raft.Log{entry}) }
 
 func (l *walLog) StoreLogs(logs []*raft.Log) error {
-	return l.rotation.instead(l.WAL.StoreLogs(logs))
+	return l.rotation.instead(l.encoder.store(logs, l.WAL.StoreLogs))
 }
 
 // openWAL opens the log in dir; its own bolt file may be damaged.
@@ -132,14 +135,15 @@ func openWALOver(dir string, log hclog.Logger, meta types.MetaStore, files types
 	if mutant.On("no-fsync") {
 		files = unsynced{files}
 	}
-	filer := walFiler{walsegment.NewFiler(dir, files), r, dir}
+	encoder := &batchEncoder{}
+	filer := walFiler{walsegment.NewFiler(dir, files), r, dir, encoder}
 	segments := &segmentList{}
 	w, err := wal.Open(dir, wal.WithLogger(log), wal.WithSegmentSize(segmentBytes),
 		wal.WithSegmentFiler(filer), wal.WithMetaStore(walMeta{meta, filer, segments}))
 	if err != nil {
 		return nil, err
 	}
-	return &walLog{WAL: w, rotation: r, dir: dir, files: files, segments: segments}, nil
+	return &walLog{WAL: w, rotation: r, dir: dir, files: files, segments: segments, encoder: encoder}, nil
 }
 
 // walFiler makes and opens segment files.
@@ -147,15 +151,25 @@ type walFiler struct {
 	types.SegmentFiler
 	rotation *rotation
 	dir      string
+	encoder  *batchEncoder
 }
 
+// Create and RecoverTail are where raft-wal gets what it appends to.
 func (f walFiler) Create(info types.SegmentInfo) (types.SegmentWriter, error) {
 	w, err := f.SegmentFiler.Create(info)
 	if err != nil {
 		// What preallocates does not say which file.
 		return nil, f.rotation.note(fmt.Errorf("%s: %w", filepath.Join(f.dir, walsegment.FileName(info)), err))
 	}
-	return w, nil
+	return encodedSegment{w, f.encoder}, nil
+}
+
+func (f walFiler) RecoverTail(info types.SegmentInfo) (types.SegmentWriter, error) {
+	w, err := f.SegmentFiler.RecoverTail(info)
+	if err != nil {
+		return nil, err
+	}
+	return encodedSegment{w, f.encoder}, nil
 }
 
 // walMeta is what is kept in wal-meta.db: which segments there are.
