@@ -42,6 +42,15 @@ type walLog struct {
 	dir      string
 	files    types.VFS
 	segments *segmentList
+	direct   directIO // what its files are written with; nil: none
+}
+
+func (l *walLog) Close() error {
+	err := l.WAL.Close()
+	if l.direct != nil {
+		l.direct.Close()
+	}
+	return err
 }
 
 // segmentList is what wal-meta.db says of the segments.
@@ -97,7 +106,23 @@ func (l *walLog) StoreLogs(logs []*raft.Log) error {
 
 // openWAL opens the log in dir; its own bolt file may be damaged.
 func openWAL(dir string, log hclog.Logger) (*walLog, error) {
-	return openWALOver(dir, log, &metadb.BoltMetaDB{}, segmentFiles{fs.New(), fdatasync}, wal.DefaultSegmentSize)
+	files := segmentFiles{VFS: fs.New(), syncData: fdatasync}
+	// A write that is a sync cannot leave it out.
+	if direct, err := newDirectIO(); err == nil && !mutant.On("no-fsync") {
+		files.direct = direct
+	} else if err != nil {
+		log.Debug("the log is written through the page cache", "reason", err)
+	}
+	l, err := openWALOver(dir, log, &metadb.BoltMetaDB{}, files, wal.DefaultSegmentSize)
+	if files.direct == nil {
+		return l, err
+	}
+	if err != nil {
+		files.direct.Close()
+		return nil, err
+	}
+	l.direct = files.direct
+	return l, nil
 }
 
 // openWALOver is openWAL for tests, with segments of a size in bytes.

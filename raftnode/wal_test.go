@@ -33,7 +33,7 @@ const smallSegment = 64 << 10
 
 func openSmallWAL(t *testing.T, dir string, meta types.MetaStore) *walLog {
 	t.Helper()
-	l, err := openWALOver(dir, newRaftLog(testLog(t), new(atomic.Bool)), meta, segmentFiles{fs.New(), fdatasync}, smallSegment)
+	l, err := openWALOver(dir, newRaftLog(testLog(t), new(atomic.Bool)), meta, segmentFiles{VFS: fs.New(), syncData: fdatasync}, smallSegment)
 	require.NoError(t, err)
 	return l
 }

@@ -1,6 +1,7 @@
 package raftnode
 
 import (
+	"errors"
 	"fmt"
 	"io/fs"
 	"path/filepath"
@@ -34,6 +35,8 @@ import (
 // A file system that never overwrites in place gains nothing from it, and loses
 // nothing but that.
 //
+// Where the system has them, direct writes do both at once, for less (directio.go).
+//
 // What is behind the last batch reads as zeros before and after, so recovery
 // and waltail.go meet what they always met: a batch that a crash tore ends in
 // zeros, or in what some earlier crash left.
@@ -41,6 +44,8 @@ type segmentFiles struct {
 	types.VFS
 	// syncData syncs a file's data: fdatasync, but in tests.
 	syncData func(segmentFile) error
+	// direct writes files past the page cache (directio.go); nil: none are.
+	direct directIO
 }
 
 // segmentFile is an *os.File, or raft-wal's around one.
@@ -80,7 +85,18 @@ func (v segmentFiles) open(dir, name string, f types.WritableFile, err error) (t
 		file.Close()
 		return nil, err
 	}
-	return &preparedFile{segmentFile: file, dir: dir, size: info.Size(), syncData: v.syncData}, nil
+	p := &preparedFile{segmentFile: file, dir: dir, size: info.Size(), syncData: v.syncData}
+	if v.direct != nil {
+		d, err := v.direct.open(filepath.Join(dir, name))
+		switch {
+		case err == nil:
+			p.blocks = &blocks{directFile: d, was: file}
+		case !errors.Is(err, errNoDirectIO):
+			file.Close()
+			return nil, err
+		}
+	}
+	return p, nil
 }
 
 // preparedFile is a segment's file that is written to. raft-wal writes and syncs
@@ -90,32 +106,53 @@ type preparedFile struct {
 	dir      string
 	size     int64 // as it was made; a segment's last batch may go beyond
 	syncData func(segmentFile) error
+	blocks   *blocks // writes it; nil where the page cache does
 
 	written int64 // zeros or more were written up to here; 0: not known
+	durable bool  // what was written last is
 	synced  bool  // file and folder were, whole
 }
 
 func (f *preparedFile) WriteAt(b []byte, at int64) (int, error) {
+	end := at + int64(len(b))
+	// Where zeros are to be written up to, never below end, where the batch is. What is
+	// above it is nobody's, in a file that was just opened too: recovery is over, and
+	// went by what there was.
+	zeros := int64(0)
+	if end > f.written {
+		zeros = min(end-end%zeroStep+zeroStep, f.size)
+	}
+	if f.blocks != nil {
+		to := zeros - zeros%blockBytes
+		err := f.blocks.writeAt(b, at, to)
+		if err == nil {
+			f.written, f.durable = max(f.written, end, to), true
+			return len(b), nil
+		}
+		if !errors.Is(err, errNoDirectIO) {
+			return 0, err
+		}
+		f.closeBlocks()
+	}
+	f.durable = false
 	n, err := f.segmentFile.WriteAt(b, at)
 	if err != nil {
 		return n, err
 	}
-	if end := at + int64(n); end > f.written {
-		// Never below end, where the batch is. What is above it is nobody's, in a
-		// file that was just opened too: recovery is over, and went by what there was.
-		to := min(end-end%zeroStep+zeroStep, f.size)
-		if to > end {
-			if _, err := f.segmentFile.WriteAt(zeroesAhead[:to-end], end); err != nil {
-				return n, err
-			}
+	if zeros > end {
+		if _, err := f.segmentFile.WriteAt(zeroesAhead[:zeros-end], end); err != nil {
+			return n, err
 		}
-		f.written = max(end, to)
 	}
+	f.written = max(f.written, end, zeros)
 	return n, nil
 }
 
 func (f *preparedFile) Sync() error {
 	if f.synced || mutant.On("sync-data-only") {
+		if f.durable {
+			return nil
+		}
 		return f.syncData(f.segmentFile)
 	}
 	if err := f.segmentFile.Sync(); err != nil {
@@ -128,4 +165,16 @@ func (f *preparedFile) Sync() error {
 	}
 	f.synced = true
 	return nil
+}
+
+func (f *preparedFile) Close() error {
+	f.closeBlocks()
+	return f.segmentFile.Close()
+}
+
+func (f *preparedFile) closeBlocks() {
+	if f.blocks != nil {
+		f.blocks.Close() // nothing is left to write: each write is durable
+		f.blocks = nil
+	}
 }

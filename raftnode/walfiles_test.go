@@ -60,7 +60,7 @@ func TestWALWritesAhead(t *testing.T) {
 	const segmentBytes, batches = 2*zeroStep - 1000, 150
 	dir := t.TempDir()
 	written := &writtenFiles{VFS: fs.New()}
-	l := openWALFiles(t, dir, segmentFiles{written, fdatasync}, segmentBytes)
+	l := openWALFiles(t, dir, segmentFiles{VFS: written, syncData: fdatasync}, segmentBytes)
 	for i := range uint64(batches) {
 		require.NoError(t, l.StoreLog(walEntry(i+1))) // 8 KiB
 	}
@@ -77,14 +77,22 @@ func TestWALWritesAhead(t *testing.T) {
 	require.Equal(t, make([]byte, len(b)-int(end)), b[end:])
 }
 
-// BenchmarkSegmentFiles stores each batch in two logs, in turns: over raft-wal's
-// own files and over these.
+// BenchmarkSegmentFiles stores each batch in three logs, in turns: over raft-wal's
+// own files, over these, and over these with direct writes where there are any.
 func BenchmarkSegmentFiles(b *testing.B) {
 	for _, size := range []int{400, 20 << 10, 80 << 10} {
 		b.Run(fmt.Sprintf("batch=%d", size), func(b *testing.B) {
 			dir := b.TempDir()
-			var logs [2]*walLog
-			for i, files := range []types.VFS{fs.New(), segmentFiles{fs.New(), fdatasync}} {
+			names := []string{"raft-wal", "ours", "direct"}
+			direct, err := newDirectIO()
+			if err != nil {
+				names = names[:2]
+			} else {
+				defer direct.Close()
+			}
+			logs := make([]*walLog, len(names))
+			ours := segmentFiles{VFS: fs.New(), syncData: fdatasync}
+			for i, files := range []types.VFS{fs.New(), ours, segmentFiles{ours.VFS, ours.syncData, direct}}[:len(names)] {
 				require.NoError(b, os.Mkdir(filepath.Join(dir, fmt.Sprint(i)), 0o700))
 				logs[i] = openWALFiles(b, filepath.Join(dir, fmt.Sprint(i)), files, wal.DefaultSegmentSize)
 				defer logs[i].Close()
@@ -93,17 +101,17 @@ func BenchmarkSegmentFiles(b *testing.B) {
 			for i := range data {
 				data[i] = byte(i%251 + 1)
 			}
-			var took [2][]time.Duration
+			took := make([][]time.Duration, len(names))
 			b.ResetTimer()
 			for i := range b.N {
-				for k := range 2 {
-					of := (i + k) % 2
+				for k := range names {
+					of := (i + k) % len(names)
 					start := time.Now()
 					require.NoError(b, logs[of].StoreLog(&raft.Log{Index: uint64(i + 1), Term: 1, Data: data}))
 					took[of] = append(took[of], time.Since(start))
 				}
 			}
-			for of, name := range []string{"raft-wal", "ours"} {
+			for of, name := range names {
 				slices.Sort(took[of])
 				for _, p := range []int{25, 50, 99} {
 					b.ReportMetric(float64(took[of][b.N*p/100].Microseconds()), fmt.Sprintf("%s-p%d-µs", name, p))
