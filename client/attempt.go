@@ -261,7 +261,9 @@ func (c *Client) receive(r *request, n *node, resp *http.Response) *Error {
 		return e
 	}
 	buf := new(bytes.Buffer)
-	if r.transient {
+	if own, ok := resp.Body.(*batchAnswer); ok && r.transient {
+		buf = own.buffer(resp.ContentLength)
+	} else if r.transient {
 		buf = takeBody()
 		defer giveBody(buf)
 	}

@@ -6,6 +6,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
+	"fmt"
 	"io"
 	"log"
 	"net"
@@ -393,4 +394,37 @@ func TestBatchConnsOverTLS(t *testing.T) {
 		require.Error(t, err, name)
 		require.True(t, isMisconfigured(err), name)
 	}
+}
+
+// A long answer is read into memory that its connection keeps, up to a bound.
+func TestABatchConnKeepsTheBufferOfItsAnswers(t *testing.T) {
+	answers := []string{"fine", strings.Repeat("l", longAnswer+1), strings.Repeat("m", keptAnswer/2), strings.Repeat("h", 5*keptAnswer), "fine"}
+	var script []string
+	for _, a := range answers {
+		script = append(script, fmt.Sprintf("HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s", len(a), a))
+	}
+	s := serveScript(t, script)
+	b := batchConnsFor(t, Config{})
+	var caps []int
+	for _, want := range answers {
+		resp, err := b.RoundTrip(post(t.Context(), "http://"+s.address+"/v1/batch", ""))
+		require.NoError(t, err)
+		own := resp.Body.(*batchAnswer)
+		buf, conn := own.buffer(resp.ContentLength), own.c
+		body, err := readAtMost(buf, resp.Body, resp.ContentLength, 1<<30)
+		require.NoError(t, err)
+		require.Equal(t, want, string(body))
+		require.NoError(t, resp.Body.Close())
+		if conn.in == nil {
+			caps = append(caps, 0)
+		} else {
+			require.Same(t, buf, conn.in)
+			require.Zero(t, buf.Len())
+			caps = append(caps, buf.Cap())
+		}
+	}
+	require.EqualValues(t, 1, s.conns.Load())
+	require.GreaterOrEqual(t, caps[1], keptAnswer, "all at once")
+	require.Equal(t, caps[1], caps[2], "and kept")
+	require.Zero(t, caps[3], "but not what is longer")
 }

@@ -7,9 +7,11 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"trivet/client"
@@ -168,6 +170,45 @@ func TestListPagesAtOneRevision(t *testing.T) {
 	for _, err := range c.List(ctx, client.All(), client.Limit(0)) {
 		requireError(t, err, client.NotApplied, client.ErrBadRequest)
 	}
+}
+
+// Items are their caller's: whatever is listed later, over the same connections and by
+// whomever, those that are kept stay as they were, and what is done to one is seen in no
+// other.
+func TestListedItemsAreTheirCallers(t *testing.T) {
+	c, ctx := open(t, client.Config{Endpoints: endpoints(t)}), within(t)
+	for at := 0; at < 4; at++ {
+		txn := c.Txn()
+		for i := range 100 {
+			txn.Then(client.OpPut(fmt.Sprintf("kept/%d/%03d", at, i), bytes.Repeat([]byte{byte('a' + at)}, 300)))
+		}
+		_, err := txn.Commit(ctx)
+		require.NoError(t, err)
+	}
+	var wg sync.WaitGroup
+	for w := range 8 {
+		wg.Go(func() {
+			at := w % 4
+			var kept []client.Item
+			for range 20 {
+				for it, err := range c.List(ctx, client.Prefix(fmt.Sprintf("kept/%d/", at))) {
+					if !assert.NoError(t, err) {
+						return
+					}
+					kept = append(kept, it)
+				}
+			}
+			want := bytes.Repeat([]byte{byte('a' + at)}, 300)
+			for i, it := range kept {
+				if !assert.Equal(t, fmt.Sprintf("kept/%d/%03d", at, i%100), it.Key) || !assert.Equal(t, want, it.Value) {
+					return
+				}
+				clear(it.Value)
+				_ = append(it.Value, "what would be the next item"...)
+			}
+		})
+	}
+	wg.Wait()
 }
 
 func TestTxn(t *testing.T) {

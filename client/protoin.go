@@ -126,40 +126,45 @@ type rawItem struct {
 	Item
 }
 
+// plainItemTags has a bit for each tag of what every item has.
+const plainItemTags = 1<<(1<<3|2) | 1<<(2<<3|2) | 1<<(3<<3) | 1<<(4<<3) | 1<<(5<<3)
+
 // read takes an item apart. missing is what it lacks of what every item has, nil for
 // nothing.
 func (it *rawItem) read(b []byte) (err, lacks error) {
 	for len(b) > 0 {
-		// What it has is told by one byte each: protoField would be half of what it
-		// takes to read an item.
-		switch tag := b[0]; tag {
-		case 1<<3 | 2, 2<<3 | 2:
-			size, n := uvarint(b[1:])
-			if n <= 0 || size > uint64(len(b)-1-n) {
-				return errMalformed, nil
+		// What it has is told by one byte each, and its length or number mostly takes one
+		// or two: protoField would be half of what it takes to read an item.
+		if tag := b[0]; tag < 64 && plainItemTags>>tag&1 != 0 && len(b) > 1 {
+			number, n := uint64(b[1]), 1
+			if number >= 0x80 {
+				if len(b) > 2 && b[2] < 0x80 {
+					number, n = number&0x7f|uint64(b[2])<<7, 2
+				} else if number, n = longUvarint(b[1:]); n <= 0 {
+					return errMalformed, nil
+				}
 			}
-			end := 1 + n + int(size)
-			if data := b[1+n : end : end]; tag == 1<<3|2 {
-				it.key = data
-			} else {
-				it.value = data
-			}
-			b = b[end:]
-			continue
-		case 3 << 3, 4 << 3, 5 << 3:
-			number, n := uvarint(b[1:])
-			if n <= 0 {
-				return errMalformed, nil
-			}
+			b = b[1+n:]
 			switch tag {
 			case 3 << 3:
 				it.CreateRevision = number
+				continue
 			case 4 << 3:
 				it.ModRevision = number
-			default:
+				continue
+			case 5 << 3:
 				it.Version = number
+				continue
 			}
-			b = b[1+n:]
+			if number > uint64(len(b)) {
+				return errMalformed, nil
+			}
+			if tag == 1<<3|2 {
+				it.key = b[:number:number]
+			} else {
+				it.value = b[:number:number]
+			}
+			b = b[number:]
 			continue
 		}
 		field, number, data, rest, ok := protoField(b)

@@ -214,6 +214,44 @@ func FuzzProtoFrames(f *testing.F) {
 	})
 }
 
+// An item is read as the generated code reads it, wherever it ends, with lengths and
+// numbers of every size and with the fields of a newer server, of every type.
+func TestItemsAreReadAsTheGeneratedCodeDoes(t *testing.T) {
+	newer := [][]byte{nil}
+	for _, tail := range []string{"\xff\xff\xff\xff\xff\xff\xff\xff", "\x00\x80\xff\x7f\x01\x00\x00\x00"} {
+		newer = append(newer,
+			append([]byte{7<<3 | 1}, tail...), append([]byte{7<<3 | 5}, tail[:4]...),
+			append([]byte{0x80 | 4<<3 | 1, 1}, tail...), // of two bytes
+		)
+	}
+	newer = append(newer, []byte{7 << 3, 0xff, 0x01}, []byte{7<<3 | 2, 2, 0xff, 0xff})
+	for _, size := range []int{0, 1, 127, 128, 300, 1<<14 - 1, 1 << 14} {
+		for _, number := range []uint64{1, 127, 128, 1<<14 - 1, 1 << 14, 1 << 35, math.MaxUint64} {
+			for _, field := range newer {
+				want := &trivetpb.Item{
+					Key: bytes.Repeat([]byte("k"), size), Value: bytes.Repeat([]byte("v"), size),
+					CreateRevision: number, ModRevision: number, Version: number, Lease: number,
+				}
+				text, err := want.MarshalVT()
+				require.NoError(t, err)
+				text = append(append([]byte{}, field...), text...)
+				var it rawItem
+				err, lacks := it.read(text)
+				require.NoError(t, err, "%d bytes, number %d, behind %x", size, number, field)
+				require.Equal(t, size == 0, lacks != nil)
+				require.Equal(t, string(want.Key), string(it.key))
+				require.Equal(t, string(want.Value), string(it.value))
+				require.Equal(t, Item{CreateRevision: number, ModRevision: number, Version: number, Lease: number}, it.Item)
+				for end := range min(len(text), 400) {
+					var part rawItem
+					err, _ := part.read(text[:end])
+					require.Equal(t, new(trivetpb.Item).UnmarshalVT(text[:end]) == nil, err == nil, "%d of %x", end, text[:min(len(text), 20)])
+				}
+			}
+		}
+	}
+}
+
 // BenchmarkPageOfList takes apart a page of a hundred items, as most lists are answered.
 func BenchmarkPageOfList(b *testing.B) {
 	var r trivetpb.RangeResult

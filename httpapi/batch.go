@@ -379,10 +379,15 @@ func (b *batchRun) writeJSON(c *call) {
 // in memory whole.
 func (b *batchRun) writeProto(c *call) {
 	const revisionField = 1
-	doc := c.newDocument(protobuf)
+	pageBytes := partBytes(c.r.Header)
+	var doc *document
+	if pageBytes > 0 && b.view != nil {
+		doc = c.newLists(protobuf)
+	} else {
+		doc = c.newDocument(protobuf)
+	}
 	doc.buf.b = protowire.AppendTag(doc.buf.b, revisionField, protowire.VarintType)
 	doc.buf.b = protowire.AppendVarint(doc.buf.b, c.shownRevision())
-	pageBytes := partBytes(c.r.Header)
 	for i, op := range b.ops {
 		if ranged := op.Op.GetRange(); ranged != nil && b.view != nil && b.results[i] == nil && pageBytes > 0 && !ranged.CountOnly && b.sent < answerBytes {
 			doc.buf.b = b.appendRanged(doc.buf.b, ranged, pageBytes)

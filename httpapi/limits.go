@@ -54,6 +54,10 @@ const (
 	// spillBytes is how much of an answer is gathered before it goes out: what
 	// fits has a Content-Length, what does not is sent in chunks.
 	spillBytes = 64 << 10
+	// listsBytes is that of a batch with parts of ranges, which one caller reads for many
+	// of its own: it is as good as sixteen parts of a hundred items go out with one
+	// write, as each piece of an answer wakes who reads it.
+	listsBytes = 512 << 10
 )
 
 // Config is what can be set about the door. The zero value is ready to use.

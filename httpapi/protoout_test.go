@@ -6,11 +6,14 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"slices"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
 	"google.golang.org/protobuf/proto"
 
+	"trivet/store"
 	"trivet/trivetpb"
 )
 
@@ -209,5 +212,49 @@ func TestPartsOfARangeInABatch(t *testing.T) {
 	}
 	for _, ignored := range []string{"x", "-1", "0", "01"} {
 		require.True(t, proto.Equal(answer("Trivet-Part-Bytes: "+ignored), whole))
+	}
+}
+
+// Many lists go out as one piece, with its length: each piece wakes the one who reads it.
+// What is longer than listsBytes goes out in pieces of no less.
+func TestListsGoOutTogether(t *testing.T) {
+	d := openDoor(t, newSoloNode(), Config{})
+	value := strings.Repeat("v", 1<<10)
+	for i := range 60 {
+		d.node.put(t, fmt.Sprintf("k/%02d", i), value)
+	}
+	list := &trivetpb.BatchOp{Op: &trivetpb.Op{Op: &trivetpb.Op_Range{Range: &trivetpb.RangeOp{Range: store.PrefixRange([]byte("k/"))}}}}
+	c := d.dial()
+	for _, lists := range []int{1, 8, 20} {
+		body, err := (&trivetpb.BatchRequest{Ops: slices.Repeat([]*trivetpb.BatchOp{list}, lists)}).MarshalVT()
+		require.NoError(t, err)
+		c.send(fmt.Sprintf("POST /v1/batch HTTP/1.1\r\nHost: h\r\nContent-Type: application/x-protobuf\r\n"+
+			"Trivet-Part-Bytes: 262144\r\nContent-Length: %d\r\n\r\n%s", len(body), body))
+		resp, err := http.ReadResponse(c.in, nil)
+		require.NoError(t, err)
+		require.Equal(t, http.StatusOK, resp.StatusCode)
+		if lists < 20 {
+			require.Positive(t, resp.ContentLength, "%d lists", lists)
+		} else {
+			require.Equal(t, []string{"chunked"}, resp.TransferEncoding)
+		}
+		all, err := io.ReadAll(resp.Body)
+		require.NoError(t, err)
+		answer := &trivetpb.BatchResponse{}
+		require.NoError(t, answer.UnmarshalVT(all))
+		require.Len(t, answer.Results, lists)
+		for _, r := range answer.Results {
+			require.Len(t, r.GetRange().Items, 60)
+		}
+	}
+}
+
+// A buffer of lists does not become one of those that others hold.
+func TestLongBuffersAreApart(t *testing.T) {
+	b := takeLongBuffer()
+	b.b = append(b.b, make([]byte, mostKept+1)...)
+	b.release()
+	for range 100 {
+		require.LessOrEqual(t, cap(takeBuffer().b), mostKept)
 	}
 }

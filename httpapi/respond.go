@@ -8,8 +8,11 @@ import (
 	"time"
 )
 
-// buffer is a byte slice that is used again.
-type buffer struct{ b []byte }
+// buffer is a byte slice that is used again. long says that it is one of longBuffers.
+type buffer struct {
+	b    []byte
+	long bool
+}
 
 var buffers = sync.Pool{New: func() any { return &buffer{b: make([]byte, 0, 1024)} }}
 
@@ -17,14 +20,27 @@ var buffers = sync.Pool{New: func() any { return &buffer{b: make([]byte, 0, 1024
 // answers must not make all later ones hold on to as much.
 const mostKept = 256 << 10
 
+// longBuffers are those of answers up to listsBytes, apart from the others: who has a
+// buffer for long, as a watch has, is not to have one of these. mostKeptLong is the
+// largest that goes back: append may have doubled it.
+var longBuffers = sync.Pool{New: func() any { return &buffer{b: make([]byte, 0, spillBytes), long: true} }}
+
+const mostKeptLong = 2 * listsBytes
+
 func takeBuffer() *buffer { return buffers.Get().(*buffer) }
 
+func takeLongBuffer() *buffer { return longBuffers.Get().(*buffer) }
+
 func (b *buffer) release() {
-	if cap(b.b) > mostKept {
+	pool, most := &buffers, mostKept
+	if b.long {
+		pool, most = &longBuffers, mostKeptLong
+	}
+	if cap(b.b) > most {
 		return
 	}
 	b.b = b.b[:0]
-	buffers.Put(b)
+	pool.Put(b)
 }
 
 func (c *call) writeHead(status int) {
@@ -100,23 +116,29 @@ func (c *call) answer(status int, mediaType string, body []byte) {
 }
 
 // document is an answer that is gathered piece by piece and may grow large. As
-// long as it is short it goes out whole, with its length; past spillBytes it is
+// long as it is short it goes out whole, with its length; past most bytes it is
 // sent as it grows, each chunk with a write deadline of its own.
 type document struct {
 	c         *call
 	mediaType string
 	buf       *buffer
+	most      int
 	// err is the first failure to write; the rest is then skipped.
 	err error
 }
 
 func (c *call) newDocument(mediaType string) *document {
-	return &document{c: c, mediaType: mediaType, buf: takeBuffer()}
+	return &document{c: c, mediaType: mediaType, buf: takeBuffer(), most: spillBytes}
+}
+
+// newLists returns a document for parts of ranges.
+func (c *call) newLists(mediaType string) *document {
+	return &document{c: c, mediaType: mediaType, buf: takeLongBuffer(), most: listsBytes}
 }
 
 // spill is called between pieces. It reports whether it is worth going on.
 func (d *document) spill() bool {
-	if len(d.buf.b) >= spillBytes {
+	if len(d.buf.b) >= d.most {
 		d.flush()
 	}
 	return d.err == nil
@@ -131,7 +153,10 @@ func (d *document) flush() {
 		d.c.set("Content-Type", d.mediaType)
 		d.c.writeHead(http.StatusOK)
 	}
-	d.c.setWriteDeadline(time.Now().Add(d.c.srv.cfg.WriteTimeout))
+	// As much for each spillBytes as for a chunk of no more: a caller that is slow is
+	// not to be cut off for the size of the chunks.
+	chunks := max(1, len(d.buf.b)/spillBytes)
+	d.c.setWriteDeadline(time.Now().Add(time.Duration(chunks) * d.c.srv.cfg.WriteTimeout))
 	d.err = d.c.writeAtOnce(d.buf.b)
 	d.buf.b = d.buf.b[:0]
 }
