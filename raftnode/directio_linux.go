@@ -75,7 +75,18 @@ const (
 	xfsMagic = 0x58465342
 )
 
-func newDirectIO() (directIO, error) {
+// newDirectIO is for files in a folder on ext4 or XFS, of which it is known that they
+// write in place, at once, and sync. Others may take such writes and do them some other
+// way: FUSE does without the sync, tmpfs has no disk, and those that never overwrite gain
+// nothing.
+func newDirectIO(dir string) (directIO, error) {
+	var stat unix.Statfs_t
+	if err := unix.Statfs(dir, &stat); err != nil {
+		return nil, &fs.PathError{Op: "statfs", Path: dir, Err: err}
+	}
+	if stat.Type != unix.EXT4_SUPER_MAGIC && stat.Type != xfsMagic {
+		return nil, fmt.Errorf("%w: %s is not on ext4 or XFS", errNoDirectIO, dir)
+	}
 	d := &asyncIO{}
 	if _, _, errno := unix.Syscall(unix.SYS_IO_SETUP, 1, uintptr(unsafe.Pointer(&d.context)), 0); errno != 0 {
 		return nil, os.NewSyscallError("io_setup", errno)
@@ -128,17 +139,7 @@ func (d *asyncIO) Close() error {
 	return nil
 }
 
-// open takes files of ext4 and XFS, of which it is known that they write in place, at
-// once, and sync. Others may take such writes and do them some other way: FUSE does
-// without the sync, tmpfs has no disk, and those that never overwrite gain nothing.
 func (d *asyncIO) open(path string) (directFile, error) {
-	var stat unix.Statfs_t
-	if err := unix.Statfs(path, &stat); err != nil {
-		return nil, &fs.PathError{Op: "statfs", Path: path, Err: err}
-	}
-	if stat.Type != unix.EXT4_SUPER_MAGIC && stat.Type != xfsMagic {
-		return nil, errNoDirectIO
-	}
 	f, err := os.OpenFile(path, os.O_WRONLY|unix.O_DIRECT, 0)
 	if err != nil {
 		return nil, noDirectIO(err)

@@ -2,4 +2,5 @@
 
 package raftnode
 
-func newDirectIO() (directIO, error) { return nil, errNoDirectIO }
+// newDirectIO is for systems that have them.
+func newDirectIO(string) (directIO, error) { return nil, errNoDirectIO }

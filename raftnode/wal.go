@@ -111,10 +111,10 @@ func (l *walLog) StoreLogs(logs []*raft.Log) error {
 func openWAL(dir string, log hclog.Logger) (*walLog, error) {
 	files := segmentFiles{VFS: fs.New(), syncData: fdatasync}
 	// A write that is a sync cannot leave it out.
-	if direct, err := newDirectIO(); err == nil && !mutant.On("no-fsync") {
+	if direct, err := newDirectIO(dir); err == nil && !mutant.On("no-fsync") {
 		files.direct = direct
 	} else if err != nil {
-		log.Debug("the log is written through the page cache", "reason", err)
+		log.Info("the log is written through the page cache", "reason", err)
 	}
 	l, err := openWALOver(dir, log, &metadb.BoltMetaDB{}, files, wal.DefaultSegmentSize)
 	if files.direct == nil {

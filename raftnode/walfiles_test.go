@@ -84,7 +84,7 @@ func BenchmarkSegmentFiles(b *testing.B) {
 		b.Run(fmt.Sprintf("batch=%d", size), func(b *testing.B) {
 			dir := b.TempDir()
 			names := []string{"raft-wal", "ours", "direct"}
-			direct, err := newDirectIO()
+			direct, err := newDirectIO(dir)
 			if err != nil {
 				names = names[:2]
 			} else {

@@ -15,7 +15,8 @@
 // root.go (the commands), env.go (every flag's environment variable), exit.go
 // (errors and exit statuses), size.go and choice.go (kinds of flags), terminal.go
 // (what is one) and child.go (processes of ours). For nodes: serve.go, listen.go,
-// logging.go and hold.go; dev.go with devdir.go (its folder), devnode.go (a
+// logging.go and hold.go, and what it has of the
+// machine: processors.go, garbage.go, hugepages.go, monitor.go; dev.go with devdir.go (its folder), devnode.go (a
 // process of it) and devwatch.go (what it sees of the cluster). For callers:
 // endpoints.go, freshness.go, guard.go and rawhttp.go (the ways to a cluster),
 // item.go (how items are printed), then get.go, put.go, delete.go, list.go,
@@ -29,5 +30,8 @@ import (
 )
 
 func main() {
+	if isNode(os.Args) {
+		calmMonitor()
+	}
 	os.Exit(run(context.Background(), os.Args[1:], os.Stdin, os.Stdout, os.Stderr))
 }

@@ -1,0 +1,82 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+// slackHelper makes the test's binary start as a node does, and print the slack of its
+// threads: its own, and of the others where it may ask.
+const slackHelper = "TRIVET_TEST_SLACK"
+
+func init() {
+	if os.Getenv(slackHelper) == "" {
+		return
+	}
+	if os.Getenv(slackHelper) == "set before" {
+		os.Setenv(slackHelper, "as set")
+		setSlack(70_000)
+		path, _ := os.Executable()
+		cmd := exec.Command(path)
+		cmd.Stdout = os.Stdout
+		if err := cmd.Run(); err != nil {
+			fmt.Println(err)
+		}
+		os.Exit(0)
+	}
+	calmMonitor()
+	fmt.Println("pid", os.Getpid(), "own", slack(), "marker", os.Getenv(slackIsSet)+".")
+	threads, _ := os.ReadDir("/proc/self/task")
+	for _, t := range threads {
+		if b, err := os.ReadFile("/proc/" + t.Name() + "/timerslack_ns"); err == nil {
+			fmt.Println("thread", t.Name(), strings.TrimSpace(string(b)))
+		}
+	}
+	os.Exit(0)
+}
+
+func slackOf(t *testing.T, how string) (pid int, lines []string) {
+	t.Helper()
+	path, err := os.Executable()
+	require.NoError(t, err)
+	cmd := exec.Command(path, "an", "argument")
+	cmd.Env = append(os.Environ(), slackHelper+"="+how)
+	out, err := cmd.Output()
+	require.NoError(t, err)
+	return cmd.Process.Pid, strings.Split(strings.TrimSpace(string(out)), "\n")
+}
+
+// A node's monitor has much slack, and the thread that the program goes on with has not;
+// it is the process that it was, and what it starts knows nothing of it.
+func TestCalmMonitor(t *testing.T) {
+	if slack() != usualSlack {
+		t.Skip("somebody has set the slack")
+	}
+	pid, lines := slackOf(t, "now")
+	require.Equal(t, fmt.Sprintf("pid %d own %d marker .", pid, usualSlack), lines[0])
+	if len(lines) < 3 {
+		t.Skip("the slack of other threads is a secret here")
+	}
+	// The first thread that the runtime makes is the monitor.
+	require.Equal(t, strconv.Itoa(monitorSlack), strings.Fields(lines[2])[2], lines)
+}
+
+// What somebody has set stays.
+func TestCalmMonitorLeavesWhatIsSet(t *testing.T) {
+	_, lines := slackOf(t, "set before")
+	require.True(t, slices.ContainsFunc(lines, func(l string) bool { return strings.Contains(l, "own 70000") }), lines)
+}
+
+func TestIsNode(t *testing.T) {
+	require.True(t, isNode([]string{"trivet", "serve", "--dir", "d"}))
+	for _, args := range [][]string{nil, {"trivet"}, {"trivet", "dev"}, {"trivet", "put", "serve", "1"}} {
+		require.False(t, isNode(args), args)
+	}
+}

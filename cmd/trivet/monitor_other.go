@@ -1,0 +1,6 @@
+//go:build !linux
+
+package main
+
+// calmMonitor does nothing: other systems have other timers.
+func calmMonitor() {}
