@@ -15,6 +15,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -46,6 +47,8 @@ type batchConns struct {
 	idle   map[string][]*batchConn // by address, the one used last at the end
 	count  map[string]int          // idle and in use
 	reaper *time.Timer             // set while any is idle: see reap
+
+	longs atomic.Int64 // connections that are long
 }
 
 const (
@@ -60,9 +63,12 @@ const (
 	// keptRequest is the largest buffer for requests that a connection keeps.
 	keptRequest = 64 << 10
 	// keptAnswer is the buffer for answers that a connection keeps where one was longer
-	// than longAnswer: for some dozens of lists, as most are that go together.
-	keptAnswer = 1 << 20
-	longAnswer = 32 << 10
+	// than longAnswer: for some dozens of lists, as most are that go together. So many
+	// connections keep one, to all nodes together: more than lists that go together take,
+	// and hundreds of batches at once do not leave a MiB each for as long as they are idle.
+	keptAnswer  = 1 << 20
+	longAnswer  = 32 << 10
+	keptAnswers = 32
 	// maxAnswerHeader bounds the header of an answer.
 	maxAnswerHeader = 64 << 10
 	// maxInterim is how many interim answers (status 1xx) there may be.
@@ -93,6 +99,7 @@ type batchConn struct {
 	limit     limitedReader
 	out       bytes.Buffer
 	in        *bytes.Buffer // see batchAnswer.buffer; nil until it is needed
+	long      bool          // it is one of the keptAnswers, until it is closed
 	used      time.Time
 }
 
@@ -209,10 +216,20 @@ func (a *batchAnswer) buffer(size int64) *bytes.Buffer {
 	if a.c.in == nil {
 		a.c.in = takeBody()
 	}
-	if size < 0 || size > longAnswer {
+	if (size < 0 || size > longAnswer) && a.c.mayBeLong() {
 		a.c.in.Grow(keptAnswer)
 	}
 	return a.c.in
+}
+
+// mayBeLong says whether the connection may keep a buffer of keptAnswer.
+func (c *batchConn) mayBeLong() bool {
+	if !c.long {
+		if c.long = c.b.longs.Add(1) <= keptAnswers; !c.long {
+			c.b.longs.Add(-1)
+		}
+	}
+	return c.long
 }
 
 // releaseBuffer leaves a buffer that is too large to be kept to others.
@@ -220,8 +237,11 @@ func (c *batchConn) releaseBuffer() {
 	if c.in == nil {
 		return
 	}
-	// Grow may have rounded up.
-	if c.in.Reset(); c.in.Cap() > 2*keptAnswer {
+	most := 2 * longAnswer
+	if c.long {
+		most = 2 * keptAnswer // Grow may have rounded up
+	}
+	if c.in.Reset(); c.in.Cap() > most {
 		giveBody(c.in)
 		c.in = nil
 	}
@@ -326,6 +346,9 @@ func (c *batchConn) close() {
 		c.conn.Close()
 	} else if c.raw != nil {
 		c.raw.Close()
+	}
+	if c.long {
+		c.b.longs.Add(-1)
 	}
 	c.b.mu.Lock()
 	defer c.b.mu.Unlock()

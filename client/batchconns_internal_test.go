@@ -428,3 +428,44 @@ func TestABatchConnKeepsTheBufferOfItsAnswers(t *testing.T) {
 	require.Equal(t, caps[1], caps[2], "and kept")
 	require.Zero(t, caps[3], "but not what is longer")
 }
+
+// Of many connections whose answers were long some keep the memory, and the others leave
+// it to whoever needs it. One that is closed makes room for another.
+func TestFewBatchConnsKeepLongBuffers(t *testing.T) {
+	long := fmt.Sprintf("HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s", longAnswer+1, strings.Repeat("l", longAnswer+1))
+	s := serveScript(t, []string{long, long, fine})
+	b := batchConnsFor(t, Config{})
+	kept := func(at int) (bytes int) {
+		var open []*http.Response
+		for range at {
+			resp, err := b.RoundTrip(post(t.Context(), "http://"+s.address+"/v1/batch", ""))
+			require.NoError(t, err)
+			<-s.requests
+			open = append(open, resp)
+		}
+		for _, resp := range open {
+			_, err := readAtMost(resp.Body.(*batchAnswer).buffer(resp.ContentLength), resp.Body, resp.ContentLength, 1<<30)
+			require.NoError(t, err)
+			require.NoError(t, resp.Body.Close())
+		}
+		for _, conns := range b.idle {
+			require.Len(t, conns, at)
+			for _, c := range conns {
+				if c.in != nil {
+					bytes += c.in.Cap()
+				}
+			}
+		}
+		return bytes
+	}
+	const many = 2 * keptAnswers
+	for range 2 {
+		bytes := kept(many)
+		require.GreaterOrEqual(t, bytes, keptAnswers*keptAnswer)
+		require.LessOrEqual(t, bytes, keptAnswers*2*keptAnswer+many*2*longAnswer)
+		require.EqualValues(t, keptAnswers, b.longs.Load())
+	}
+	b.closeIdle()
+	require.Zero(t, b.longs.Load())
+	require.GreaterOrEqual(t, kept(1), keptAnswer)
+}

@@ -1,6 +1,7 @@
 package raftnode
 
 import (
+	"bytes"
 	"errors"
 	"io"
 	"os"
@@ -118,6 +119,39 @@ func TestWALDirect(t *testing.T) {
 			}
 		})
 	}
+}
+
+// Zeros are written ahead of batches directly too, once a step, and over what an earlier
+// crash left there: no batch is ever followed by anything else.
+func TestWALDirectWritesAhead(t *testing.T) {
+	const size = 3*zeroStep - 1000
+	dir := t.TempDir()
+	path := filepath.Join(dir, "segment")
+	require.NoError(t, os.WriteFile(path, bytes.Repeat([]byte{0xee}, size), 0o600))
+	files := segmentFiles{VFS: fs.New(), syncData: fdatasync, direct: directFunc(openPlain)}
+	f, err := files.OpenWriter(dir, "segment")
+	require.NoError(t, err)
+	defer f.Close()
+	batch := bytes.Repeat([]byte("batch"), 30_000)
+	ahead := 0 // batches that are written over zeros
+	at := int64(5000)
+	for at+int64(len(batch)) < size-2*blockBytes {
+		got, err := os.ReadFile(path)
+		require.NoError(t, err)
+		end := at + int64(len(batch))
+		if bytes.Equal(got[at:end], make([]byte, len(batch))) {
+			ahead++
+		}
+		_, err = f.WriteAt(batch, at)
+		require.NoError(t, err)
+		got, err = os.ReadFile(path)
+		require.NoError(t, err)
+		require.True(t, bytes.Equal(batch, got[at:end]))
+		step := min(end-end%zeroStep+zeroStep, size-size%blockBytes)
+		require.True(t, bytes.Equal(make([]byte, step-end), got[end:step]), "behind the batch that ends at %d", end)
+		at = end
+	}
+	require.GreaterOrEqual(t, ahead, 10)
 }
 
 // What is read while the block that it is in is written again is what was written.

@@ -187,3 +187,37 @@ func TestWALPowerLoss(t *testing.T) {
 		})
 	}
 }
+
+// A process is killed before the sync of a batch, which the next one finds: that is there
+// from then on, also where the power is lost before anything else is written.
+func TestWALFoundIsDurable(t *testing.T) {
+	for _, direct := range []bool{false, true} {
+		for seed := range uint64(4) {
+			dir := t.TempDir()
+			disk := &powerFiles{VFS: fs.New(), files: map[string]*powerFile{}, left: 3}
+			files := segmentFiles{VFS: disk, syncData: disk.syncData}
+			if direct {
+				files.direct = directFunc(disk.openDirect)
+			}
+			l := openWALFiles(t, dir, files, smallSegment)
+			var err error
+			for i := uint64(1); err == nil; i++ {
+				err = l.StoreLog(&raft.Log{Index: i, Term: 1, Data: bytes.Repeat([]byte("entry"), 400)})
+			}
+			require.ErrorIs(t, err, errPower)
+			require.NoError(t, l.Close()) // as a kill: nothing is written or synced
+			disk.left = 1 << 30
+			l = openWALFiles(t, dir, files, smallSegment)
+			found, err := l.LastIndex()
+			require.NoError(t, err)
+			require.NotZero(t, found)
+			require.NoError(t, l.Close())
+			disk.lose(t, rand.New(rand.NewPCG(seed, 1)))
+			l = openWALFiles(t, dir, files, smallSegment)
+			last, err := l.LastIndex()
+			require.NoError(t, err)
+			require.Equal(t, found, last)
+			require.NoError(t, l.Close())
+		}
+	}
+}

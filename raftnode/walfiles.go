@@ -67,9 +67,20 @@ func (v segmentFiles) Create(dir, name string, size uint64) (types.WritableFile,
 	return v.open(dir, name, f, err)
 }
 
+// OpenWriter syncs the file before recovery reads it. A process that was killed may have
+// left a batch in the page cache, or in the disk's, whole and not synced. Recovery takes it, and
+// raft tells the leader that this node has it, without another write: it must not
+// be lost with the power after that.
 func (v segmentFiles) OpenWriter(dir, name string) (types.WritableFile, error) {
 	f, err := v.VFS.OpenWriter(dir, name)
-	return v.open(dir, name, f, err)
+	if f, err = v.open(dir, name, f, err); err != nil {
+		return nil, err
+	}
+	if err := f.Sync(); err != nil {
+		f.Close()
+		return nil, err
+	}
+	return f, nil
 }
 
 func (v segmentFiles) open(dir, name string, f types.WritableFile, err error) (types.WritableFile, error) {

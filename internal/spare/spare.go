@@ -28,11 +28,12 @@ type Buffers struct {
 // Buffer is one of them.
 type Buffer struct{ B []byte }
 
-// Buffers of 1 KiB to 256 KiB are kept. Smaller ones cost as little anew; larger ones
-// are rare, and would stay for long.
+// Needs of 1 KiB to 256 KiB are met from what is kept. Smaller buffers cost as little anew;
+// larger ones are rare, and would stay for long.
 const (
 	minBits, maxBits = 10, 18
-	// Max is the largest that is kept, in bytes.
+	// Max is the largest need, in bytes, that one which was kept is for. What is kept for
+	// it may be up to twice as large.
 	Max = 1 << maxBits
 )
 
