@@ -8,12 +8,10 @@ import (
 // Direct, durable writes of the log.
 //
 // Written through the page cache, a batch is copied into it, written from it by
-// fdatasync, and an operating system thread waits meanwhile. That thread is what costs
-// most here: Go's runtime lets it keep its processor, to be handed on by the
-// runtime's monitor, which finds out by looking every twenty microseconds as long as
-// there is anything to find. A node that syncs a thousand times a second, on one or two
-// processors, has the monitor at it all the time (a tenth of a busy node's processor
-// time), and whatever else it has to do waits for that.
+// fdatasync, and an operating system thread waits meanwhile. Go's runtime lets the
+// thread keep its processor, to be handed on by the runtime's monitor, which finds out by
+// looking. A node works on one or two processors (cmd/trivet/processors.go), and whatever
+// else it has to do, a read for one, waits for that.
 //
 // So where the system has it (directio_linux.go), a batch goes to the disk from a buffer
 // of our own (O_DIRECT), with the sync as part of the write (RWF_DSYNC), and what waits for
