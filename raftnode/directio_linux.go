@@ -30,7 +30,7 @@ import (
 // allocates is given to system calls that are over with it when they return.
 type asyncIO struct {
 	mu     sync.Mutex
-	ring   int // its file descriptor; -1 when closed
+	ring   int // its file descriptor
 	done   *os.File
 	wait   syscall.RawConn // of done
 	closed bool

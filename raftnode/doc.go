@@ -55,6 +55,6 @@
 // logstore.go, entrycache.go, stablestore.go and snapshots.go (what raft writes),
 // liveness.go and deadleader.go (a leader whose process is dead), handover.go
 // (one that is to go), compare.go (whether the states are the same), datadir.go,
-// storage.go, wal.go, walencode.go, walfiles.go, walscan.go and waltail.go (the data
-// folder), entrymeta.go (what travels beside each entry), stats.go (what is counted).
+// storage.go, wal.go, walencode.go, walfiles.go, directio.go, walscan.go and waltail.go
+// (the data folder), entrymeta.go (what travels beside each entry), stats.go (what is counted).
 package raftnode
