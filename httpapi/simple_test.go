@@ -221,9 +221,10 @@ func (w *callerWatch) looks() bool {
 	return w.reading && len(w.looked) == 0
 }
 
+// oneSimple returns the only connection, once the server has accepted it.
 func (d *door) oneSimple(t *testing.T) (one *simpleConn) {
 	t.Helper()
-	require.Equal(t, 1, d.simple())
+	require.Eventually(t, func() bool { return d.simple() == 1 }, waitAtMost, waitStep)
 	d.srv.simple.mu.Lock()
 	defer d.srv.simple.mu.Unlock()
 	for s := range d.srv.simple.all {
@@ -409,19 +410,15 @@ func TestSimpleAnswersGoOutInOneWrite(t *testing.T) {
 	node.put(t, "short", "v", "long", strings.Repeat("v", 32<<10))
 	d := openDoor(t, node, Config{})
 	c := d.dial()
+	s := d.oneSimple(t)
 	for key, size := range map[string]int{"short": 1, "long": 32 << 10} {
 		c.send(head("GET", "/v1/kv/"+key))
-		all := make([]byte, 64<<10)
-		// What a reader finds once anything is there: a writer that comes back would be
-		// found by a part of it.
-		n, err := c.Conn.Read(all)
-		require.NoError(t, err)
-		resp, err := http.ReadResponse(bufio.NewReader(bytes.NewReader(all[:n])), nil)
-		require.NoError(t, err)
-		body, err := io.ReadAll(resp.Body)
-		require.NoError(t, err)
-		require.Len(t, body, size)
+		require.Len(t, c.receive("GET").body, size)
 	}
+	require.NoError(t, c.Conn.Close())
+	// Its goroutine is over when it is no longer among them.
+	require.Eventually(t, func() bool { return d.simple() == 0 }, waitAtMost, waitStep)
+	require.Equal(t, 2, s.out.writes)
 }
 
 // FuzzSimpleHead: a head that is taken as simple is a request in net/http's eyes, and says

@@ -14,6 +14,8 @@ type simpleAnswer struct {
 	// begun: there is a status line. chunked: the body goes in chunks. close: the
 	// connection closes behind the answer. timed: the handler has set a deadline.
 	begun, chunked, close, timed bool
+	// writes counts the writes to the connection that its answers took.
+	writes int
 	// err is why the connection takes no more.
 	err error
 	// date is the Date field of the second that is dateOf.
@@ -126,6 +128,7 @@ func (s *simpleConn) send(p []byte) {
 		s.writeBy = s.call.start.Add(most * 5 / 4)
 		_ = s.tcp.SetWriteDeadline(s.writeBy)
 	}
+	a.writes++
 	if len(p) == 0 {
 		_, a.err = s.tcp.Write(a.buf.b)
 	} else {

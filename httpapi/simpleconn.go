@@ -98,8 +98,9 @@ func (s *simpleConn) serve() {
 			break
 		}
 	}
-	s.srv.simple.end(s)
+	// Closed first: where this is the last one, Shutdown returns at the end.
 	s.Close()
+	s.srv.simple.end(s)
 }
 
 // await waits for the next request. It returns false where none will come.
