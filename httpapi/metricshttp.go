@@ -17,6 +17,7 @@ type httpMetrics struct {
 	in, out  *prometheus.CounterVec   // by route
 	refused  *prometheus.CounterVec   // by reason
 	frames   prometheus.Counter
+	writes   prometheus.Counter
 	all      []prometheus.Collector
 
 	// routes is by resource; none is for requests that no resource is for. Both
@@ -81,10 +82,14 @@ func newHTTPMetrics(s *Server) *httpMetrics {
 			Name: "trivet_watch_frames_total",
 			Help: "Changes sent to watches, a frame a revision and watch.",
 		}),
+		writes: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "trivet_watch_writes_total",
+			Help: "Writes to the connections of watches; what progress an idle one is sent is left out.",
+		}),
 		routes: map[*resource]*routeMetrics{},
 	}
 	m.all = []prometheus.Collector{
-		m.requests, m.seconds, m.in, m.out, m.refused, m.frames,
+		m.requests, m.seconds, m.in, m.out, m.refused, m.frames, m.writes,
 		gauge("trivet_http_requests_in_flight", "Requests under way; watches and waits for locks are counted apart.", s.underWay.held.Load),
 		gauge("trivet_http_watches", "Watches that are open over HTTP.", s.watching.held.Load),
 		gauge("trivet_http_lock_waits", "Requests that wait for a lock.", s.lockWaits.held.Load),

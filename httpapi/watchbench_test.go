@@ -16,6 +16,8 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"trivet/trivetpb"
 )
 
 // rawWatch is a watch whose frames are counted, not parsed: readers that cost
@@ -280,4 +282,94 @@ func memoryInUse() uint64 {
 	var m runtime.MemStats
 	runtime.ReadMemStats(&m)
 	return m.HeapInuse + m.StackInuse
+}
+
+// BenchmarkWatchPaced has watches of one prefix, a connection each, of a node whose
+// entries come at a given pace, so that what an event takes does not depend on what
+// a put does. A node of three that 16 callers write to, with 100 watches, is the
+// third of these. The figures are processor time, that of the reading ends
+// included, events/read, and the delay of all events of one watch.
+//
+//	go test -run '^$' -bench WatchPaced -benchtime 2000x ./httpapi
+func BenchmarkWatchPaced(b *testing.B) {
+	for _, watchers := range []int{1, 4, 33, 100} {
+		b.Run(fmt.Sprint(watchers), func(b *testing.B) { benchWatchPaced(b, watchers, time.Second/860, 4) })
+	}
+}
+
+func benchWatchPaced(b *testing.B, watchers int, every time.Duration, puts int) {
+	node := newSoloNode()
+	d := openDoor(b, node, Config{})
+	var wg sync.WaitGroup
+	watches := make([]*rawWatch, watchers)
+	var delays []time.Duration
+	for i := range watches {
+		w := openRawWatch(b, d.addr, "prefix=watched/")
+		watches[i] = w
+		if i == 0 {
+			wg.Go(func() {
+				in := bufio.NewReaderSize(w.conn, 64<<10)
+				for {
+					line, err := in.ReadSlice('\n')
+					if err != nil {
+						return
+					}
+					const before = `"value":"`
+					at := bytes.Index(line, []byte(before))
+					if at < 0 {
+						continue
+					}
+					at += len(before)
+					ns, err := strconv.ParseInt(string(line[at:at+16]), 16, 64)
+					if err != nil {
+						b.Error(err)
+						return
+					}
+					delays = append(delays, time.Duration(time.Now().UnixNano()-ns))
+					w.events.Add(1)
+				}
+			})
+			continue
+		}
+		wg.Go(func() { w.count(nil) })
+	}
+	rest := strings.Repeat("x", 256-16)
+	put := func(i int) {
+		commands := make([]*trivetpb.Command, puts)
+		for j := range commands {
+			commands[j] = &trivetpb.Command{Command: &trivetpb.Command_Op{Op: &trivetpb.Op{Op: &trivetpb.Op_Put{Put: &trivetpb.PutOp{
+				Key: fmt.Appendf(nil, "watched/%d", (i*puts+j)%1000), Value: fmt.Appendf(nil, "%016x%s", time.Now().UnixNano(), rest)}}}}}
+		}
+		_, err := node.apply(commands, nil)
+		require.NoError(b, err)
+	}
+	b.ResetTimer()
+	start, cpu := time.Now(), processTime()
+	for i := range b.N {
+		time.Sleep(time.Until(start.Add(time.Duration(i) * every)))
+		put(i)
+	}
+	for _, w := range watches {
+		for w.events.Load() < int64(b.N*puts) {
+			time.Sleep(100 * time.Microsecond)
+		}
+	}
+	events := float64(b.N * puts * watchers)
+	b.ReportMetric(float64((processTime()-cpu).Nanoseconds())/events, "cpu-ns/event")
+	b.ReportMetric(float64(time.Since(start))/float64(b.N)/float64(every), "pace")
+	b.StopTimer()
+	var reads int64
+	for _, w := range watches {
+		w.conn.Close()
+	}
+	wg.Wait()
+	for _, w := range watches[1:] {
+		reads += w.reads
+	}
+	if reads > 0 {
+		b.ReportMetric(float64(b.N*puts*(watchers-1))/float64(reads), "events/read")
+	}
+	slices.Sort(delays)
+	b.ReportMetric(float64(delays[len(delays)/2].Microseconds())/1e3, "p50-ms")
+	b.ReportMetric(float64(delays[len(delays)*99/100].Microseconds())/1e3, "p99-ms")
 }

@@ -171,11 +171,14 @@ func (ws *watchStream) writeChanges() *trivetpb.Problem {
 		if ws.send(); ws.err != nil || ws.ends() {
 			return nil
 		}
-		var ready <-chan struct{} = always
-		if drained {
-			ready = ws.w.Ready()
+		ended, p := ws.wait(drained)
+		if ended && p != nil {
+			// What a pause holds back comes before the end.
+			if _, p := ws.gather(); p != nil {
+				return p
+			}
 		}
-		if ended, p := ws.wait(ready); ended || ws.err != nil {
+		if ended || ws.err != nil {
 			return p
 		}
 	}
@@ -183,27 +186,40 @@ func (ws *watchStream) writeChanges() *trivetpb.Problem {
 
 // wait waits for something to do, or for the end and its reason, which is nil
 // where the caller went away.
-func (ws *watchStream) wait(ready <-chan struct{}) (ended bool, p *trivetpb.Problem) {
-	ws.sleep()
-	select {
-	case <-ws.c.srv.stopping:
-		ended, p = true, &trivetpb.Problem{Code: trivetpb.Code_DRAINING}
-	case <-ws.c.srv.node.Done():
-		// It would stay open at the last revision, and the caller take that for
-		// the present.
-		ended, p = true, ws.c.srv.nodeGone()
-	case <-ws.c.r.Context().Done():
-		ended = true
-	case ws.syncAt = <-ws.confirmed:
-		ws.confirmed = nil
-	case <-ws.nudge:
-	case <-ready:
-		ws.wake()
-		ws.pause()
-		return false, nil
+func (ws *watchStream) wait(drained bool) (ended bool, p *trivetpb.Problem) {
+	ready := (<-chan struct{})(always)
+	if drained {
+		ready = ws.w.Ready()
 	}
-	ws.wake()
-	return ended, p
+	var rested <-chan time.Time
+	ws.sleep()
+	defer ws.wake()
+	for {
+		select {
+		case <-ws.c.srv.stopping:
+			return true, &trivetpb.Problem{Code: trivetpb.Code_DRAINING}
+		case <-ws.c.srv.node.Done():
+			// It would stay open at the last revision, and the caller take that for
+			// the present.
+			return true, ws.c.srv.nodeGone()
+		case <-ws.c.r.Context().Done():
+			return true, nil
+		case ws.syncAt = <-ws.confirmed:
+			ws.confirmed = nil
+			return false, nil
+		case <-ws.nudge:
+			return false, nil
+		case <-rested:
+			return false, nil
+		case <-ready:
+			// A history to be told is not held back: it would be 64 KiB a pause.
+			rest := ws.pause()
+			if !drained || rest <= 0 {
+				return false, nil
+			}
+			ready, rested = nil, time.After(rest)
+		}
+	}
 }
 
 // Where many watch the same, waking them all for each entry takes more of the
@@ -214,24 +230,21 @@ func (ws *watchStream) wait(ready <-chan struct{}) (ended bool, p *trivetpb.Prob
 // With 100 watches and 16 writers that is a third less work and a third more
 // puts, whose answers come so much sooner that the events do as well. One who
 // watches alone, or has had nothing for that long, never waits.
+//
+// One timer for all, so that all wake at once, was tried: in turns beside this it
+// took 1.02 and 1.11 of the processor time that puts and a hundred watches do.
 const (
 	pauseEach = 250 * time.Microsecond
 	pauseMost = 16 * time.Millisecond
 )
 
-func (ws *watchStream) pause() {
+// pause is for how long it is not to write yet; 0 or less: not at all.
+func (ws *watchStream) pause() time.Duration {
 	sharing := ws.w.Sharing()
 	if sharing == 1 {
-		return
+		return 0
 	}
-	if rest := min(time.Duration(sharing)*pauseEach, pauseMost) - time.Since(ws.wrote); rest > 0 {
-		timer := time.NewTimer(rest)
-		defer timer.Stop()
-		select {
-		case <-timer.C:
-		case <-ws.c.srv.stopping:
-		}
-	}
+	return min(time.Duration(sharing)*pauseEach, pauseMost) - time.Since(ws.wrote)
 }
 
 // always is ready.
@@ -316,6 +329,7 @@ func (ws *watchStream) write(b []byte) {
 		ws.extendDeadline()
 		before := ws.c.bytesOut
 		ws.err = ws.writePiece(b[:n])
+		ws.c.srv.metrics.http.writes.Inc()
 		ws.out.Add(float64(ws.c.bytesOut - before))
 		b = b[n:]
 	}
