@@ -28,6 +28,9 @@ func FuzzResults(f *testing.F) {
 	txn := &trivetpb.Result{Revision: 7, Replayed: true, Result: &trivetpb.Result_Txn{Txn: &trivetpb.TxnResult{Succeeded: true, Results: []*trivetpb.Result{
 		put, get, put, {Result: &trivetpb.Result_Add{Add: &trivetpb.AddResult{Value: 1}}}, put, {Revision: 3, Problem: &trivetpb.Problem{Code: 3}},
 	}}}}
+	add(get, put, &trivetpb.Result{Result: &trivetpb.Result_Txn{Txn: &trivetpb.TxnResult{Results: []*trivetpb.Result{
+		{Result: &trivetpb.Result_Put{Put: &trivetpb.PutResult{Version: 1}}}, {Result: &trivetpb.Result_Get{Get: &trivetpb.GetResult{}}}, {},
+	}}}})
 	add(txn, put)
 	add(get, put, txn)
 	add(get, put, put)
