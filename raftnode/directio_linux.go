@@ -191,10 +191,10 @@ func (d *asyncIO) open(path string) (directFile, error) {
 
 // noDirectIO makes errNoDirectIO of what says that a write cannot be one of these: it
 // is not taken so by the file system (EINVAL, EOPNOTSUPP), the process may not
-// (ENOSYS, EPERM), the kernel has no memory for it now (EAGAIN, ENOMEM), or the thread that
-// asked for it has ended (ECANCELED).
+// (ENOSYS, EPERM), the kernel has no memory for it now (EAGAIN, ENOMEM), or it was broken
+// off, by a signal (EINTR) or the end of the thread that asked for it (ECANCELED).
 func noDirectIO(err error) error {
-	for _, errno := range []syscall.Errno{unix.EINVAL, unix.EOPNOTSUPP, unix.ENOSYS, unix.EPERM, unix.EAGAIN, unix.ENOMEM, unix.ECANCELED} {
+	for _, errno := range []syscall.Errno{unix.EINVAL, unix.EOPNOTSUPP, unix.ENOSYS, unix.EPERM, unix.EAGAIN, unix.ENOMEM, unix.EINTR, unix.ECANCELED} {
 		if errors.Is(err, errno) {
 			return fmt.Errorf("%w: %w", errNoDirectIO, err)
 		}

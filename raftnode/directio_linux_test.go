@@ -4,6 +4,7 @@ package raftnode
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"io/fs"
 	"os"
@@ -81,6 +82,15 @@ func TestDirectWriteErrors(t *testing.T) {
 	require.NoError(t, f.write(0, blockBytes, []byte("x")))
 	require.NoError(t, d.Close())
 	require.ErrorIs(t, f.write(0, blockBytes, []byte("x")), os.ErrClosed)
+}
+
+// What says nothing about the disk has the batch written another way.
+func TestErrorsThatAreNotTheDisks(t *testing.T) {
+	for errno, direct := range map[unix.Errno]bool{unix.EINTR: false, unix.ECANCELED: false, unix.ENOMEM: false, unix.EIO: true, unix.ENOSPC: true} {
+		err := noDirectIO(&fs.PathError{Op: "write", Path: "x", Err: errno})
+		require.ErrorIs(t, err, errno)
+		require.Equal(t, !direct, errors.Is(err, errNoDirectIO), "%v", errno)
+	}
 }
 
 // tmpfs takes direct writes, but they are none.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/binary"
 	"fmt"
+	"runtime"
 	"sync"
 	"time"
 
@@ -323,6 +324,8 @@ func unknownResult(detail string) *trivetpb.Result {
 // dispatch runs until stop is closed.
 func (q *proposer) dispatch(stop <-chan struct{}) {
 	for {
+		// Whoever is about to propose may do so first, and be in the group: see rounds.run.
+		runtime.Gosched()
 		again := q.dispatchAll()
 		var timer <-chan time.Time
 		if again > 0 {

@@ -133,6 +133,29 @@ func TestRoundsAreShared(t *testing.T) {
 	})
 }
 
+// A round begins behind all who can ask at once.
+func TestRoundsWaitForWhoCanRun(t *testing.T) {
+	before := runtime.GOMAXPROCS(1)
+	defer runtime.GOMAXPROCS(before)
+	life, end := context.WithCancel(t.Context())
+	var running sync.WaitGroup
+	r := &rounds{ctx: life, done: new(atomic.Uint64), failed: new(atomic.Uint64)}
+	r.spawn = func(f func()) bool { running.Go(f); return true }
+	r.f = func(context.Context) (readIndex, error) { return readIndex{}, nil }
+	// The scheduler has turns of its own now and then.
+	const times = 100
+	for range times {
+		var wg sync.WaitGroup
+		for range 8 {
+			wg.Go(func() { _, _ = r.join(life) })
+		}
+		wg.Wait()
+	}
+	require.Less(t, r.done.Load(), uint64(times+times/2))
+	end()
+	running.Wait()
+}
+
 func BenchmarkRoundsJoin(b *testing.B) {
 	ctx, cancel := context.WithTimeout(b.Context(), time.Hour)
 	defer cancel()
