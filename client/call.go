@@ -70,6 +70,7 @@ type call struct {
 		get     trivetpb.GetOp
 		key     []byte
 	}
+	txn *txnMessages // nil until it has been a txnCall
 }
 
 type callKind uint8
@@ -140,6 +141,10 @@ func (a *call) free() {
 	a.messages.item.Value, a.messages.result.Problem = nil, nil // the value is the caller's
 	if a.messages.put.Prev != nil {
 		a.messages.put.Prev = nil
+	}
+	if a.kind == txnCall && a.txn != nil {
+		a.messages.result.Result = nil
+		a.txn.forget()
 	}
 	a.state.Store(idle)
 	a.of.calls.Put(a)

@@ -92,9 +92,9 @@ func (r KeyRange) proto() *trivetpb.KeyRange {
 func (op *Op) proto() *trivetpb.Op {
 	switch op.kind {
 	case opPut:
-		return &trivetpb.Op{Op: &trivetpb.Op_Put{Put: &trivetpb.PutOp{
-			Key: []byte(op.key), Value: op.value, Lease: op.lease, Prev: op.prev, TtlMs: uint64(op.ttl.Milliseconds()),
-		}}}
+		put := &trivetpb.PutOp{}
+		op.fillPut(put)
+		return &trivetpb.Op{Op: &trivetpb.Op_Put{Put: put}}
 	case opDelete:
 		return &trivetpb.Op{Op: &trivetpb.Op_Delete{Delete: &trivetpb.DeleteOp{Key: []byte(op.key), Prev: op.prev}}}
 	case opDeleteRange:
@@ -111,12 +111,10 @@ func (op *Op) proto() *trivetpb.Op {
 	return nil
 }
 
-func protoOps(ops []Op) []*trivetpb.Op {
-	list := make([]*trivetpb.Op, len(ops))
-	for i := range ops {
-		list[i] = ops[i].proto()
-	}
-	return list
+// fillPut writes a put into a message that is empty, and is encoded and not kept: key
+// and value are the operation's.
+func (op *Op) fillPut(m *trivetpb.PutOp) {
+	m.Key, m.Value, m.Lease, m.Prev, m.TtlMs = bytesOf(op.key), op.value, op.lease, op.prev, uint64(op.ttl.Milliseconds())
 }
 
 var compareTargets = map[string]trivetpb.Compare_Target{
@@ -129,22 +127,12 @@ var compareRelations = map[string]trivetpb.Compare_Relation{
 	"<=": trivetpb.Compare_LESS_OR_EQUAL, ">": trivetpb.Compare_GREATER, ">=": trivetpb.Compare_GREATER_OR_EQUAL,
 }
 
-func (cmp Compare) proto() *trivetpb.Compare {
-	p := &trivetpb.Compare{
-		Target: compareTargets[cmp.target], Relation: compareRelations[cmp.op], Number: cmp.number, Value: cmp.value,
-	}
+// fill is as fillPut.
+func (cmp *Compare) fill(m *trivetpb.Compare) {
+	m.Target, m.Relation, m.Number, m.Value = compareTargets[cmp.target], compareRelations[cmp.op], cmp.number, cmp.value
 	if cmp.prefix {
-		p.Range = Prefix(cmp.key).proto()
+		m.Range = Prefix(cmp.key).proto()
 	} else {
-		p.Key = []byte(cmp.key)
+		m.Key = bytesOf(cmp.key)
 	}
-	return p
-}
-
-func (t *Txn) proto() *trivetpb.Op {
-	txn := &trivetpb.TxnOp{Then: protoOps(t.then), Else: protoOps(t.elseOps)}
-	for _, cmp := range t.compares {
-		txn.If = append(txn.If, cmp.proto())
-	}
-	return &trivetpb.Op{Op: &trivetpb.Op_Txn{Txn: txn}}
 }

@@ -60,8 +60,8 @@ func (b *batch) results(body []byte, asked int) (newest uint64, list []*trivetpb
 	return newest, list, nil
 }
 
-// decode decodes the result of a call; nil where it is malformed. That of a get or put
-// goes into messages that the call has already: its value alone is allocated, which
+// decode decodes the result of a call; nil where it is malformed. That of a get, put or
+// txn goes into messages that the call has already: its value alone is allocated, which
 // becomes its caller's.
 func (a *call) decode(data []byte) *trivetpb.Result {
 	s := &a.messages
@@ -69,6 +69,8 @@ func (a *call) decode(data []byte) *trivetpb.Result {
 	switch {
 	case a.kind == listCall && hasField(data, 6): // Result.range
 		return a.decodeList(data)
+	case a.kind == txnCall && hasField(data, 8) && !hasField(data, 2): // Result.txn, and no problem
+		return a.decodeTxn(data)
 	case a.kind == getCall && hasField(data, 5): // Result.get
 		it := &s.item
 		it.Key, it.Value = it.Key[:0], nil
@@ -185,13 +187,20 @@ func rangeResultOf(p *trivetpb.RangeResult, keysOnly bool) RangeResult {
 func txnResultOf(res *trivetpb.Result, keysOnly func(i int) bool) TxnResult {
 	p := res.GetTxn()
 	txn := TxnResult{Succeeded: p.Succeeded, Revision: res.Revision, Replayed: res.Replayed, Results: make([]OpResult, len(p.Results))}
+	puts := 0
+	for _, r := range p.Results {
+		if _, ok := r.Result.(*trivetpb.Result_Put); ok {
+			puts++
+		}
+	}
+	each := make([]PutResult, puts)
 	for i, r := range p.Results {
 		var out OpResult
 		switch o := r.Result.(type) {
 		case *trivetpb.Result_Put:
-			put := putResultOf(r)
-			put.Revision = res.Revision
-			out.Put = &put
+			out.Put, each = &each[0], each[1:]
+			*out.Put = putResultOf(r)
+			out.Put.Revision = res.Revision
 		case *trivetpb.Result_Delete:
 			deleted := deleteResultOf(r)
 			deleted.Revision = res.Revision

@@ -4,6 +4,7 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+	"google.golang.org/protobuf/proto"
 
 	"trivet/trivetpb"
 )
@@ -24,18 +25,29 @@ func FuzzResults(f *testing.F) {
 	add(put, get)
 	add(&trivetpb.Result{Revision: 8, Result: &trivetpb.Result_Get{Get: &trivetpb.GetResult{}}}, &trivetpb.Result{Revision: 7})
 	add(&trivetpb.Result{Problem: &trivetpb.Problem{Code: 3}}, &trivetpb.Result{Result: &trivetpb.Result_Add{Add: &trivetpb.AddResult{Value: 1}}})
+	txn := &trivetpb.Result{Revision: 7, Replayed: true, Result: &trivetpb.Result_Txn{Txn: &trivetpb.TxnResult{Succeeded: true, Results: []*trivetpb.Result{
+		put, get, put, {Result: &trivetpb.Result_Add{Add: &trivetpb.AddResult{Value: 1}}}, put, {Revision: 3, Problem: &trivetpb.Problem{Code: 3}},
+	}}}}
+	add(get, put, &trivetpb.Result{Result: &trivetpb.Result_Txn{Txn: &trivetpb.TxnResult{Results: []*trivetpb.Result{
+		{Result: &trivetpb.Result_Put{Put: &trivetpb.PutResult{Version: 1}}}, {Result: &trivetpb.Result_Get{Get: &trivetpb.GetResult{}}}, {},
+	}}}})
+	add(txn, put)
+	add(get, put, txn)
+	add(get, put, put)
+	add(get, put, &trivetpb.Result{Result: &trivetpb.Result_Txn{Txn: &trivetpb.TxnResult{Results: []*trivetpb.Result{put}}}})
 	add()
 	f.Add([]byte{0x12, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x01})
-	dirty, err := (&trivetpb.BatchResponse{Results: []*trivetpb.Result{get, put}}).MarshalVT()
+	dirty, err := (&trivetpb.BatchResponse{Results: []*trivetpb.Result{get, put, txn}}).MarshalVT()
 	require.NoError(f, err)
 	f.Fuzz(func(t *testing.T, body []byte) {
-		calls := []*call{{kind: getCall}, {kind: putCall}}
+		calls := []*call{{kind: getCall}, {kind: putCall}, {kind: txnCall}}
 		b := &batch{calls: calls}
-		_, _, err := b.results(dirty, 2)
+		_, _, err := b.results(dirty, 3)
 		require.NoError(t, err)
-		_, got, err := b.results(body, 2)
 		var want trivetpb.BatchResponse
-		if err != nil || want.UnmarshalVT(body) != nil || len(want.Results) != 2 {
+		wrong := want.UnmarshalVT(body)
+		_, got, err := b.results(body, min(len(want.Results), 3))
+		if err != nil || wrong != nil {
 			return
 		}
 		for i, res := range got {
@@ -46,6 +58,9 @@ func FuzzResults(f *testing.F) {
 			require.Equal(t, w.GetPut().GetVersion(), res.GetPut().GetVersion())
 			require.Equal(t, w.GetPut().GetPrev().GetValue(), res.GetPut().GetPrev().GetValue())
 			require.Equal(t, w.GetAdd().GetValue(), res.GetAdd().GetValue())
+			if i == 2 {
+				require.True(t, proto.Equal(w, res), "%v\nand not %v", res, w)
+			}
 			if it := w.GetGet().GetItem(); it != nil && it.ModRevision != 0 {
 				require.Equal(t, string(it.Value), string(res.GetGet().GetItem().GetValue()))
 				require.Equal(t, it.ModRevision, res.GetGet().GetItem().GetModRevision())

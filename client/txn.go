@@ -124,7 +124,7 @@ func (t *Txn) carried(ctx context.Context, writes bool, p *params) (TxnResult, e
 			a.key = ops[i].key // for Resolve
 		}
 	}
-	a.encodeOp(t.proto(), p.guards)
+	a.encodeTxn(t, p.guards)
 	if e := t.c.carried(ctx, lane, a); e != nil {
 		return TxnResult{}, e
 	}

@@ -95,7 +95,7 @@ func quality(parameters string) int {
 // their type.
 func documentType(h http.Header, known ...string) (string, *trivetpb.Problem) {
 	given := h.Get("Content-Type")
-	if given == "" {
+	if given == "" || given == jsonType { // which is always known
 		return jsonType, nil
 	}
 	name, parameters, err := mime.ParseMediaType(given)

@@ -98,7 +98,7 @@ func (d *decoder) decodeOp(into *trivetpb.BatchOp) (*trivetpb.Op, *jsonError) {
 	seen, err := d.object(opFields, func(place int) (err *jsonError) {
 		switch place {
 		case fieldOp:
-			v.op, err = d.text()
+			v.op, err = d.kind()
 		case fieldLease:
 			v.lease, err = d.uint(maxNumber)
 		case fieldLimit:
@@ -153,6 +153,16 @@ func (d *decoder) decodeOp(into *trivetpb.BatchOp) (*trivetpb.Op, *jsonError) {
 	return op, nil
 }
 
+// kind reads what kind of operation it is, which needs no memory of its own where it is
+// one that is known.
+func (d *decoder) kind() (string, *jsonError) {
+	raw, err := d.raw()
+	if string(raw) == "put" {
+		return "put", err
+	}
+	return string(raw), err
+}
+
 // bytes reads a field that is text, or base64 where its name says so. It may alias the
 // document: the request's body, which nobody changes while the request is served.
 func (d *decoder) bytes(place int) ([]byte, *jsonError) {
@@ -164,7 +174,7 @@ func (d *decoder) bytes(place int) ([]byte, *jsonError) {
 	case fieldKey64, fieldValue64, fieldPrefix64, fieldStart64, fieldEnd64:
 		b := make([]byte, base64Strict.DecodedLen(len(raw)))
 		n, wrong := base64Strict.Decode(b, raw)
-		if wrong != nil || bytes.ContainsAny(raw, "\r\n") { // which Decode passes over
+		if wrong != nil || bytes.IndexByte(raw, '\r') >= 0 || bytes.IndexByte(raw, '\n') >= 0 { // which Decode passes over
 			d.pos -= len(raw)
 			return nil, d.fail("is not standard base64")
 		}
@@ -232,9 +242,14 @@ func (v *opValues) buildPut(seen fieldSet, key []byte) (*trivetpb.Op, string) {
 		return nil, "fields lease and ttl exclude each other"
 	}
 	pre, wrong := v.precondition(seen)
-	return &trivetpb.Op{Op: &trivetpb.Op_Put{Put: &trivetpb.PutOp{
-		Key: key, Value: value, Lease: v.lease, TtlMs: v.ttlMS, Prev: v.prev, Precondition: pre,
-	}}}, wrong
+	m := &struct { // one allocation
+		op    trivetpb.Op
+		opPut trivetpb.Op_Put
+		put   trivetpb.PutOp
+	}{}
+	m.put.Key, m.put.Value, m.put.Lease, m.put.TtlMs, m.put.Prev, m.put.Precondition = key, value, v.lease, v.ttlMS, v.prev, pre
+	m.opPut.Put, m.op.Op = &m.put, &m.opPut
+	return &m.op, wrong
 }
 
 func (v *opValues) buildDelete(seen fieldSet, key []byte) (*trivetpb.Op, string) {

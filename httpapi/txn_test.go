@@ -109,6 +109,8 @@ func TestDocumentsThatAreRefused(t *testing.T) {
 		{"/v1/txn", `{"then":[{"op":"put","key":"a","value":"","value64":""}]}`, "exclude each other"},
 		{"/v1/txn", `{"then":[{"op":"put","key":"a","value":"","if_match":2}]}`, "field if_match does not go with op put"},
 		{"/v1/txn", `{"then":[{"op":"put","key64":"YQ","value":""}]}`, "then[0].key64: is not standard base64"},
+		{"/v1/txn", `{"then":[{"op":"put","key64":"YQ==\n","value":""}]}`, "then[0].key64: is not standard base64"},
+		{"/v1/txn", `{"then":[{"op":"put","key64":"YWJj\r\nYWJj","value":""}]}`, "then[0].key64: is not standard base64"},
 		{"/v1/txn", `{"then":[{"op":"put","key64":"YR==","value":""}]}`, "is not standard base64"},
 		{"/v1/txn", "{\"then\":[{\"op\":\"put\",\"key64\":\"YQ=\n=\",\"value\":\"\"}]}", "control character"},
 		{"/v1/txn", `{"then":[{"op":"put","key64":"YQ=\n=","value":""}]}`, "is not standard base64"},

@@ -87,7 +87,11 @@ func (f *fsm) apply(l *raft.Log) {
 	if f.n.cfg.onApplied != nil {
 		f.n.cfg.onApplied(l.Index, hash)
 	}
-	if term := f.n.proposer.applied(l, results); term != 0 {
+	term, answered := f.n.proposer.applied(l, results)
+	if !answered {
+		f.n.store.Reuse() // as mostly: one member proposed the entry, all apply it
+	}
+	if term != 0 {
 		f.n.markerApplied(term, l.Index)
 	}
 	f.n.snapshots.applied(len(l.Data))

@@ -73,15 +73,16 @@ func (q *proposer) own(l *raft.Log) *group {
 
 // applied concludes what an applied entry decides: its own group, if it was
 // proposed here, and those that it shows to be lost. It returns the term of a
-// marker of this node, 0 where the entry is none. Called by the state machine,
-// in the order of the log.
-func (q *proposer) applied(l *raft.Log, results []*trivetpb.Result) (markerOf uint64) {
+// marker of this node, 0 where the entry is none, and whether anybody may have been
+// given a result. Called by the state machine, in the order of the log.
+func (q *proposer) applied(l *raft.Log, results []*trivetpb.Result) (markerOf uint64, answered bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	if len(q.entries) == 0 {
-		return 0
+		return 0, false
 	}
 	if g := q.own(l); g != nil {
+		answered = true
 		q.remove(g)
 		if g.marker {
 			markerOf = g.term
@@ -108,7 +109,7 @@ func (q *proposer) applied(l *raft.Log, results []*trivetpb.Result) (markerOf ui
 			q.putBack(g)
 		}
 	}
-	return markerOf
+	return markerOf, answered
 }
 
 // skipped puts back what a restored snapshot leaves open: an entry up to its

@@ -27,7 +27,7 @@ func (a *applier) add(op *trivetpb.AddOp, result *trivetpb.Result) *trivetpb.Pro
 		return problemf(trivetpb.Code_OVERFLOW, "%d%+d is out of the range of a 64-bit integer", n, op.Delta)
 	}
 	a.write(key, c, strconv.AppendInt(nil, sum, 10), lease)
-	answer := a.adds.next(a.left)
+	answer := a.memory.adds.next(a.left)
 	answer.add.Value = sum
 	answer.oneof.Add = &answer.add
 	result.Result = &answer.oneof

@@ -256,9 +256,10 @@ func (st *state) freePage(p *answerPage) {
 	}
 }
 
-// keepAnswer is the result as it is to be remembered for long, where it is not text.
-// Results come from arrays for all commands of an entry: one that was kept as it is
-// would keep them all, a hundred kilobytes for an idle session's last answer.
+// keepAnswer is the result as it is to be remembered, where it is not text. Results
+// come from arrays for all commands of an entry: one that was kept as it is would keep
+// them all, a hundred kilobytes for an idle session's last answer, and would be another
+// entry's once the memory is used again (Reuse).
 func keepAnswer(r *trivetpb.Result) *trivetpb.Result {
 	kept := &trivetpb.Result{Revision: r.Revision, Problem: r.Problem, Result: r.Result}
 	switch o := r.Result.(type) {

@@ -12,13 +12,11 @@ func (a *applier) apply(index uint64, entry *trivetpb.Entry) []*trivetpb.Result 
 	a.index = index
 	a.clockMS = max(a.clockMS, entry.ClockMs)
 
-	// Results come from slabs: they are answered and dropped together.
-	results := make([]*trivetpb.Result, len(entry.Commands))
-	slab := make([]trivetpb.Result, len(entry.Commands))
+	results, each := a.memory.results.all(len(entry.Commands)), a.memory.of.all(len(entry.Commands))
 	a.first = a.history.changes.n
 	a.named = a.namedBefore
 	for i, c := range entry.Commands {
-		results[i] = &slab[i]
+		results[i] = &each[i]
 		a.left = len(entry.Commands) - i
 		if !mutant.On("map-order") {
 			a.command(c, results[i])
@@ -67,19 +65,8 @@ type applier struct {
 	// stirred is the tokens whose standing changed: see awaiting.
 	stirred []uint64
 
-	puts slab[putAnswer]
-	adds slab[addAnswer]
-	left int // commands that may still want an answer
-}
-
-type putAnswer struct {
-	oneof trivetpb.Result_Put
-	put   trivetpb.PutResult
-}
-
-type addAnswer struct {
-	oneof trivetpb.Result_Add
-	add   trivetpb.AddResult
+	memory *resultMemory
+	left   int // commands that may still want an answer
 }
 
 // command applies one command and writes its result: all of it or nothing. The
@@ -347,20 +334,4 @@ func holds(p *trivetpb.Precondition, head *version) *trivetpb.Problem {
 
 func problemf(code trivetpb.Code, format string, args ...any) *trivetpb.Problem {
 	return &trivetpb.Problem{Code: code, Detail: fmt.Sprintf(format, args...)}
-}
-
-// slab hands out zero values from arrays, a few at a time: one allocation for
-// up to slabLen answers that are dropped together.
-type slab[T any] struct{ free []T }
-
-const slabLen = 64
-
-// next returns the next value; left is how many more may be wanted at most.
-func (s *slab[T]) next(left int) *T {
-	if len(s.free) == 0 {
-		s.free = make([]T, max(1, min(left, slabLen)))
-	}
-	t := &s.free[0]
-	s.free = s.free[1:]
-	return t
 }

@@ -70,30 +70,38 @@ func BenchmarkApplyPut(b *testing.B) {
 }
 
 // BenchmarkApplyTxn applies entries of txns, of a compare and two puts each, to a
-// store of 100,000 keys.
+// store of 100,000 keys: as the member that proposed them does, whose callers have the
+// results, and as the others.
 func BenchmarkApplyTxn(b *testing.B) {
 	for _, commands := range []int{1, 64} {
-		b.Run(fmt.Sprintf("commands=%d", commands), func(b *testing.B) {
-			const keys = 100_000
-			s := benchStore(b, keys, 256)
-			entries := make([]*trivetpb.Entry, 256)
-			for i := range entries {
-				puts := benchEntry(2*commands, keys, 256).Commands
-				entries[i] = &trivetpb.Entry{}
-				for n := range commands {
-					entries[i].Commands = append(entries[i].Commands, txnCommand(puts[2*n].GetOp(), puts[2*n+1].GetOp()))
-				}
-			}
-			b.ReportAllocs()
-			b.ResetTimer()
-			for i := range b.N {
-				if _, err := s.Apply(s.Index()+1, entries[i%len(entries)]); err != nil {
-					b.Fatal(err)
-				}
-			}
-			b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N*commands), "ns/txn")
-		})
+		for _, reuse := range []bool{false, true} {
+			b.Run(fmt.Sprintf("commands=%d/reuse=%v", commands, reuse), func(b *testing.B) { benchmarkApplyTxn(b, commands, reuse) })
+		}
 	}
+}
+
+func benchmarkApplyTxn(b *testing.B, commands int, reuse bool) {
+	const keys = 100_000
+	s := benchStore(b, keys, 256)
+	entries := make([]*trivetpb.Entry, 256)
+	for i := range entries {
+		puts := benchEntry(2*commands, keys, 256).Commands
+		entries[i] = &trivetpb.Entry{}
+		for n := range commands {
+			entries[i].Commands = append(entries[i].Commands, txnCommand(puts[2*n].GetOp(), puts[2*n+1].GetOp()))
+		}
+	}
+	b.ReportAllocs()
+	b.ResetTimer()
+	for i := range b.N {
+		if _, err := s.Apply(s.Index()+1, entries[i%len(entries)]); err != nil {
+			b.Fatal(err)
+		}
+		if reuse {
+			s.Reuse()
+		}
+	}
+	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N*commands), "ns/txn")
 }
 
 // txnCommand is a txn that does ops where the key of the first is there.

@@ -167,7 +167,7 @@ func (a *applier) remember(c *trivetpb.Command, result *trivetpb.Result) *trivet
 	if p := a.roomForAnswer(s, bytes); p != nil {
 		return p
 	}
-	if !s.node && textSize(result) == 0 {
+	if textSize(result) == 0 {
 		result = keepAnswer(result)
 	}
 	a.addAnswer(s, c.Seq, result, bytes)

@@ -28,7 +28,7 @@ func (a *applier) put(op *trivetpb.PutOp, result *trivetpb.Result) *trivetpb.Pro
 		value = bytes.Clone(value)
 	}
 	v := a.write(key, c, value, lease)
-	answer := a.puts.next(a.left)
+	answer := a.memory.puts.next(a.left)
 	answer.put.Version = v.number()
 	answer.put.Created = answer.put.Version == 1
 	if op.Prev && v.prev.live() {

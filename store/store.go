@@ -94,6 +94,11 @@ type Store struct {
 	mu    sync.RWMutex
 	state *state
 
+	// memory has the results of the last entry, or was taken back. Both are of who
+	// calls Apply.
+	memory    resultMemory
+	takenBack bool
+
 	watches watches
 }
 
@@ -252,7 +257,7 @@ func (s *Store) show() {
 // alone: they may alias what the entry was decoded from (trivetpb.Decoder). What else
 // has bytes (a lock's name, an idempotency key, a piece of a snapshot) is kept as it
 // is, and the caller must not use it again. Results alias what the store holds and
-// must not be changed.
+// must not be changed; they are the caller's, who may give them back (Reuse).
 func (s *Store) Apply(index uint64, entry *trivetpb.Entry) ([]*trivetpb.Result, error) {
 	if last := s.index.Load(); index <= last {
 		return nil, fmt.Errorf("%w: %d after %d", ErrIndex, index, last)
@@ -264,7 +269,7 @@ func (s *Store) Apply(index uint64, entry *trivetpb.Entry) ([]*trivetpb.Result, 
 	s.state.table.warm(entry.Commands)
 	defer s.watches.wake() // once the lock is given back
 	s.mu.Lock()
-	a := applier{state: s.state, ready: ready}
+	a := applier{state: s.state, ready: ready, memory: s.resultsOfNext()}
 	results := a.apply(index, entry)
 	if a.replaced {
 		s.replace(a.state)

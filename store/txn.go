@@ -14,7 +14,7 @@ import (
 func (a *applier) txn(op *trivetpb.TxnOp, result *trivetpb.Result) *trivetpb.Problem {
 	r := a.reading()
 	succeeded := r.compare(op.If)
-	ops, results := newTxnAnswer(op, succeeded, result)
+	ops, results := a.memory.txns.next(a.left).of(op, succeeded, result)
 	for i, o := range ops {
 		if p := a.op(o, results[i]); p != nil {
 			return inBranch(p, succeeded, i)
@@ -30,7 +30,7 @@ func (a *applier) txn(op *trivetpb.TxnOp, result *trivetpb.Result) *trivetpb.Pro
 // txn is the same where the op only reads.
 func (r *reading) txn(result *trivetpb.Result, op *trivetpb.TxnOp, b *budget) *trivetpb.Problem {
 	succeeded := r.compare(op.If)
-	ops, results := newTxnAnswer(op, succeeded, result)
+	ops, results := new(txnAnswer).of(op, succeeded, result)
 	for i, o := range ops {
 		if p := r.op(results[i], o.Op, b); p != nil {
 			return inBranch(p, succeeded, i)
@@ -40,13 +40,13 @@ func (r *reading) txn(result *trivetpb.Result, op *trivetpb.TxnOp, b *budget) *t
 	return nil
 }
 
-// newTxnAnswer returns the branch to do, and an empty result for each op of it.
-func newTxnAnswer(op *trivetpb.TxnOp, succeeded bool, result *trivetpb.Result) ([]*trivetpb.Op, []*trivetpb.Result) {
+// of makes it the result. It returns the branch to do, and an empty result for each op
+// of it.
+func (answer *txnAnswer) of(op *trivetpb.TxnOp, succeeded bool, result *trivetpb.Result) ([]*trivetpb.Op, []*trivetpb.Result) {
 	ops := op.Else
 	if succeeded {
 		ops = op.Then
 	}
-	answer := &txnAnswer{}
 	slab, results := answer.slab[:], answer.results[:]
 	if len(ops) > len(slab) {
 		slab, results = make([]trivetpb.Result, len(ops)), make([]*trivetpb.Result, len(ops))
@@ -59,14 +59,6 @@ func newTxnAnswer(op *trivetpb.TxnOp, succeeded bool, result *trivetpb.Result) (
 	answer.oneof.Txn = &answer.txn
 	result.Result = &answer.oneof
 	return ops, results
-}
-
-// txnAnswer is the answer to a txn in one allocation, with room for what most have.
-type txnAnswer struct {
-	oneof   trivetpb.Result_Txn
-	txn     trivetpb.TxnResult
-	slab    [2]trivetpb.Result
-	results [2]*trivetpb.Result
 }
 
 // inBranch makes the problem of an op that of its txn.
