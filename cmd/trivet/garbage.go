@@ -20,12 +20,16 @@ import (
 // Where GOGC or GOMEMLIMIT is set, the runtime does as it says, and nothing here.
 const (
 	// leastGarbage is the share of a node that does little, mostGarbage that of a
-	// busy one, in percent.
+	// busy one with much in its heap, in percent.
 	leastGarbage, mostGarbage = 25, 100
 	// freeGarbage is a number of bytes that may always gather: a small heap is
 	// collected by it, not by its share. Nobody misses it, and a heap that grows
 	// from nothing is marked a few times less.
 	freeGarbage = 24 << 20
+	// busyGarbage is a number of bytes that may gather on a busy node, however small
+	// its heap is: with 60 MB in it and the runtime's share, collecting took a seventh of
+	// what three members and a client did.
+	busyGarbage = 128 << 20
 	// mostFreeGarbage bounds the share that comes of it.
 	mostFreeGarbage = 400
 	// busyCollecting and idleCollecting are the parts of the processors' time that
@@ -183,10 +187,10 @@ func (g *garbageShare) look(heap heapState, seconds float64, processors int) (pe
 	g.since += seconds
 	switch {
 	case heap.collections != g.atCollection.collections:
-		g.adjust((heap.collecting - g.atCollection.collecting) / (g.since * float64(processors)))
+		g.adjust((heap.collecting-g.atCollection.collecting)/(g.since*float64(processors)), heap.live)
 		g.atCollection, g.since = heap, 0
 	case idle:
-		g.adjust(0)
+		g.adjust(0, heap.live)
 	}
 	g.seen = heap
 	// Steps of 5, so that a heap that breathes does not set it each second.
@@ -197,12 +201,14 @@ func (g *garbageShare) look(heap heapState, seconds float64, processors int) (pe
 // saw has the next collections count from this heap on.
 func (g *garbageShare) saw(heap heapState) { g.seen, g.atCollection, g.since = heap, heap, 0 }
 
-// adjust changes the share by the part of the processors' time that collecting took.
-// It grows at once and shrinks by a quarter at a time.
-func (g *garbageShare) adjust(collecting float64) {
+// adjust changes the share by the part of the processors' time that collecting took, in a
+// heap where so much lives. It doubles at once and shrinks by a quarter at a time.
+func (g *garbageShare) adjust(collecting float64, live uint64) {
+	most := max(mostGarbage, int(100*busyGarbage/max(live, leastHeap)))
+	g.percent = min(g.percent, most) // the heap has grown
 	switch {
 	case collecting > busyCollecting:
-		g.percent = min(2*g.percent, mostGarbage)
+		g.percent = min(2*g.percent, most)
 	case collecting < idleCollecting:
 		g.percent = max(3*g.percent/4, leastGarbage)
 	}

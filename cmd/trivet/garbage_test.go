@@ -57,6 +57,15 @@ func TestGarbageFollowsWhatCollectingCosts(t *testing.T) {
 	}
 	require.Equal(t, leastGarbage, h.collect(1, 0))
 
+	// A busy node with a small heap has a number of bytes, which does not grow with it.
+	h = newHeap(64<<20, 64<<20)
+	for range 10 {
+		h.collect(1, 0.5)
+	}
+	require.Equal(t, 100*busyGarbage/(64<<20), h.collect(1, 0.5))
+	h.live *= 4
+	require.Equal(t, mostGarbage, h.collect(1, 0.02))
+
 	// A small heap is collected by bytes, whatever collecting costs.
 	require.Equal(t, mostFreeGarbage, newHeap(0, 0).collect(1, 0))
 	require.Equal(t, 75, newHeap(32<<20, 0).collect(1, 0))
