@@ -42,10 +42,11 @@
 // store.go (the state and its locks), item.go and version.go (a version of a key),
 // chain.go (the versions of a key, and why Views read them without a lock),
 // record.go (how both are one allocation each), table.go and warm.go (how a key is
-// found), tree.go (the order of keys), apply.go (a command at a time), results.go (what answers are made of), put.go,
-// delete.go, add.go, txn.go and marker.go (one replicated command each), read.go
-// and view.go (reads of the present and of old revisions), count.go, history.go
-// (what is retained, and compaction), changes.go (the list of it) and pins.go
+// found), tree.go (the order of keys), apply.go (a command at a time), results.go
+// (what answers are made of), put.go, delete.go, add.go, txn.go and marker.go (one
+// replicated command each), read.go and view.go (reads of the present and of old
+// revisions), count.go, history.go (what is retained, and compaction), changes.go
+// (the list of it) and pins.go
 // (what open Views hold on to).
 //
 // Time and identity: ids.go (how ids are drawn), lease.go, attach.go (which keys
