@@ -36,6 +36,9 @@ func FuzzResults(f *testing.F) {
 	add(get, put, put)
 	add(get, put, &trivetpb.Result{Result: &trivetpb.Result_Txn{Txn: &trivetpb.TxnResult{Results: []*trivetpb.Result{put}}}})
 	add()
+	f.Add([]byte{0x40, 0x01, 0x42, 0x00})
+	f.Add([]byte{0x0a, 0x01, 0x05, 0x42, 0x00})
+	f.Add([]byte{0x42, 0x00, 0x2a, 0x00})
 	f.Add([]byte{0x12, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x01})
 	dirty, err := (&trivetpb.BatchResponse{Results: []*trivetpb.Result{get, put, txn}}).MarshalVT()
 	require.NoError(f, err)
@@ -46,6 +49,12 @@ func FuzzResults(f *testing.F) {
 		require.NoError(t, err)
 		var want trivetpb.BatchResponse
 		wrong := want.UnmarshalVT(body)
+		alone := &call{kind: txnCall}
+		if res := alone.decode(body); res != nil && !hasField(body, 2) {
+			w := &trivetpb.Result{}
+			require.NoError(t, w.UnmarshalVT(body))
+			require.True(t, proto.Equal(w, res), "%v\nand not %v", res, w)
+		}
 		_, got, err := b.results(body, min(len(want.Results), 3))
 		if err != nil || wrong != nil {
 			return

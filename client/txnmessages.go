@@ -101,50 +101,49 @@ func appendOps(list []*trivetpb.Op, ops []Op, puts []putMessages) ([]*trivetpb.O
 // the string's.
 func bytesOf(key string) []byte { return unsafe.Slice(unsafe.StringData(key), len(key)) }
 
-// decodeTxn decodes the result of a txn that was done; nil where it is malformed.
+// decodeTxn decodes the result of a txn that was done; nil where it is malformed. What
+// is anything but the fields that a server of this version sends is left to the
+// generated decoder.
 func (a *call) decodeTxn(data []byte) *trivetpb.Result {
 	m, res := a.txnMessages(), &a.messages.result
 	clear(m.result.Results) // of an attempt before
 	m.result.Succeeded, m.result.Results = false, m.result.Results[:0]
 	m.oneof.Txn, res.Result = &m.result, &m.oneof
-	for len(data) > 0 {
-		field, number, content, rest, ok := protoField(data)
-		if !ok {
+	for rest := data; len(rest) > 0; {
+		field, number, content, behind, ok := protoField(rest)
+		rest = behind
+		switch {
+		case !ok:
 			return nil
-		}
-		data = rest
-		switch field {
-		case 1: // Result.revision
+		case field == 1 && content == nil: // Result.revision
 			res.Revision = number
-		case 8: // Result.txn
-			if !m.decode(content) {
+		case field == 8 && content != nil && m.decode(content): // Result.txn
+		case field == 12 && content == nil: // Result.replayed
+			res.Replayed = number != 0
+		default:
+			other := &trivetpb.Result{}
+			if other.UnmarshalVT(data) != nil {
 				return nil
 			}
-		case 12: // Result.replayed
-			res.Replayed = number != 0
+			return other
 		}
 	}
 	return res
 }
 
 // decode decodes a TxnResult, behind what was decoded before; false where it is
-// malformed.
+// malformed, or left to the generated decoder.
 func (m *txnMessages) decode(data []byte) bool {
 	for len(data) > 0 {
 		field, number, content, rest, ok := protoField(data)
-		if !ok {
-			return false
-		}
 		data = rest
-		switch field {
-		case 1: // TxnResult.succeeded
+		switch {
+		case !ok:
+			return false
+		case field == 1 && content == nil: // TxnResult.succeeded
 			m.result.Succeeded = number != 0
-		case 2: // TxnResult.results
-			r := &resultMessages{}
-			if i := len(m.result.Results); i < len(m.results) {
-				r = &m.results[i]
-				*r = resultMessages{}
-			}
+		case field == 2 && content != nil: // TxnResult.results
+			r := m.next()
 			if hasField(content, 3) { // Result.put
 				r.oneofPut.Put, r.result.Result = &r.put, &r.oneofPut
 			}
@@ -152,7 +151,19 @@ func (m *txnMessages) decode(data []byte) bool {
 				return false
 			}
 			m.result.Results = append(m.result.Results, &r.result)
+		default:
+			return false
 		}
 	}
 	return true
+}
+
+// next is the messages of the next result.
+func (m *txnMessages) next() *resultMessages {
+	i := len(m.result.Results)
+	if i >= len(m.results) {
+		return &resultMessages{}
+	}
+	m.results[i] = resultMessages{}
+	return &m.results[i]
 }

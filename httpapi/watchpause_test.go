@@ -194,6 +194,10 @@ func TestWatchEndsWithWhatWasHeldBack(t *testing.T) {
 				for _, w := range watches {
 					require.Contains(t, w.take()[1].text, "at once")
 				}
+				// More than goes out in one piece.
+				for range 5 {
+					node.put(t, "k", strings.Repeat("v", spillBytes/2))
+				}
 				node.put(t, "k", "held back")
 				for _, w := range watches {
 					require.Empty(t, w.take())

@@ -172,15 +172,27 @@ func (ws *watchStream) writeChanges() *trivetpb.Problem {
 			return nil
 		}
 		ended, p := ws.wait(drained)
-		if ended && p != nil {
-			// What a pause holds back comes before the end.
-			if _, p := ws.gather(); p != nil {
+		if ended && p != nil && drained {
+			if p := ws.tellHeldBack(); p != nil {
 				return p
 			}
 		}
 		if ended || ws.err != nil {
 			return p
 		}
+	}
+}
+
+// tellHeldBack gathers, before the end, what a pause held back: what there is up to this
+// moment's revision.
+func (ws *watchStream) tellHeldBack() *trivetpb.Problem {
+	last := ws.c.srv.node.Store().Revision()
+	for {
+		drained, p := ws.gather()
+		if p != nil || drained || ws.err != nil || ws.w.Through() >= last {
+			return p
+		}
+		ws.send()
 	}
 }
 

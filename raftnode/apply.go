@@ -88,7 +88,7 @@ func (f *fsm) apply(l *raft.Log) {
 		f.n.cfg.onApplied(l.Index, hash)
 	}
 	term, answered := f.n.proposer.applied(l, results)
-	if !answered {
+	if l.Type == raft.LogCommand && !answered {
 		f.n.store.Reuse() // as mostly: one member proposed the entry, all apply it
 	}
 	if term != 0 {

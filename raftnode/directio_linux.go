@@ -272,7 +272,8 @@ func (d *asyncIO) writeBlocks(f *os.File, at int64, blocks, zeros []byte) error 
 	case res < 0:
 		return &fs.PathError{Op: "write", Path: f.Name(), Err: syscall.Errno(-res)}
 	case int(res) != len(blocks)+len(zeros):
-		return &fs.PathError{Op: "write", Path: f.Name(), Err: io.ErrShortWrite}
+		// A full disk, or a signal: what is written another way shows which.
+		return fmt.Errorf("%w: %w", errNoDirectIO, &fs.PathError{Op: "write", Path: f.Name(), Err: io.ErrShortWrite})
 	}
 	return nil
 }

@@ -82,7 +82,7 @@ func TestWALDirect(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			files := segmentFiles{VFS: fs.New(), syncData: fdatasync}
 			dirs := []string{t.TempDir(), t.TempDir()}
-			for way, files := range []segmentFiles{files, {files.VFS, files.syncData, direct}} {
+			for way, files := range []segmentFiles{files, {VFS: files.VFS, syncData: files.syncData, direct: direct}} {
 				var last uint64
 				for range 4 {
 					l := openWALFiles(t, dirs[way], files, 1<<20)
@@ -158,7 +158,7 @@ func TestWALDirectWritesAhead(t *testing.T) {
 func TestWALDirectReads(t *testing.T) {
 	for name, direct := range directWays(t) {
 		t.Run(name, func(t *testing.T) {
-			l := openWALFiles(t, t.TempDir(), segmentFiles{fs.New(), fdatasync, direct}, 8<<20)
+			l := openWALFiles(t, t.TempDir(), segmentFiles{VFS: fs.New(), syncData: fdatasync, direct: direct}, 8<<20)
 			defer l.Close()
 			var written atomic.Uint64
 			done := make(chan error)
@@ -218,7 +218,11 @@ func TestWALDirectFails(t *testing.T) {
 	for _, err := range []error{errNoDirectIO, disk} {
 		dir := t.TempDir()
 		syncs := 0
-		files := segmentFiles{VFS: fs.New(), syncData: func(f segmentFile) error { syncs++; return fdatasync(f) }}
+		var notDirect []error
+		files := segmentFiles{
+			VFS: fs.New(), syncData: func(f segmentFile) error { syncs++; return fdatasync(f) },
+			notDirect: func(err error) { notDirect = append(notDirect, err) },
+		}
 		var failing *failingDirect
 		files.direct = directFunc(func(path string) (directFile, error) {
 			f, oerr := openPlain(path)
@@ -239,8 +243,10 @@ func TestWALDirectFails(t *testing.T) {
 		}
 		if err == disk {
 			require.Zero(t, syncs)
+			require.Empty(t, notDirect)
 		} else {
 			require.Equal(t, 10, syncs)
+			require.Equal(t, []error{errNoDirectIO}, notDirect, "it is told once")
 		}
 		require.NoError(t, l.Close())
 		l = openWALFiles(t, dir, files, 8<<20)
@@ -262,8 +268,14 @@ func TestWALDirectOpens(t *testing.T) {
 	_, err := files.Create(t.TempDir(), "a", 4096)
 	require.ErrorIs(t, err, broken)
 	files.direct = directFunc(func(string) (directFile, error) { return nil, errNoDirectIO })
+	told := 0
+	files.notDirect = func(err error) {
+		require.ErrorIs(t, err, errNoDirectIO)
+		told++
+	}
 	f, err := files.Create(t.TempDir(), "a", 4096)
 	require.NoError(t, err)
+	require.Equal(t, 1, told)
 	_, err = f.WriteAt([]byte("batch"), 0)
 	require.NoError(t, err)
 	require.NoError(t, f.Sync())

@@ -120,13 +120,14 @@ func TestFewDoNotGoBesideMany(t *testing.T) {
 	}
 }
 
-// A group is made behind all who can propose at once.
+// A group is made behind all who can propose at once, where the last one was shared.
 func TestGroupsWaitForWhoCanRun(t *testing.T) {
 	before := runtime.GOMAXPROCS(1)
 	defer runtime.GOMAXPROCS(before)
 	d := newDesk()
 	d.lead(3)
-	d.apply = func(l raft.Log) { // lands at once
+	d.apply = func(l raft.Log) { // lands once all others have come
+		runtime.Gosched()
 		d.entries = append(d.entries, l)
 		var e trivetpb.Entry
 		require.NoError(t, e.UnmarshalVT(l.Data))

@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/binary"
 	"fmt"
-	"runtime"
 	"sync"
 	"time"
 
@@ -171,6 +170,8 @@ type proposer struct {
 	stats    proposerStats
 	counters *counters
 
+	yield yielding // the dispatcher's
+
 	// encodings are where Node.Propose encodes commands. Not guarded by mu.
 	encodings spare.Buffers
 }
@@ -321,11 +322,17 @@ func unknownResult(detail string) *trivetpb.Result {
 	return &trivetpb.Result{Problem: &trivetpb.Problem{Code: trivetpb.Code_TIMEOUT, Unknown: true, Detail: detail}}
 }
 
+// waiting is how many proposals wait, or parts of them.
+func (q *proposer) waiting() int {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return len(q.queue)
+}
+
 // dispatch runs until stop is closed.
 func (q *proposer) dispatch(stop <-chan struct{}) {
 	for {
-		// Whoever is about to propose may do so first, and be in the group: see rounds.run.
-		runtime.Gosched()
+		q.yield.before(q.waiting)
 		again := q.dispatchAll()
 		var timer <-chan time.Time
 		if again > 0 {
@@ -485,6 +492,7 @@ func (q *proposer) take(forward bool) (g *group, more bool) {
 		q.queue, q.stale = nil, 0
 	}
 	if g.count > 0 {
+		q.yield.shared = len(g.segments)
 		return g, true
 	}
 	if stop && !q.opening { // the first command needs a session that is not there

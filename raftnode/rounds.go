@@ -2,7 +2,6 @@ package raftnode
 
 import (
 	"context"
-	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -26,17 +25,19 @@ type rounds struct {
 	wake    chan struct{}
 	running bool
 	ended   bool
+	yield   yielding // run's
 }
 
 // round is one run of f; its outcome is set before done is closed.
 type round struct {
 	// soon is closed with done, or where that takes long: rounds is late with this
 	// round, or with the one before.
-	soon chan struct{}
-	late bool // soon is closed, done not yet; guarded by rounds.mu
-	done chan struct{}
-	ri   readIndex
-	err  error
+	soon   chan struct{}
+	joined int  // how many wait for it; guarded by rounds.mu until it begins
+	late   bool // soon is closed, done not yet; guarded by rounds.mu
+	done   chan struct{}
+	ri     readIndex
+	err    error
 }
 
 // lateAfter is how long a round takes that is late.
@@ -74,6 +75,7 @@ func (r *rounds) join(ctx context.Context) (readIndex, error) {
 		default: // it has one, and looks
 		}
 	}
+	me.joined++
 	r.mu.Unlock()
 	// The round under way and the next may take lateAfter each until soon is closed.
 	if by, ok := ctx.Deadline(); !ok || time.Until(by) > 2*lateAfter {
@@ -98,10 +100,7 @@ func (r *rounds) run() {
 	late := time.AfterFunc(lateAfter, r.late)
 	defer late.Stop()
 	for {
-		// Whoever is about to ask may do so first: a round costs several times what a
-		// read does otherwise, and what woke this goroutine has put it before all others that
-		// can run. Where nothing can, this is no wait.
-		runtime.Gosched()
+		r.yield.before(r.waiting)
 		r.mu.Lock()
 		now := r.next
 		r.now, r.next = now, nil
@@ -118,6 +117,7 @@ func (r *rounds) run() {
 			}
 			continue
 		}
+		r.yield.shared = now.joined
 		late.Reset(lateAfter)
 		ri, err := r.f(r.ctx)
 		late.Stop()
@@ -135,6 +135,16 @@ func (r *rounds) run() {
 		}
 		r.mu.Unlock()
 	}
+}
+
+// waiting is how many wait for a round to begin.
+func (r *rounds) waiting() int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.next == nil {
+		return 0
+	}
+	return r.next.joined
 }
 
 // late is called where the round under way takes long.

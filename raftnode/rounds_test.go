@@ -133,7 +133,8 @@ func TestRoundsAreShared(t *testing.T) {
 	})
 }
 
-// A round begins behind all who can ask at once.
+// A round begins behind all who can ask at once, where the last one was shared: they have
+// one and not two.
 func TestRoundsWaitForWhoCanRun(t *testing.T) {
 	before := runtime.GOMAXPROCS(1)
 	defer runtime.GOMAXPROCS(before)
@@ -141,7 +142,10 @@ func TestRoundsWaitForWhoCanRun(t *testing.T) {
 	var running sync.WaitGroup
 	r := &rounds{ctx: life, done: new(atomic.Uint64), failed: new(atomic.Uint64)}
 	r.spawn = func(f func()) bool { running.Go(f); return true }
-	r.f = func(context.Context) (readIndex, error) { return readIndex{}, nil }
+	r.f = func(context.Context) (readIndex, error) {
+		runtime.Gosched() // all others come meanwhile
+		return readIndex{}, nil
+	}
 	// The scheduler has turns of its own now and then.
 	const times = 100
 	for range times {

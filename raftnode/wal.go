@@ -110,11 +110,14 @@ func (l *walLog) StoreLogs(logs []*raft.Log) error {
 // openWAL opens the log in dir; its own bolt file may be damaged.
 func openWAL(dir string, log hclog.Logger) (*walLog, error) {
 	files := segmentFiles{VFS: fs.New(), syncData: fdatasync}
-	// A write that is a sync cannot leave it out.
-	if direct, err := newDirectIO(dir); err == nil && !mutant.On("no-fsync") {
-		files.direct = direct
-	} else if err != nil {
-		log.Info("the log is written through the page cache", "reason", err)
+	files.notDirect = func(err error) { log.Info("the log is written through the page cache", "reason", err) }
+	if !mutant.On("no-fsync") { // a write that is a sync cannot leave it out
+		direct, err := newDirectIO(dir)
+		if err == nil {
+			files.direct = direct
+		} else {
+			files.notDirect(err)
+		}
 	}
 	l, err := openWALOver(dir, log, &metadb.BoltMetaDB{}, files, wal.DefaultSegmentSize)
 	if files.direct == nil {

@@ -46,6 +46,8 @@ type segmentFiles struct {
 	syncData func(segmentFile) error
 	// direct writes files past the page cache (directio.go); nil: none are.
 	direct directIO
+	// notDirect is told why a file is not, or no longer; it may be nil.
+	notDirect func(error)
 }
 
 // segmentFile is an *os.File, or raft-wal's around one.
@@ -96,7 +98,7 @@ func (v segmentFiles) open(dir, name string, f types.WritableFile, err error) (t
 		file.Close()
 		return nil, err
 	}
-	p := &preparedFile{segmentFile: file, dir: dir, size: info.Size(), syncData: v.syncData}
+	p := &preparedFile{segmentFile: file, dir: dir, size: info.Size(), syncData: v.syncData, notDirect: v.notDirect}
 	if v.direct != nil {
 		d, err := v.direct.open(filepath.Join(dir, name))
 		switch {
@@ -105,6 +107,8 @@ func (v segmentFiles) open(dir, name string, f types.WritableFile, err error) (t
 		case !errors.Is(err, errNoDirectIO):
 			file.Close()
 			return nil, err
+		default:
+			p.fallBack(err)
 		}
 	}
 	return p, nil
@@ -118,6 +122,8 @@ type preparedFile struct {
 	size     int64 // as it was made; a segment's last batch may go beyond
 	syncData func(segmentFile) error
 	blocks   *blocks // writes it; nil where the page cache does
+	// notDirect is that of segmentFiles.
+	notDirect func(error)
 
 	written int64 // zeros or more were written up to here; 0: not known
 	durable bool  // what was written last is
@@ -143,7 +149,7 @@ func (f *preparedFile) WriteAt(b []byte, at int64) (int, error) {
 		if !errors.Is(err, errNoDirectIO) {
 			return 0, err
 		}
-		f.closeBlocks()
+		f.fallBack(err)
 	}
 	f.durable = false
 	n, err := f.segmentFile.WriteAt(b, at)
@@ -181,6 +187,14 @@ func (f *preparedFile) Sync() error {
 func (f *preparedFile) Close() error {
 	f.closeBlocks()
 	return f.segmentFile.Close()
+}
+
+// fallBack has the page cache write the file from here on.
+func (f *preparedFile) fallBack(why error) {
+	if f.notDirect != nil {
+		f.notDirect(why)
+	}
+	f.closeBlocks()
 }
 
 func (f *preparedFile) closeBlocks() {

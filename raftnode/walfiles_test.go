@@ -92,7 +92,7 @@ func BenchmarkSegmentFiles(b *testing.B) {
 			}
 			logs := make([]*walLog, len(names))
 			ours := segmentFiles{VFS: fs.New(), syncData: fdatasync}
-			for i, files := range []types.VFS{fs.New(), ours, segmentFiles{ours.VFS, ours.syncData, direct}}[:len(names)] {
+			for i, files := range []types.VFS{fs.New(), ours, segmentFiles{VFS: ours.VFS, syncData: ours.syncData, direct: direct}}[:len(names)] {
 				require.NoError(b, os.Mkdir(filepath.Join(dir, fmt.Sprint(i)), 0o700))
 				logs[i] = openWALFiles(b, filepath.Join(dir, fmt.Sprint(i)), files, wal.DefaultSegmentSize)
 				defer logs[i].Close()

@@ -33,9 +33,10 @@ type txnAnswer struct {
 	results [2]*trivetpb.Result
 }
 
-// Reuse takes back the results of the last Apply, all of them, for those of the next:
-// nobody may look at one any more. It is for who calls Apply, and may be left out; then
-// they live as long as anybody has one, and until the next Apply at least.
+// Reuse takes back the results of the Apply right before, all of them, for those of the
+// next: nobody may look at one any more. It is for who calls Apply, and may be left out; then
+// they live as long as anybody has one. Behind anything but an Apply there is nothing to
+// take back.
 func (s *Store) Reuse() {
 	m := &s.memory
 	m.results.reset()
@@ -48,11 +49,17 @@ func (s *Store) Reuse() {
 
 // resultsOfNext returns memory for the results of an entry: what was taken back, or new.
 func (s *Store) resultsOfNext() *resultMemory {
-	if !s.takenBack {
-		s.memory = resultMemory{} // the arrays are their caller's
-	}
+	s.leaveResults()
 	s.takenBack = false
 	return &s.memory
+}
+
+// leaveResults leaves the results of the last Apply to its caller for good.
+func (s *Store) leaveResults() {
+	if !s.takenBack {
+		s.memory = resultMemory{}
+	}
+	s.takenBack = true
 }
 
 // slab hands out zero values from arrays, many at a time.

@@ -85,8 +85,7 @@ func TestReuseTakesNothingThatIsRemembered(t *testing.T) {
 	}
 }
 
-// What is taken back is empty, however much an entry takes, and the memory of an entry
-// that is as large as the last costs nothing.
+// What is taken back is empty, however much an entry takes.
 func TestReusedResultsAreEmpty(t *testing.T) {
 	s := New()
 	for i, n := range []int{1, 3, 200, 5000, 7, 200} {
@@ -117,5 +116,20 @@ func TestReusedResultsAreEmpty(t *testing.T) {
 		for i := range s.memory.of.of {
 			require.True(t, proto.Equal(&s.memory.of.of[i], &trivetpb.Result{}))
 		}
+	}
+}
+
+// Behind anything but an Apply there is nothing to take back: the results of the one
+// before are their caller's.
+func TestReuseBehindAnAdvance(t *testing.T) {
+	s := New()
+	results, err := s.Apply(1, benchEntry(3, 10, 8))
+	require.NoError(t, err)
+	s.Advance(2)
+	s.Reuse()
+	_, err = s.Apply(3, benchEntry(3, 10, 8))
+	require.NoError(t, err)
+	for i, r := range results {
+		require.EqualValues(t, i+2, r.Revision)
 	}
 }

@@ -289,6 +289,7 @@ func (s *Store) Apply(index uint64, entry *trivetpb.Entry) ([]*trivetpb.Result, 
 // of configuration), is applied. An index that is not after the last one
 // changes nothing.
 func (s *Store) Advance(index uint64) {
+	s.leaveResults()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if index > s.state.index {
