@@ -156,6 +156,10 @@ func (f *serveFlags) serve(ctx context.Context, stderr io.Writer) error {
 		return err
 	}
 	defer api.Close()
+	paused, err := pause(api, f.api)
+	if err != nil {
+		return err
+	}
 	peer, err := listen(ctx, "peer", f.peer, f.insecure)
 	if err != nil {
 		return err
@@ -220,6 +224,9 @@ func (f *serveFlags) serve(ctx context.Context, stderr io.Writer) error {
 		Logger:          log.With("node", f.id),
 	})
 	if err != nil {
+		return errors.Join(err, node.Close(context.Background()))
+	}
+	if err := paused.resume(); err != nil {
 		return errors.Join(err, node.Close(context.Background()))
 	}
 	served := make(chan error, 1)
