@@ -75,10 +75,13 @@ func TestCallersGatherWhenTheirBatchHasLanded(t *testing.T) {
 		}
 		wg.Wait()
 		require.NoError(t, c.Close())
-		// The first two go alone, the next has all others, and from then on all go together.
-		require.Equal(t, []int{1, 1, 39}, batches[:3])
-		for _, n := range batches[3 : len(batches)-1] {
-			require.Equal(t, 40, n, "%v", batches)
+		// The first two go alone, the next has all others, and from then on all go together: but
+		// for one or two, where the system takes the processor away in the middle, that are a
+		// batch behind to the end.
+		require.Equal(t, []int{1, 1}, batches[:2], "%v", batches)
+		require.LessOrEqual(t, len(batches), 2+10+2, "%v", batches)
+		for _, n := range batches[2 : len(batches)-2] {
+			require.GreaterOrEqual(t, n, 35, "%v", batches)
 		}
 	})
 }
