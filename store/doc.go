@@ -46,8 +46,7 @@
 // (what answers are made of), put.go, delete.go, add.go, txn.go and marker.go (one
 // replicated command each), read.go and view.go (reads of the present and of old
 // revisions), count.go, history.go (what is retained, and compaction), changes.go
-// (the list of it) and pins.go
-// (what open Views hold on to).
+// (the list of it) and pins.go (what open Views hold on to).
 //
 // Time and identity: ids.go (how ids are drawn), lease.go, attach.go (which keys
 // a lease has), lock.go and guard.go, session.go, answers.go (what a session

@@ -30,7 +30,7 @@ const (
 	// its heap is: with 60 MB in it and the runtime's share, collecting took a seventh of
 	// what three members and a client did.
 	busyGarbage = 128 << 20
-	// mostFreeGarbage bounds the share that comes of it.
+	// mostFreeGarbage bounds the share that comes of freeGarbage.
 	mostFreeGarbage = 400
 	// busyCollecting and idleCollecting are the parts of the processors' time that
 	// collecting took, above which the share grows, and below which it shrinks.
