@@ -249,7 +249,7 @@ func (a *applier) write(key string, c *chain, value []byte, lease uint64) *versi
 	a.totals.bytes += bytes
 	a.totals.sum += v.hash
 	c.head.Store(v) // v is complete: Views may load it from now on
-	a.history.changes.push(change{c, v, uint32(bytes)})
+	a.history.changes.push(change{c, v, old, uint32(bytes)})
 	return v
 }
 
@@ -265,7 +265,7 @@ func (a *applier) erase(c *chain, old *version) {
 	a.totals.sum -= old.hash
 	c.head.Store(v)
 	a.bury(c)
-	a.history.changes.push(change{c, v, uint32(itemBytes(c.key(), v))})
+	a.history.changes.push(change{c, v, old, uint32(itemBytes(c.key(), v))})
 }
 
 // undo takes back all that the present command changed, the last change first.

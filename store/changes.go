@@ -12,8 +12,8 @@ type changeList struct {
 	first, n int
 }
 
-// A block has 24 KiB, the largest size of which the allocator keeps a stock.
-const changeBlockLen = 1024
+// A block has 24 KiB: of larger ones the allocator keeps no stock.
+const changeBlockLen = 768
 
 type changeBlock [changeBlockLen]change
 

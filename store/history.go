@@ -53,6 +53,9 @@ type history struct {
 type change struct {
 	chain *chain
 	v     *version
+	// prev is v.prev, which the collector does not see there. Whoever makes a version
+	// the head of a chain has the one before it here, or in hand until it is here.
+	prev *version
 	// bytes is what it counts: as an item, a tombstone as one without a value.
 	bytes uint32
 }
@@ -69,7 +72,7 @@ func (h *history) fill(chains tree, order changeOrder) {
 	chains.scan(func(c *chain) bool {
 		for v := c.newest(); v != nil && v.mod > order.compact; v = v.prev {
 			bytes := itemBytes(c.key(), v)
-			*h.changes.at(order.place(v.mod, v.sub)) = change{c, v, uint32(bytes)}
+			*h.changes.at(order.place(v.mod, v.sub)) = change{c, v, v.prev, uint32(bytes)}
 			h.bytes += bytes
 		}
 		return true
@@ -155,9 +158,9 @@ func (st *state) cut(most int) {
 	limit := st.pins.oldest(st.compactRevision)
 	for ; most > 0 && h.done > 0 && h.changes.at(0).v.mod <= limit; most-- {
 		c := *h.changes.at(0)
+		c.v.prev = nil
 		h.changes.pop()
 		h.done--
-		c.v.prev = nil
 		if c.v.live() {
 			continue
 		}

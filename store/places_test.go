@@ -68,7 +68,7 @@ func TestHistoryIsFilledInOrder(t *testing.T) {
 			v := newVersion(mod, sub, numbers{create: compact - 1, number: 2}, make([]byte, rand.IntN(9)))
 			v.prev = c.newest()
 			c.head.Store(v)
-			want = append(want, change{c, v, uint32(itemBytes(c.key(), v))})
+			want = append(want, change{c, v, v.prev, uint32(itemBytes(c.key(), v))})
 			bytes += itemBytes(c.key(), v)
 		}
 	}

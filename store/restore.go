@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"math"
+	"runtime"
 
 	"github.com/klauspost/compress/zstd"
 
@@ -78,6 +79,7 @@ func readState(r io.Reader, level uint64) (*state, error) {
 	in.keep = true
 	st := in.rest
 	var last *chain
+	var older changeList // which keeps versions that are no head until the history does
 	finishKey := func() {
 		if last == nil {
 			return
@@ -93,7 +95,9 @@ func readState(r io.Reader, level uint64) (*state, error) {
 			finishKey()
 			last = c
 		}
-		v.prev = c.newest()
+		if v.prev = c.newest(); v.prev != nil {
+			older.push(change{prev: v.prev})
+		}
 		c.head.Store(v)
 	})
 	if err != nil {
@@ -102,6 +106,7 @@ func readState(r io.Reader, level uint64) (*state, error) {
 	finishKey()
 	st.table.fill(st.tree)
 	st.history.fill(st.tree, in.order)
+	runtime.KeepAlive(older.blocks)
 	st.history.runs = in.runs
 	st.totals.keys, st.totals.bytes, st.totals.sum = in.totals.keys, in.totals.bytes, in.totals.sum
 	st.index, st.revision = in.header.Index, in.header.Revision

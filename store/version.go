@@ -22,7 +22,13 @@ import (
 // A version is immutable once it is the head of its chain, but for prev, which
 // compaction cuts (see chain for why that needs no atomic).
 type version struct {
-	prev *version // the key's version before, nil where none is retained
+	// prev is the key's version before, nil where none is retained. The collector does
+	// not see it (newUnscanned): it would look into each retained version, a line of
+	// memory that is in no cache, to find there what it knows from elsewhere. What keeps
+	// prev alive is the change that made this version (change.prev), for as long as
+	// anybody may follow prev: both are taken at once (cut), and what a View may follow
+	// is not cut before it is closed.
+	prev *version
 	mod  uint64
 	hash uint64 // of the item; 0 for a tombstone
 	sub  uint32 // the place among the changes of revision mod, from 0
@@ -86,7 +92,7 @@ func newVersion(mod uint64, sub uint32, n numbers, value []byte) *version {
 		v.mod, v.sub, v.flags = mod, sub, uint32(len(value))|isApart
 		return &v.version
 	}
-	v := (*version)(newRecord(size))
+	v := (*version)(newUnscanned(size))
 	v.mod, v.sub, v.flags = mod, sub, flags
 	at := versionBytes
 	if flags&isRewritten != 0 {
@@ -105,7 +111,8 @@ func newVersion(mod uint64, sub uint32, n numbers, value []byte) *version {
 
 // newTombstone returns a tombstone of revision mod, without prev.
 func newTombstone(mod uint64, sub uint32, hasExpired bool) *version {
-	v := &version{mod: mod, sub: sub, flags: isTombstone}
+	v := (*version)(newUnscanned(int(versionBytes)))
+	v.mod, v.sub, v.flags = mod, sub, isTombstone
 	if hasExpired {
 		v.flags |= isExpired
 	}

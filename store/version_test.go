@@ -3,13 +3,18 @@ package store
 import (
 	"bytes"
 	"fmt"
+	"io"
 	"math"
+	"math/rand/v2"
 	"runtime"
 	"strings"
 	"testing"
 	"unsafe"
+	"weak"
 
 	"github.com/stretchr/testify/require"
+
+	"trivet/trivetpb"
 )
 
 // TestAVersionSaysWhatItWasGiven: whichever parts of it are left out, and where
@@ -59,9 +64,11 @@ func TestAChainHasItsKey(t *testing.T) {
 
 // TestRecordsAreOfTheirSize: no smaller than asked, in the next size class of the
 // allocator, and the collector knows that the first word is a pointer, and the
-// others are none.
+// others are none. Of what it does not look into it keeps what is pointed to from
+// elsewhere alone.
 func TestRecordsAreOfTheirSize(t *testing.T) {
 	var kept []unsafe.Pointer
+	hidden := map[unsafe.Pointer]weak.Pointer[[4]int]{}
 	for size := 1; size <= maxRecord; size++ {
 		for range 100 {
 			r := newRecord(size)
@@ -78,9 +85,136 @@ func TestRecordsAreOfTheirSize(t *testing.T) {
 			}
 			kept = append(kept, r)
 		}
+		r := newUnscanned(size)
+		require.Equal(t, make([]byte, size), unsafe.Slice((*byte)(r), size), "%d", size)
+		if size >= 8 {
+			n := &[4]int{size}
+			*(*unsafe.Pointer)(r) = unsafe.Pointer(n)
+			hidden[r] = weak.Make(n)
+		}
 	}
 	runtime.GC()
 	for _, r := range kept {
 		require.Less(t, 8, (*(**[4]int)(r))[0])
 	}
+	for r, n := range hidden {
+		require.Nil(t, n.Value())
+		runtime.KeepAlive(r)
+	}
+}
+
+// TestTheHistoryKeepsWhatIsBehindAVersion, which the collector does not see there: as
+// long as it is retained, after a restart as well, and no longer.
+func TestTheHistoryKeepsWhatIsBehindAVersion(t *testing.T) {
+	s := New()
+	do(t, s, putOp("text", "none"), putOp("rewritten", "0"), putOp("deleted", "0"), putOp("rewritten", "1"), deleteOp("deleted"), putOp("rewritten", "2"),
+		putOp("deleted", "1"), putOp("long", strings.Repeat("x", 2*maxRecord)), putOp("long", "1"), deleteOp("long"))
+	failed := do(t, s, failing(putOp("rewritten", "3"), deleteOp("deleted"), putOp("long", "3")))
+	require.NotNil(t, failed.Problem)
+	last := s.Revision()
+	var file bytes.Buffer
+	all := view(t, s, 0)
+	require.NoError(t, all.WriteSnapshot(&file))
+	all.Close()
+	restored := New()
+	require.NoError(t, restored.Restore(&file))
+	for _, s := range []*Store{s, restored} {
+		behind := versionsBehind(s)
+		require.Len(t, behind, 6)
+		requireKept := func() {
+			runtime.GC()
+			for _, v := range behind {
+				require.NotNil(t, v.Value())
+			}
+		}
+		requireKept()
+		old := view(t, s, 5)
+		require.Equal(t, map[string]string{"text": "none", "rewritten": "1", "deleted": "0"}, contents(old))
+		// All of it is to be forgotten, and is once nobody reads there.
+		apply(t, s, settingsEntry(&trivetpb.Settings{HistoryRevisions: 1}))
+		do(t, s, putOp("more", "1"), putOp("more", "2"))
+		require.Greater(t, s.Stats().CompactRevision, last)
+		requireKept()
+		require.Equal(t, map[string]string{"text": "none", "rewritten": "1", "deleted": "0"}, contents(old))
+		old.Close()
+		do(t, s, putOp("more", "3"), txnOp(putOp("more", "4"), deleteOp("text")))
+		forgotten := behind
+		// What can still be read is no change that is retained: it is behind them.
+		behind = versionsBehind(s)
+		require.Len(t, behind, 2)
+		requireKept()
+		for _, v := range forgotten {
+			require.Nil(t, v.Value())
+		}
+		file.Reset()
+		require.NoError(t, view(t, s, 0).WriteSnapshot(&file))
+		restored := New()
+		require.NoError(t, restored.Restore(&file))
+		for _, s := range []*Store{s, restored} {
+			behind = versionsBehind(s)
+			require.Len(t, behind, 2)
+			requireKept()
+			then := contents(view(t, s, s.Stats().CompactRevision))
+			require.Equal(t, []string{"none", "3"}, []string{then["text"], then["more"]})
+		}
+	}
+}
+
+// versionsBehind is all versions that are no heads.
+func versionsBehind(s *Store) (behind []weak.Pointer[version]) {
+	s.state.tree.scan(func(c *chain) bool {
+		for v := c.newest().prev; v != nil; v = v.prev {
+			behind = append(behind, weak.Make(v))
+		}
+		return true
+	})
+	return behind
+}
+
+// TestARestoreKeepsWhatIsBehindAVersion before there is a history that does: here the
+// collector runs in the midst of it, and what it freed is used for something else.
+func TestARestoreKeepsWhatIsBehindAVersion(t *testing.T) {
+	const size = 448
+	s := New()
+	random := rand.NewChaCha8([32]byte{})
+	for range 5000 { // some megabytes, so that most were read when the end is looked for
+		value := make([]byte, size-int(versionBytes)-twoNumbers)
+		random.Read(value)
+		do(t, s, putOp(fmt.Sprint("key-", random.Uint64()%10), string(value)))
+	}
+	var file bytes.Buffer
+	require.NoError(t, view(t, s, 0).WriteSnapshot(&file))
+	restored := New()
+	require.NoError(t, restored.Restore(&collectAtEnd{rest: file.Bytes(), size: size}))
+	for revision := s.Stats().CompactRevision; revision <= s.Revision(); revision += 100 {
+		require.Equal(t, contents(view(t, s, revision)), contents(view(t, restored, revision)))
+	}
+}
+
+// collectAtEnd gives a file whose last bytes come after a collection, one by one, as
+// whoever reads looks for the end.
+type collectAtEnd struct {
+	rest  []byte
+	size  int              // of what may be freed
+	taken []unsafe.Pointer // in the place of what was
+}
+
+func (r *collectAtEnd) Read(b []byte) (int, error) {
+	switch n := len(r.rest); {
+	case n == 0:
+		return 0, io.EOF
+	case n > 64:
+		b = b[:min(len(b), n-64)]
+	default:
+		b = b[:min(len(b), 1)]
+		runtime.GC()
+		for range 1000 {
+			taken := newUnscanned(r.size)
+			copy(unsafe.Slice((*byte)(taken), r.size), bytes.Repeat([]byte{0xff}, r.size))
+			r.taken = append(r.taken, taken)
+		}
+	}
+	n := copy(b, r.rest)
+	r.rest = r.rest[n:]
+	return n, nil
 }
