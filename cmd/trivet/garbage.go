@@ -27,14 +27,16 @@ const (
 	// from nothing is marked a few times less.
 	freeGarbage = 24 << 20
 	// busyGarbage is a number of bytes that may gather on a busy node, however small
-	// its heap is: with 60 MB in it and the runtime's share, collecting took a seventh of
-	// what three members and a client did.
+	// its heap is: with 90 MB in it and a third of that as garbage, collecting took a
+	// sixth of what three members and a client did.
 	busyGarbage = 128 << 20
 	// mostFreeGarbage bounds the share that comes of freeGarbage.
 	mostFreeGarbage = 400
 	// busyCollecting and idleCollecting are the parts of the processors' time that
-	// collecting took, above which the share grows, and below which it shrinks.
+	// collecting took, above which the share grows, and below which it shrinks. Up to
+	// busyGarbage, which is not much, a quarter of each will do (frugal).
 	busyCollecting, idleCollecting = 0.04, 0.01
+	frugal                         = 4
 	// idleAllocation is how many bytes a second a node allocates at most that does
 	// nothing, and quietLooks how many looks in a row make it idle.
 	idleAllocation = 1 << 20
@@ -204,8 +206,12 @@ func (g *garbageShare) saw(heap heapState) { g.seen, g.atCollection, g.since = h
 // adjust changes the share by the part of the processors' time that collecting took, in a
 // heap where so much lives. It doubles at once and shrinks by a quarter at a time.
 func (g *garbageShare) adjust(collecting float64, live uint64) {
-	most := max(mostGarbage, int(100*busyGarbage/max(live, leastHeap)))
+	enough := int(100 * busyGarbage / max(live, leastHeap))
+	most := max(mostGarbage, enough)
 	g.percent = min(g.percent, most) // the heap has grown
+	if g.percent <= enough {
+		collecting *= frugal
+	}
 	switch {
 	case collecting > busyCollecting:
 		g.percent = min(2*g.percent, most)
@@ -227,17 +233,18 @@ func readHeap() heapState {
 	s := []metrics.Sample{
 		{Name: "/gc/heap/live:bytes"},
 		{Name: "/memory/classes/heap/objects:bytes"}, {Name: "/memory/classes/heap/free:bytes"},
-		{Name: "/cpu/classes/gc/total:cpu-seconds"}, {Name: "/cpu/classes/gc/mark/idle:cpu-seconds"},
+		// With what marks while nothing else in this process wants the processor: other
+		// processes do, and who wants it next waits until the marking looks up.
+		{Name: "/cpu/classes/gc/total:cpu-seconds"},
 		{Name: "/gc/cycles/total:gc-cycles"}, {Name: "/gc/heap/allocs:bytes"},
 	}
 	metrics.Read(s)
 	return heapState{
-		live:    s[0].Value.Uint64(),
-		objects: s[1].Value.Uint64(),
-		held:    s[1].Value.Uint64() + s[2].Value.Uint64(),
-		// What marks while nothing else wants the processor takes it from nobody.
-		collecting:  s[3].Value.Float64() - s[4].Value.Float64(),
-		collections: s[5].Value.Uint64(),
-		allocated:   s[6].Value.Uint64(),
+		live:        s[0].Value.Uint64(),
+		objects:     s[1].Value.Uint64(),
+		held:        s[1].Value.Uint64() + s[2].Value.Uint64(),
+		collecting:  s[3].Value.Float64(),
+		collections: s[4].Value.Uint64(),
+		allocated:   s[5].Value.Uint64(),
 	}
 }

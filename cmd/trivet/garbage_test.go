@@ -63,7 +63,12 @@ func TestGarbageFollowsWhatCollectingCosts(t *testing.T) {
 		h.collect(1, 0.5)
 	}
 	require.Equal(t, 100*busyGarbage/(64<<20), h.collect(1, 0.5))
+	// It has them for less than a larger share takes, and keeps them.
+	require.Equal(t, 100*busyGarbage/(64<<20), h.collect(1, 0.005))
+	require.Less(t, h.collect(1, 0.002), 100*busyGarbage/(64<<20))
+	require.Equal(t, 100*busyGarbage/(64<<20), h.collect(1, 0.015))
 	h.live *= 4
+	require.Equal(t, mostGarbage, h.collect(1, 0.02))
 	require.Equal(t, mostGarbage, h.collect(1, 0.02))
 
 	// A small heap is collected by bytes, whatever collecting costs.
