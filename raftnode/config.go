@@ -180,7 +180,8 @@ const (
 // one entry while the followers' are with the one before. More make groups
 // smaller, and what an entry costs (a sync on each member, a request to each
 // follower, and all that wake for it) is most of what a write does. One alone
-// makes few callers wait for each other.
+// makes few callers wait for each other; where processors are crowded it is better all
+// the same (crowded.go).
 //
 // Between data centres an entry is under way for much longer than its sync takes,
 // and one that misses a request to the followers waits for the next to come back:

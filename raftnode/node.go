@@ -59,6 +59,7 @@ type Node struct {
 	changing  chan struct{} // holds a place for each change of the membership that waits
 	formed    atomic.Bool
 	liveness  *liveness
+	crowd     crowd
 
 	silence silence
 	// concededUntil is until when this voter leaves an election to one that is
@@ -123,6 +124,7 @@ func Open(cfg Config) (_ *Node, err error) {
 		started:     time.Now(),
 		store:       store.NewOfLevel(level),
 		counters:    newCounters(),
+		crowd:       crowd{tasks: selfTasks},
 		compare:     comparison{peers: map[string]peerReport{}},
 		snapshots:   newSnapshotter(cfg.SnapshotBytes),
 		commits:     &commits{wake: make(chan struct{}, 1)},
@@ -196,6 +198,9 @@ func Open(cfg Config) (_ *Node, err error) {
 		n.replaceDeadLeader,
 	} {
 		n.spawn(loop)
+	}
+	if n.proposer.crowded != nil {
+		n.spawn(func() { n.crowd.keep(n.ctx.Done()) })
 	}
 	n.port.start()
 	n.log.Info("member started", "cluster", n.cluster, "peer", ln.Addr().String(), "term", n.raft.CurrentTerm(),
@@ -300,6 +305,9 @@ func (n *Node) openRaft(ln net.Listener) error {
 		apply:    func(l raft.Log) { n.raft.ApplyLog(l, 0) },
 		wake:     make(chan struct{}, 1),
 		entries:  map[uint64]*group{},
+	}
+	if cfg.inFlight == maxInFlight && cfg.storage == nil { // a test in virtual time has no use for real threads
+		n.proposer.crowded = n.crowd.crowded.Load
 	}
 	if err := n.checkSnapshot(); err != nil {
 		return err

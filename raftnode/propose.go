@@ -125,6 +125,8 @@ type proposer struct {
 	seed     uint64 // drawn at random: Marker.seed
 	maxBytes int64
 	inFlight int // most entries, and most forwards: see maxInFlight
+	// crowded says that there is to be one alone at present (crowd); nil: never.
+	crowded func() bool
 	// apply gives raft an entry; it returns when raft has taken it or is gone.
 	apply func(raft.Log)
 	// forward sends a group to a member and calls forwarded in the end.
@@ -425,8 +427,14 @@ func (q *proposer) dispatchAll() time.Duration {
 // most groups be small. So beside one that is under way there goes none that is smaller.
 // Nobody waits longer for that than with a single group under way at a time, and
 // groups under way of a single proposal hold up nobody.
+//
+// Where processors are crowded nothing does but a lone proposal beside lone ones.
 func (q *proposer) gathers(underWay, largest int) bool {
-	return underWay >= q.inFlight || (underWay > 0 && len(q.queue) < largest)
+	if underWay == 0 {
+		return false
+	}
+	return underWay >= q.inFlight || len(q.queue) < largest ||
+		(len(q.queue) > 1 && q.crowded != nil && q.crowded())
 }
 
 // forwardTo begins a new epoch of forwards. Those of the one before may hang
