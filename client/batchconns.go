@@ -60,8 +60,11 @@ const (
 	// staleAfter is how long a connection is idle before it is looked at: that is a system
 	// call. One that ends sooner is taken for a node that ends.
 	staleAfter = time.Second
-	// keptRequest is the largest buffer for requests that a connection keeps.
-	keptRequest = 64 << 10
+	// keptRequest is the largest buffer for requests that a connection keeps: larger ones
+	// are of the pool that long answers are read into. requestHead is room for what stands
+	// before a body, and for bytes.Buffer to find the body's end.
+	keptRequest = 32 << 10
+	requestHead = 2 << 10
 	// keptAnswer is the buffer for answers that a connection keeps where one was longer
 	// than longAnswer: for some dozens of lists, as most are that go together. So many
 	// connections keep one, to all nodes together: more than lists that go together take,
@@ -151,16 +154,9 @@ func (b *batchConns) RoundTrip(req *http.Request) (*http.Response, error) {
 
 // exchange writes the request and reads the header of the answer.
 func (c *batchConn) exchange(req *http.Request) (*http.Response, error) {
-	c.out.Reset()
-	if err := req.Write(&c.out); err != nil {
+	failed, err := c.write(req)
+	if err != nil {
 		return nil, err
-	}
-	_, failed := c.conn.Write(c.out.Bytes())
-	if c.out.Cap() > keptRequest {
-		c.out = bytes.Buffer{}
-	}
-	if failed != nil && errors.Is(failed, net.ErrClosed) {
-		return nil, failed
 	}
 	// Where sending failed there may be an answer all the same.
 	for range maxInterim {
@@ -178,6 +174,25 @@ func (c *batchConn) exchange(req *http.Request) (*http.Response, error) {
 		}
 	}
 	return nil, fmt.Errorf("more than %d interim answers", maxInterim)
+}
+
+// write writes the request in one piece. failed says that sending it did, and that there
+// may be an answer all the same; err that there is none.
+func (c *batchConn) write(req *http.Request) (failed, err error) {
+	out := &c.out
+	if size := requestHead + int(min(max(req.ContentLength, 0), 2*batchBytes)); size > keptRequest {
+		out = takeBody()
+		defer giveBody(out)
+		out.Grow(size) // not by doubling
+	}
+	defer out.Reset()
+	if err := req.Write(out); err != nil {
+		return nil, err
+	}
+	if _, failed = c.conn.Write(out.Bytes()); errors.Is(failed, net.ErrClosed) {
+		return nil, failed
+	}
+	return failed, nil
 }
 
 // batchAnswer is the body of an answer. Once it was read to its end the connection is
