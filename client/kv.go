@@ -60,12 +60,9 @@ type DeleteResult struct {
 // Get returns the item at a key. The error is ErrNotFound where there is none;
 // with AtRevision also ErrCompacted or ErrFutureRevision.
 func (c *Client) Get(ctx context.Context, key string, opts ...GetOption) (Item, error) {
-	var p params
-	for _, o := range opts {
-		o.toGet(&p)
-	}
+	p := paramsOf(opts, GetOption.toGet)
 	if p.hasRevision {
-		return c.getAt(ctx, key, &p)
+		return c.getAt(ctx, key, p)
 	}
 	a := c.newCall(getCall, false)
 	a.key = key
@@ -169,12 +166,9 @@ func itemOfHeaders(key string, a *answer) (Item, error) {
 // such lease, ErrTooLarge where the value is longer than the cluster takes,
 // ErrQuota where the store is full.
 func (c *Client) Put(ctx context.Context, key string, value []byte, opts ...PutOption) (PutResult, error) {
-	var p params
-	for _, o := range opts {
-		o.toPut(&p)
-	}
+	p := paramsOf(opts, PutOption.toPut)
 	if p.hasIdempotencyKey || len(value) > batchBytes {
-		return c.putAlone(ctx, key, value, &p)
+		return c.putAlone(ctx, key, value, p)
 	}
 	a := c.newCall(putCall, true)
 	a.key = key
@@ -186,7 +180,7 @@ func (c *Client) Put(ctx context.Context, key string, value []byte, opts ...PutO
 			return PutResult{}, e
 		}
 	}
-	a.encodePut(key, value, &p)
+	a.encodePut(key, value, p)
 	if e := c.carried(ctx, c.lanes.writes, a); e != nil {
 		return PutResult{}, e
 	}
@@ -235,10 +229,7 @@ func (c *Client) putAlone(ctx context.Context, key string, value []byte, p *para
 // Delete deletes a key. One that is not there is deleted 0 times, which is no
 // error unless a condition says so (ErrConflict).
 func (c *Client) Delete(ctx context.Context, key string, opts ...DeleteOption) (DeleteResult, error) {
-	var p params
-	for _, o := range opts {
-		o.toDelete(&p)
-	}
+	p := paramsOf(opts, DeleteOption.toDelete)
 	op := "delete " + shown(key)
 	if p.condition == (condition{kind: ifRevision}) {
 		return DeleteResult{}, refusal(op, trivetpb.Code_BAD_REQUEST, "IfRevision(0) asks to delete a key that is not there")
@@ -249,10 +240,10 @@ func (c *Client) Delete(ctx context.Context, key string, opts ...DeleteOption) (
 		if e := firstOf(a.checkKey(), p.checkGuards(op)); e != nil {
 			return DeleteResult{}, e
 		}
-		return c.delete(ctx, a, &trivetpb.DeleteOp{Key: []byte(key), Prev: p.prev, Precondition: p.condition.proto()}, &p)
+		return c.delete(ctx, a, &trivetpb.DeleteOp{Key: []byte(key), Prev: p.prev, Precondition: p.condition.proto()}, p)
 	}
 	r := &request{op: op, method: http.MethodDelete, path: keyPath(key), header: http.Header{}, write: true}
-	if e := firstOf(checkKey(op, key), r.addPromises(&p)); e != nil {
+	if e := firstOf(checkKey(op, key), r.addPromises(p)); e != nil {
 		return DeleteResult{}, e
 	}
 	p.condition.addTo(r.header)
@@ -265,17 +256,17 @@ func (c *Client) Delete(ctx context.Context, key string, opts ...DeleteOption) (
 // DeleteRange deletes all keys of a range at one revision.
 func (c *Client) DeleteRange(ctx context.Context, keys KeyRange, opts ...WriteOption) (DeleteResult, error) {
 	op := "delete " + keys.String()
-	p := writeParams(opts)
+	p := paramsOf(opts, WriteOption.toWrite)
 	if !p.hasIdempotencyKey {
 		a := c.newCall(deleteRangeCall, true)
 		a.keys = keys
 		if e := firstOf(keys.check(op, true), p.checkGuards(op)); e != nil {
 			return DeleteResult{}, e
 		}
-		return c.delete(ctx, a, &trivetpb.DeleteOp{Range: keys.proto(), Prev: p.prev}, &p)
+		return c.delete(ctx, a, &trivetpb.DeleteOp{Range: keys.proto(), Prev: p.prev}, p)
 	}
 	r := &request{op: op, method: http.MethodDelete, path: kvPath, write: true}
-	if e := firstOf(keys.check(op, true), r.addPromises(&p)); e != nil {
+	if e := firstOf(keys.check(op, true), r.addPromises(p)); e != nil {
 		return DeleteResult{}, e
 	}
 	keys.addTo(&r.query)
@@ -323,7 +314,7 @@ func (c *Client) deletion(ctx context.Context, r *request, ofRange bool) (result
 // The error is ErrNotANumber or ErrOverflow where there is no sum.
 func (c *Client) Add(ctx context.Context, key string, delta int64, opts ...WriteOption) (int64, error) {
 	op := "add to " + shown(key)
-	p := writeParams(opts)
+	p := paramsOf(opts, WriteOption.toWrite)
 	if !p.hasIdempotencyKey {
 		a := c.newCall(addCall, true)
 		a.key = key
@@ -339,7 +330,7 @@ func (c *Client) Add(ctx context.Context, key string, delta int64, opts ...Write
 		return sum, nil
 	}
 	r := &request{op: op, method: http.MethodPost, path: keyPath(key), write: true}
-	if e := firstOf(checkKey(op, key), r.addPromises(&p)); e != nil {
+	if e := firstOf(checkKey(op, key), r.addPromises(p)); e != nil {
 		return 0, e
 	}
 	r.query.add("add", strconv.FormatInt(delta, 10))
@@ -359,13 +350,6 @@ func (c *Client) Add(ctx context.Context, key string, delta int64, opts ...Write
 		return 0, err
 	}
 	return sum, nil
-}
-
-func writeParams(opts []WriteOption) (p params) {
-	for _, o := range opts {
-		o.toWrite(&p)
-	}
-	return p
 }
 
 // checkKey refuses what no server takes, without asking one.

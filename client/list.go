@@ -44,12 +44,9 @@ const listAccept = protobufType + ", " + jsonType + ";q=0.9"
 //		…
 //	}
 func (c *Client) List(ctx context.Context, keys KeyRange, opts ...ListOption) iter.Seq2[Item, error] {
-	var p params
-	for _, o := range opts {
-		o.toList(&p)
-	}
+	p := paramsOf(opts, ListOption.toList)
 	return func(yield func(Item, error) bool) {
-		if err := c.list(ctx, keys, &p, func(it Item) bool { return yield(it, nil) }); err != nil {
+		if err := c.list(ctx, keys, p, func(it Item) bool { return yield(it, nil) }); err != nil {
 			yield(Item{}, err)
 		}
 	}
@@ -226,10 +223,7 @@ func pageOf(a *answer, keysOnly bool) (*listPage, error) {
 // Count returns how many keys a range has.
 func (c *Client) Count(ctx context.Context, keys KeyRange, opts ...CountOption) (uint64, error) {
 	op := "count " + keys.String()
-	var p params
-	for _, o := range opts {
-		o.toCount(&p)
-	}
+	p := paramsOf(opts, CountOption.toCount)
 	if !p.hasRevision {
 		a := c.newCall(countCall, false)
 		a.keys = keys

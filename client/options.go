@@ -317,6 +317,23 @@ type params struct {
 	idempotencyKey    string
 }
 
+// noParams is what no options come to. Nobody changes it.
+var noParams params
+
+// paramsOf is what the options come to, which set says one by one; it is not to be
+// changed. A call without any, as most are, has no memory made for it: an option may be
+// anybody's, so what it sets is on the heap.
+func paramsOf[Option any](opts []Option, set func(Option, *params)) *params {
+	if len(opts) == 0 {
+		return &noParams
+	}
+	p := new(params)
+	for _, o := range opts {
+		set(o, p)
+	}
+	return p
+}
+
 // guard is a lock that must be held for a write to be applied.
 type guard struct {
 	lock  string

@@ -70,18 +70,15 @@ type TxnResult struct {
 // guard does (ErrGuardFailed): nothing is applied then.
 func (t *Txn) Commit(ctx context.Context, opts ...TxnOption) (TxnResult, error) {
 	const op = "txn"
-	var p params
-	for _, o := range opts {
-		o.toTxn(&p)
-	}
+	p := paramsOf(opts, TxnOption.toTxn)
 	writes := slices.ContainsFunc(t.then, writesKey) || slices.ContainsFunc(t.elseOps, writesKey)
 	if !p.hasIdempotencyKey {
-		return t.carried(ctx, writes, &p)
+		return t.carried(ctx, writes, p)
 	}
 	r := &request{op: op, method: http.MethodPost, path: txnPath, contentType: jsonType}
 	// Guards are checked where writes are, so a txn that has one goes there.
 	r.write = writes || len(p.guards) > 0
-	if e := firstOf(t.check(op), p.addFreshness(op, t.c.Revision(), &r.query), r.addPromises(&p)); e != nil {
+	if e := firstOf(t.check(op), p.addFreshness(op, t.c.Revision(), &r.query), r.addPromises(p)); e != nil {
 		return TxnResult{}, e
 	}
 	if r.write && p.asksFreshness() {

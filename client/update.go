@@ -43,7 +43,7 @@ const maxUpdateKeys = 512
 //
 // The result is that of the Txn that went through.
 func (c *Client) Update(ctx context.Context, f func(tx *Tx) error, opts ...WriteOption) (TxnResult, error) {
-	p := writeParams(opts)
+	p := paramsOf(opts, WriteOption.toWrite)
 	if p.hasIdempotencyKey {
 		return TxnResult{}, refusal("update", trivetpb.Code_BAD_REQUEST, "an idempotency key does not go with Update, which commits another Txn each time")
 	}
@@ -59,7 +59,7 @@ func (c *Client) Update(ctx context.Context, f func(tx *Tx) error, opts ...Write
 		if err != nil {
 			return TxnResult{}, err
 		}
-		result, err := tx.commit(&p)
+		result, err := tx.commit(p)
 		if err != nil || result.Succeeded {
 			return result, err
 		}
