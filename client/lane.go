@@ -259,7 +259,12 @@ func (l *lane) run() {
 // gather lets the callers of a batch that has landed call again, so that what they
 // ask for goes together with what waits. The batch counts as under way meanwhile
 // (another), or one more carrier would take what waits.
+//
+// As many as were woken are all of them, mostly: then nobody is waited for.
 func (l *lane) gather(woken int, most time.Duration) {
+	l.mu.Lock()
+	all := l.waiting + woken
+	l.mu.Unlock()
 	runtime.Gosched()
 	if woken == 1 {
 		return
@@ -269,7 +274,7 @@ func (l *lane) gather(woken int, most time.Duration) {
 		l.mu.Lock()
 		waiting, full := l.waiting, l.waiting >= l.maxCalls || l.bytes >= l.maxBytes
 		l.mu.Unlock()
-		if full {
+		if full || waiting >= all {
 			return
 		}
 		if waiting > last {
