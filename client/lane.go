@@ -3,6 +3,7 @@ package client
 import (
 	"context"
 	"fmt"
+	"math"
 	"runtime"
 	"slices"
 	"sync"
@@ -260,10 +261,14 @@ func (l *lane) run() {
 // ask for goes together with what waits. The batch counts as under way meanwhile
 // (another), or one more carrier would take what waits.
 //
-// As many as were woken are all of them, mostly: then nobody is waited for.
+// Where no other batch is under way, as many as were woken are all there are, mostly: then
+// nobody is waited for.
 func (l *lane) gather(woken int, most time.Duration) {
 	l.mu.Lock()
 	all := l.waiting + woken
+	if l.carriers > 1 {
+		all = math.MaxInt
+	}
 	l.mu.Unlock()
 	runtime.Gosched()
 	if woken == 1 {
