@@ -1,6 +1,7 @@
 package raftnode
 
 import (
+	"cmp"
 	"context"
 	"time"
 
@@ -59,7 +60,7 @@ func (n *Node) settle() {
 					n.becameVoter()
 				}
 				if c.Changed {
-					n.log.Info("the cluster knows this member anew", "change", req.Change.String(), "address", req.Peer, "index", c.Index)
+					n.log.Info("the cluster knows this member anew", "change", req.Change.String(), "address", cmp.Or(req.Peer, n.advertise), "index", c.Index)
 				}
 			case err != nil && n.ctx.Err() == nil:
 				pause = 8 * settlePause
