@@ -200,7 +200,7 @@ func Open(cfg Config) (_ *Node, err error) {
 		n.spawn(loop)
 	}
 	if n.proposer.crowded != nil {
-		n.spawn(func() { n.crowd.keep(n.ctx.Done()) })
+		n.spawn(func() { n.crowd.keep(n.served, n.ctx.Done()) })
 	}
 	n.port.start()
 	n.log.Info("member started", "cluster", n.cluster, "peer", ln.Addr().String(), "term", n.raft.CurrentTerm(),

@@ -158,10 +158,10 @@ type proposer struct {
 	session *session // this node's; nil while there is none
 	opening bool     // a SessionOpen is queued or under way
 
-	forwards  int    // under way to forwardee, in this epoch
-	sent      int    // proposals in the last of them
-	forwardee string // the leader that they go to
-	epoch     uint64 // counts the changes of forwardee
+	forwards  int       // under way to forwardee, in this epoch
+	sent      groupSize // of the last of them
+	forwardee string    // the leader that they go to
+	epoch     uint64    // counts the changes of forwardee
 	epochCtx  context.Context
 	endEpoch  context.CancelFunc // nil before the first
 	holdUntil time.Time
@@ -368,9 +368,9 @@ func (q *proposer) dispatchAll() time.Duration {
 			return 0
 		}
 		if lead := q.lead; lead != nil {
-			largest := 0
+			var largest groupSize
 			for _, g := range q.entries {
-				largest = max(largest, len(g.segments))
+				largest = largest.max(g.size())
 			}
 			if q.gathers(len(q.entries), largest) || q.paused == lead.term {
 				q.mu.Unlock()
@@ -410,7 +410,7 @@ func (q *proposer) dispatchAll() time.Duration {
 			continue
 		}
 		q.forwards++
-		q.sent = len(g.segments)
+		q.sent = g.size()
 		g.epoch, g.ctx = q.epoch, q.epochCtx
 		g.encode()
 		q.stats.Forwards++
@@ -428,13 +428,23 @@ func (q *proposer) dispatchAll() time.Duration {
 // Nobody waits longer for that than with a single group under way at a time, and
 // groups under way of a single proposal hold up nobody.
 //
-// Where processors are crowded nothing does but a lone proposal beside lone ones.
-func (q *proposer) gathers(underWay, largest int) bool {
+// Where processors are crowded nothing does but a lone command beside lone ones.
+func (q *proposer) gathers(underWay int, largest groupSize) bool {
 	if underWay == 0 {
 		return false
 	}
-	return underWay >= q.inFlight || len(q.queue) < largest ||
-		(len(q.queue) > 1 && q.crowded != nil && q.crowded())
+	lone := largest.commands == 1 && len(q.queue) == 1 && q.queue[0].to-q.queue[0].from == 1
+	return underWay >= q.inFlight || len(q.queue) < largest.proposals ||
+		(!lone && q.crowded != nil && q.crowded())
+}
+
+// groupSize is how many proposals, or parts of them, and how many commands a group has.
+type groupSize struct{ proposals, commands int }
+
+func (g *group) size() groupSize { return groupSize{len(g.segments), g.count} }
+
+func (s groupSize) max(o groupSize) groupSize {
+	return groupSize{max(s.proposals, o.proposals), max(s.commands, o.commands)}
 }
 
 // forwardTo begins a new epoch of forwards. Those of the one before may hang

@@ -12,8 +12,9 @@ type changeList struct {
 	first, n int
 }
 
-// A block has 24 KiB: of larger ones the allocator keeps no stock.
-const changeBlockLen = 768
+// A block has, with the word that the allocator puts before memory with pointers in it,
+// 32 KiB, the largest size of which it keeps a stock.
+const changeBlockLen = 1023
 
 type changeBlock [changeBlockLen]change
 

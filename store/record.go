@@ -21,7 +21,8 @@ func newUnscanned(size int) unsafe.Pointer { return recordMakers[units(size)].un
 func units(size int) int { return (size + 15) / 16 }
 
 // maxRecord is the largest record: above, the allocator puts a word of its own
-// before memory with pointers in it, and the classes are far apart.
+// before memory with pointers in it, and the classes are far apart, of memory without
+// too.
 const maxRecord = 512
 
 // record is a pointer and bytes behind it, which hold numbers too.

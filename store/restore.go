@@ -79,7 +79,7 @@ func readState(r io.Reader, level uint64) (*state, error) {
 	in.keep = true
 	st := in.rest
 	var last *chain
-	var older changeList // which keeps versions that are no head until the history does
+	var older versionList // keeps versions that are no head until the history does
 	finishKey := func() {
 		if last == nil {
 			return
@@ -96,7 +96,7 @@ func readState(r io.Reader, level uint64) (*state, error) {
 			last = c
 		}
 		if v.prev = c.newest(); v.prev != nil {
-			older.push(change{prev: v.prev})
+			older.add(v.prev)
 		}
 		c.head.Store(v)
 	})
@@ -106,12 +106,31 @@ func readState(r io.Reader, level uint64) (*state, error) {
 	finishKey()
 	st.table.fill(st.tree)
 	st.history.fill(st.tree, in.order)
-	runtime.KeepAlive(older.blocks)
+	runtime.KeepAlive(older)
 	st.history.runs = in.runs
 	st.totals.keys, st.totals.bytes, st.totals.sum = in.totals.keys, in.totals.bytes, in.totals.sum
 	st.index, st.revision = in.header.Index, in.header.Revision
 	st.compactRevision, st.settings = in.header.CompactRevision, in.settings
 	return st, nil
+}
+
+// versionList is versions, in blocks as a changeList is.
+type versionList struct {
+	last  *versionBlock
+	taken int // of it
+}
+
+type versionBlock struct {
+	before *versionBlock
+	of     [1023]*version
+}
+
+func (l *versionList) add(v *version) {
+	if l.last == nil || l.taken == len(l.last.of) {
+		l.last, l.taken = &versionBlock{before: l.last}, 0
+	}
+	l.last.of[l.taken] = v
+	l.taken++
 }
 
 // snapshotReader reads a snapshot's records and verifies what they say. Memory

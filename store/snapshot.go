@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"runtime"
 
 	"github.com/cespare/xxhash/v2"
 	"github.com/klauspost/compress/zstd"
@@ -74,6 +75,7 @@ var (
 // history. Applying goes on meanwhile. The error is w's.
 func (v *View) WriteSnapshot(w io.Writer) error {
 	v.mustBeOpen()
+	defer runtime.KeepAlive(v)
 	sum := xxhash.New()
 	file := io.MultiWriter(w, sum)
 	prelude := binary.LittleEndian.AppendUint32([]byte(snapshotMagic), formatOf(v.stats.Settings.Level))

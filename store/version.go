@@ -27,7 +27,11 @@ type version struct {
 	// memory that is in no cache, to find there what it knows from elsewhere. What keeps
 	// prev alive is the change that made this version (change.prev), for as long as
 	// anybody may follow prev: both are taken at once (cut), and what a View may follow
-	// is not cut before it is closed.
+	// is not cut before it is closed. That of a version that was undone has no change any
+	// more, and a View that caught the version may follow it still. It is the chain's head
+	// again then, and once the chain is written to, that change has it, which is newer than
+	// the View and so not cut. It is the head, and not another version that was undone,
+	// because no command writes a key twice.
 	prev *version
 	mod  uint64
 	hash uint64 // of the item; 0 for a tombstone

@@ -103,6 +103,19 @@ func TestRecordsAreOfTheirSize(t *testing.T) {
 	}
 }
 
+// TestTheCollectorDoesNotLookIntoVersions: what is behind one lives where somebody else
+// has it.
+func TestTheCollectorDoesNotLookIntoVersions(t *testing.T) {
+	for _, v := range []*version{newVersion(7, 0, numbers{7, 1, 0}, []byte("v")), newTombstone(7, 0, false)} {
+		v.prev = newVersion(6, 0, numbers{6, 1, 0}, []byte("v"))
+		behind := weak.Make(v.prev)
+		runtime.GC()
+		require.Nil(t, behind.Value())
+		v.prev = nil
+		runtime.KeepAlive(v)
+	}
+}
+
 // TestTheHistoryKeepsWhatIsBehindAVersion, which the collector does not see there: as
 // long as it is retained, after a restart as well, and no longer.
 func TestTheHistoryKeepsWhatIsBehindAVersion(t *testing.T) {

@@ -2,6 +2,7 @@ package store
 
 import (
 	"iter"
+	"runtime"
 	"sync/atomic"
 
 	"github.com/tidwall/btree"
@@ -125,7 +126,9 @@ func (st *state) view(revision uint64) (*View, error) {
 	return v, nil
 }
 
-// Close gives back what the View holds on to. It may be called more than once.
+// Close gives back what the View holds on to. It may be called more than once, and not
+// while anybody still reads: old versions are freed then, which only an open View keeps
+// (version.prev).
 func (v *View) Close() {
 	if !v.closed.Swap(true) {
 		v.state.pins.drop(v.stats.CompactRevision)
@@ -147,6 +150,7 @@ func (v *View) Revision() uint64 { return v.revision }
 // changed; key is not kept.
 func (v *View) Get(key []byte) (Item, bool) {
 	v.mustBeOpen()
+	defer runtime.KeepAlive(v) // and with it the history, where nobody else has its state any more
 	found := v.get(keyString(key))
 	if found == nil {
 		return Item{}, false
@@ -169,6 +173,7 @@ func (v *View) Range(r *trivetpb.KeyRange, o RangeOptions) iter.Seq[Item] {
 	}
 	return func(yield func(Item) bool) {
 		v.mustBeOpen()
+		defer runtime.KeepAlive(v)
 		visit := func(c *chain, found *version) bool { return yield(found.item(c.key())) }
 		if o.Reverse {
 			v.scan(keys, true, visit)
@@ -182,6 +187,7 @@ func (v *View) Range(r *trivetpb.KeyRange, o RangeOptions) iter.Seq[Item] {
 // space. It costs O(log² n), and O(1) for each change since the revision.
 func (v *View) Count(r *trivetpb.KeyRange) uint64 {
 	v.mustBeOpen()
+	defer runtime.KeepAlive(v)
 	return v.count(r)
 }
 
@@ -191,6 +197,7 @@ func (v *View) Count(r *trivetpb.KeyRange) uint64 {
 // changed.
 func (v *View) Do(op *trivetpb.Op) *trivetpb.Result {
 	v.mustBeOpen()
+	defer runtime.KeepAlive(v)
 	result := &trivetpb.Result{Revision: v.revision}
 	problem := Check(op, hardLimits)
 	if problem == nil && !ReadOnly(op) {

@@ -209,13 +209,14 @@ func (g *garbageShare) adjust(collecting float64, live uint64) {
 	enough := int(100 * busyGarbage / max(live, leastHeap))
 	most := max(mostGarbage, enough)
 	g.percent = min(g.percent, most) // the heap has grown
-	if g.percent <= enough {
-		collecting *= frugal
-	}
 	switch {
 	case collecting > busyCollecting:
 		g.percent = min(2*g.percent, most)
-	case collecting < idleCollecting:
+	case g.percent > enough && collecting < idleCollecting:
+		g.percent = max(3*g.percent/4, enough, leastGarbage)
+	case g.percent <= enough && frugal*collecting > busyCollecting:
+		g.percent = min(2*g.percent, enough)
+	case g.percent <= enough && frugal*collecting < idleCollecting:
 		g.percent = max(3*g.percent/4, leastGarbage)
 	}
 }

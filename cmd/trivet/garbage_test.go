@@ -66,10 +66,30 @@ func TestGarbageFollowsWhatCollectingCosts(t *testing.T) {
 	// It has them for less than a larger share takes, and keeps them.
 	require.Equal(t, 100*busyGarbage/(64<<20), h.collect(1, 0.005))
 	require.Less(t, h.collect(1, 0.002), 100*busyGarbage/(64<<20))
-	require.Equal(t, 100*busyGarbage/(64<<20), h.collect(1, 0.015))
+	require.Equal(t, 100*busyGarbage/(64<<20), h.collect(1, 0.011))
 	h.live *= 4
 	require.Equal(t, mostGarbage, h.collect(1, 0.02))
 	require.Equal(t, mostGarbage, h.collect(1, 0.02))
+
+	// With less garbage collecting takes more: the share comes to rest all the same, and
+	// goes beyond those bytes where the larger part is taken alone.
+	for live := uint64(32 << 20); live < 2<<30; live += 8 << 20 {
+		for _, atFull := range []float64{0.001, 0.006, 0.009, 0.02, 0.05} { // with as much again as lives
+			h := newHeap(live, live)
+			percent, changes := leastGarbage, 0
+			for range 40 {
+				p := h.collect(1, atFull*100/float64(percent))
+				if changes++; p == percent {
+					changes = 0
+				}
+				percent = p
+			}
+			require.Zero(t, changes, "%d MiB, %g: %d %%", live>>20, atFull, percent)
+			if atFull*100/leastGarbage <= busyCollecting {
+				require.LessOrEqual(t, uint64(percent)*live/100, max(uint64(busyGarbage), live/4))
+			}
+		}
+	}
 
 	// A small heap is collected by bytes, whatever collecting costs.
 	require.Equal(t, mostFreeGarbage, newHeap(0, 0).collect(1, 0))
