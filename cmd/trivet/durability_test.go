@@ -22,10 +22,7 @@ func TestNoAcknowledgedWriteIsLost(t *testing.T) {
 	dir, ports := t.TempDir(), freePorts(t)
 	startDev := func() *process {
 		p := startProcess(t, dir, os.Environ(), "dev", "--api-port", strconv.Itoa(ports), "--peer-port", strconv.Itoa(ports+10))
-		t.Cleanup(func() {
-			p.signal(syscall.SIGKILL)
-			p.ended()
-		})
+		t.Cleanup(p.stop)
 		require.NoError(t, p.await(`Ctrl-C stops`))
 		return p
 	}

@@ -22,10 +22,7 @@ func TestPlainWritesAreAppliedOnce(t *testing.T) {
 	dir, ports := t.TempDir(), freePorts(t)
 	dev := startProcess(t, dir, os.Environ(), "dev", "--restart",
 		"--api-port", strconv.Itoa(ports), "--peer-port", strconv.Itoa(ports+10))
-	t.Cleanup(func() {
-		dev.signal(syscall.SIGKILL)
-		dev.ended()
-	})
+	t.Cleanup(dev.stop)
 	require.NoError(t, dev.await(`Ctrl-C stops`))
 	url := func(id string) string {
 		n, _ := strconv.Atoi(id[1:])

@@ -467,6 +467,16 @@ func (p *process) ended() (int, error) {
 	}
 }
 
+// stop has a dev end, and with it its nodes: killed, it would leave them to die a moment
+// later, while they still write to a folder that the test is about to remove.
+func (p *process) stop() {
+	p.signal(syscall.SIGTERM)
+	if _, err := p.ended(); err != nil {
+		p.signal(syscall.SIGKILL)
+		p.ended()
+	}
+}
+
 // nodePID is the process id of a node of a dev, as it last said.
 func (p *process) nodePID(id string) int {
 	m := regexp.MustCompile(`(?m)^`+id+` .*pid (\d+)`).FindAllStringSubmatch(p.output(), -1)

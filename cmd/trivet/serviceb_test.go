@@ -26,10 +26,7 @@ func TestInstancesShareTheirState(t *testing.T) {
 	require.NoError(t, err, string(out))
 
 	dev := startProcess(t, dir, os.Environ(), "dev", "--api-port", strconv.Itoa(ports), "--peer-port", strconv.Itoa(ports+10))
-	t.Cleanup(func() {
-		dev.signal(syscall.SIGTERM)
-		dev.ended()
-	})
+	t.Cleanup(dev.stop)
 	require.NoError(t, dev.await(`Ctrl-C stops`))
 	cluster := fmt.Sprintf("http://127.0.0.1:%d,http://127.0.0.1:%d,http://127.0.0.1:%d", ports, ports+1, ports+2)
 	instance := func(i int) (*process, string) {
