@@ -47,7 +47,7 @@
 //
 // # Reading order
 //
-// node.go (what a Node is made of, its start and its end), propose.go,
+// node.go (what a Node is made of, its start and its end), propose.go, groups.go,
 // outcome.go, identity.go, leader.go, clock.go, forward.go, apply.go,
 // readindex.go, rounds.go, yield.go, crowded.go, commits.go; below them peerport.go,
 // handshakes.go and peerrpc.go (members talk), transport.go (what raft is not allowed to do

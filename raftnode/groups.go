@@ -1,0 +1,56 @@
+package raftnode
+
+import "context"
+
+// segment is a run of a proposal's commands.
+type segment struct {
+	p        *proposal
+	from, to int
+}
+
+// group is what left the queue together.
+type group struct {
+	segments []segment
+	count    int // commands
+	bytes    int
+	// Of an entry of ours:
+	seq    uint64 // names it in its entryMeta
+	term   uint64
+	index  uint64 // where it may be stored; 0 until then
+	marker bool   // the term's marker, which has no segments
+	// tick is closed when an entry of the clock's, which has no segments either,
+	// is applied or given up; nil for others.
+	tick chan struct{}
+	// Of a forward: whose slots it holds, what ends when they are given to
+	// another leader's, and the commands with their stamps.
+	epoch    uint64
+	ctx      context.Context
+	commands [][]byte
+}
+
+// gathers says that what waits goes on waiting: for one of the groups under way, of
+// which the largest is of so many proposals, or for more proposals to go with. Cost is by
+// the group, and of callers who ask again once they are answered, those of a large group that has
+// landed come one after the other. The first of them would have the slot, alone, and
+// most groups be small. So beside one that is under way there goes none that is smaller.
+// Nobody waits longer for that than with a single group under way at a time, and
+// groups under way of a single proposal hold up nobody.
+//
+// Where processors are crowded nothing does but a lone command beside lone ones.
+func (q *proposer) gathers(underWay int, largest groupSize) bool {
+	if underWay == 0 {
+		return false
+	}
+	lone := largest.commands == 1 && len(q.queue) == 1 && q.queue[0].to-q.queue[0].from == 1
+	return underWay >= q.inFlight || len(q.queue) < largest.proposals ||
+		(!lone && q.crowded != nil && q.crowded())
+}
+
+// groupSize is how many proposals, or parts of them, and how many commands a group has.
+type groupSize struct{ proposals, commands int }
+
+func (g *group) size() groupSize { return groupSize{len(g.segments), g.count} }
+
+func (s groupSize) max(o groupSize) groupSize {
+	return groupSize{max(s.proposals, o.proposals), max(s.commands, o.commands)}
+}
