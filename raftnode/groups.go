@@ -36,7 +36,8 @@ type group struct {
 // Nobody waits longer for that than with a single group under way at a time, and
 // groups under way of a single proposal hold up nobody.
 //
-// Where processors are crowded nothing does but a lone command beside lone ones.
+// Where processors are crowded nothing goes beside another group but a lone command beside
+// lone ones.
 func (q *proposer) gathers(underWay int, largest groupSize) bool {
 	if underWay == 0 {
 		return false

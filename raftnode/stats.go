@@ -41,8 +41,9 @@ type Stats struct {
 	// Received the commands that other members forwarded to this one, and Retried
 	// those that went back to the queue to go out again.
 	Forwards, Forwarded, Received, Retried uint64
-	// Crowded says that what can run in this process waits for processors about as long
-	// as it runs, so that one group of writes is under way at a time (crowded.go).
+	// Crowded says that what can run in this process waits for processors for a good part
+	// of the time that it runs, so that one group of writes is under way at a time
+	// (crowded.go).
 	Crowded bool
 	// EntryCommands and EntryBytes are over the log entries that this node
 	// proposed as the leader.
