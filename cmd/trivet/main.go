@@ -30,8 +30,5 @@ import (
 )
 
 func main() {
-	if isNode(os.Args) {
-		calmMonitor()
-	}
 	os.Exit(run(context.Background(), os.Args[1:], os.Stdin, os.Stdout, os.Stderr))
 }

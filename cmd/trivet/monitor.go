@@ -1,5 +1,7 @@
 package main
 
+import "os"
+
 // The runtime's monitor thread (sysmon) looks every 20 µs whether a processor is held
 // by a thread that is in a system call, and takes it away from the second look on. It looks
 // less often only where it has found nothing for a while, and a node with something to do
@@ -31,6 +33,14 @@ const (
 	// slackIsSet is the environment variable that a node starts itself with.
 	slackIsSet = "TRIVET_MONITOR_SLACK_IS_SET"
 )
+
+// Initialisation is done by the process's first thread (runtime.LockOSThread says so);
+// main may find itself in another.
+func init() {
+	if isNode(os.Args) {
+		calmMonitor()
+	}
+}
 
 // isNode says that the program is to be a node, by its arguments.
 func isNode(args []string) bool { return len(args) > 1 && args[1] == "serve" }

@@ -13,15 +13,19 @@ import (
 const slackEvery = 100 * time.Millisecond
 
 // calmMonitor has the runtime's monitor thread look less often. It may start the
-// process anew, and is called before anything is opened. Where it cannot be done
-// everything is as it was.
+// process anew, and is called before anything is opened, by the process's first thread.
+// Where it cannot be done everything is as it was.
+//
+// Any thread may execve, and what was the first is gone then. So is what belonged to
+// that one alone: the signal that the process is to get when its parent dies
+// (PR_SET_PDEATHSIG; childAttr). A node would outlive the dev that started it.
 func calmMonitor() {
 	if os.Getenv(slackIsSet) != "" {
 		os.Unsetenv(slackIsSet)
 		takeSlackBack()
 		return
 	}
-	if slack() != usualSlack {
+	if unix.Gettid() != os.Getpid() || slack() != usualSlack {
 		return
 	}
 	path, err := os.Executable()

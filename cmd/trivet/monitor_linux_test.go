@@ -7,13 +7,17 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
+	"unsafe"
 
 	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
 )
 
-// slackHelper makes the test's binary start as a node does, and print the slack of its
-// threads: its own, and of the others where it may ask.
+// slackHelper makes the test's binary start as a node does, and print the signal that it
+// gets when its parent dies, and the slack of its threads: its own, and of the others where
+// it may ask.
 const slackHelper = "TRIVET_TEST_SLACK"
 
 func init() {
@@ -31,8 +35,21 @@ func init() {
 		}
 		os.Exit(0)
 	}
-	calmMonitor()
-	fmt.Println("pid", os.Getpid(), "own", slack(), "marker", os.Getenv(slackIsSet)+".")
+	if os.Getenv(slackHelper) == "by another thread" {
+		done := make(chan struct{})
+		go func() { // initialisation has the first one
+			calmMonitor()
+			close(done)
+		}()
+		<-done
+	} else {
+		calmMonitor()
+	}
+	var s int32 // a C int
+	if err := unix.Prctl(unix.PR_GET_PDEATHSIG, uintptr(unsafe.Pointer(&s)), 0, 0, 0); err != nil {
+		fmt.Println(err)
+	}
+	fmt.Println("pid", os.Getpid(), "own", slack(), "marker", os.Getenv(slackIsSet)+".", "parent", s)
 	threads, _ := os.ReadDir("/proc/self/task")
 	for _, t := range threads {
 		if b, err := os.ReadFile("/proc/" + t.Name() + "/timerslack_ns"); err == nil {
@@ -46,26 +63,40 @@ func slackOf(t *testing.T, how string) (pid int, lines []string) {
 	t.Helper()
 	path, err := os.Executable()
 	require.NoError(t, err)
-	cmd := exec.Command(path, "an", "argument")
-	cmd.Env = append(os.Environ(), slackHelper+"="+how)
-	out, err := cmd.Output()
+	out := new(strings.Builder)
+	cmd := &exec.Cmd{
+		Path: path, Args: []string{path, "an", "argument"}, Stdout: out, SysProcAttr: childAttr(),
+		Env: append(os.Environ(), slackHelper+"="+how),
+	}
+	startMu.Lock()
+	err = starter().start(cmd)
+	startMu.Unlock()
 	require.NoError(t, err)
-	return cmd.Process.Pid, strings.Split(strings.TrimSpace(string(out)), "\n")
+	require.NoError(t, cmd.Wait())
+	return cmd.Process.Pid, strings.Split(strings.TrimSpace(out.String()), "\n")
 }
 
 // A node's monitor has much slack, and the thread that the program goes on with has not;
-// it is the process that it was, and what it starts knows nothing of it.
+// it is the process that it was, still ends with its parent, and what it starts knows
+// nothing of it.
 func TestCalmMonitor(t *testing.T) {
 	if slack() != usualSlack {
 		t.Skip("somebody has set the slack")
 	}
 	pid, lines := slackOf(t, "now")
-	require.Equal(t, fmt.Sprintf("pid %d own %d marker .", pid, usualSlack), lines[0])
+	require.Equal(t, fmt.Sprintf("pid %d own %d marker . parent %d", pid, usualSlack, syscall.SIGKILL), lines[0])
 	if len(lines) < 3 {
 		t.Skip("the slack of other threads is a secret here")
 	}
 	// The first thread that the runtime makes is the monitor.
 	require.Equal(t, strconv.Itoa(monitorSlack), strings.Fields(lines[2])[2], lines)
+}
+
+// Another thread than the first leaves the process what it is: one that ends with its
+// parent. The signal for it is the first thread's own.
+func TestCalmMonitorIsForTheFirstThread(t *testing.T) {
+	_, lines := slackOf(t, "by another thread")
+	require.Contains(t, lines[0], fmt.Sprintf("parent %d", syscall.SIGKILL))
 }
 
 // What somebody has set stays.
