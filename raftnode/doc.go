@@ -49,7 +49,7 @@
 //
 // node.go (what a Node is made of, its start and its end), propose.go, groups.go,
 // outcome.go, identity.go, leader.go, clock.go, forward.go, apply.go,
-// readindex.go, rounds.go, yield.go, crowded.go, commits.go; below them peerport.go,
+// readindex.go, rounds.go, yield.go, crowded.go, returning.go, commits.go; below them peerport.go,
 // handshakes.go and peerrpc.go (members talk), transport.go (what raft is not allowed to do
 // directly), appendstream.go, early.go and sendroom.go (how entries go to the followers),
 // logstore.go, entrycache.go, stablestore.go and snapshots.go (what raft writes),

@@ -1,6 +1,9 @@
 package raftnode
 
-import "context"
+import (
+	"context"
+	"time"
+)
 
 // segment is a run of a proposal's commands.
 type segment struct {
@@ -13,6 +16,7 @@ type group struct {
 	segments []segment
 	count    int // commands
 	bytes    int
+	sentAt   time.Time // when it left the queue
 	// Of an entry of ours:
 	seq    uint64 // names it in its entryMeta
 	term   uint64
@@ -44,7 +48,27 @@ func (q *proposer) gathers(underWay int, largest groupSize) bool {
 	}
 	lone := largest.commands == 1 && len(q.queue) == 1 && q.queue[0].to-q.queue[0].from == 1
 	return underWay >= q.inFlight || len(q.queue) < largest.proposals ||
-		(!lone && q.crowded != nil && q.crowded())
+		(!lone && q.isCrowded())
+}
+
+// isCrowded says that the processors are.
+func (q *proposer) isCrowded() bool { return q.crowded != nil && q.crowded() }
+
+// waitsFor is for how long what waits goes on waiting for the callers of the group that
+// landed last, where none is under way. Where processors are not crowded it goes at once, as it
+// does where nobody can come back.
+func (q *proposer) waitsFor(r *returning, underWay int) time.Duration {
+	if underWay > 0 || q.closed != nil || !q.isCrowded() {
+		return 0
+	}
+	return r.left(time.Now())
+}
+
+// landed notes that a group has landed and its callers are answered, of which there were
+// so many answered before.
+func (q *proposer) landed(r *returning, g *group, answered int) {
+	now := time.Now()
+	r.landed(q.answered-answered, len(q.queue), now.Sub(g.sentAt), now)
 }
 
 // groupSize is how many proposals, or parts of them, and how many commands a group has.

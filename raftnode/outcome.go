@@ -83,6 +83,7 @@ func (q *proposer) applied(l *raft.Log, results []*trivetpb.Result) (markerOf ui
 	}
 	if g := q.own(l); g != nil {
 		answered = true
+		before := q.answered
 		q.remove(g)
 		if g.marker {
 			markerOf = g.term
@@ -102,6 +103,7 @@ func (q *proposer) applied(l *raft.Log, results []*trivetpb.Result) (markerOf ui
 		if len(back.segments) > 0 {
 			q.putBack(back)
 		}
+		q.landed(&q.afterEntry, g, before)
 		q.kick()
 	}
 	for _, g := range q.entries {
@@ -154,6 +156,9 @@ func (q *proposer) conclude(p *proposal, i int, r *trivetpb.Result) {
 	}
 	if p.open--; p.open == 0 {
 		close(p.done)
+		if p.then == nil && !p.gaveUp {
+			q.answered++
+		}
 	}
 	if p.then != nil {
 		p.then(r)
@@ -295,6 +300,7 @@ func (q *proposer) forwarded(g *group, results []*trivetpb.Result, refused *triv
 	if g.epoch == q.epoch {
 		q.forwards--
 	}
+	before := q.answered
 	back := &group{}
 	i := 0
 	for _, s := range g.segments {
@@ -327,6 +333,7 @@ func (q *proposer) forwarded(g *group, results []*trivetpb.Result, refused *triv
 		}
 		q.putBack(back)
 	}
+	q.landed(&q.afterForward, g, before)
 	q.kick()
 }
 

@@ -18,9 +18,9 @@ import (
 // Group commit. Every command that this node was asked to write, by its own
 // callers or by another member, waits in one queue. One goroutine, the
 // dispatcher, takes what waits and makes a group of it: on the leader a log
-// entry, elsewhere a request to the leader. There is no linger: while a group
-// is on its way the next one gathers by itself, and a lone command leaves at
-// once.
+// entry, elsewhere a request to the leader. While a group is on its way the next one
+// gathers by itself, and a lone command leaves at once. There is no linger but one, for
+// callers who come back, a few together, where processors are crowded (returning.go).
 //
 // What became of a command is decided in outcome.go; that none is applied twice,
 // however often it goes out, in identity.go.
@@ -124,6 +124,10 @@ type proposer struct {
 	over    uint64      // terms up to this one are led no more
 	entries map[uint64]*group
 	lastSeq uint64
+	// answered counts the proposals that a caller waited for, since the start.
+	answered int
+	// afterEntry and afterForward have what waits wait for the callers of the last one.
+	afterEntry, afterForward returning
 	// paused is the term in which nothing is proposed for now (handover.go), 0 for
 	// none; emptied is then closed once none of our entries is under way.
 	paused  uint64
@@ -222,6 +226,8 @@ func (q *proposer) submit(commands []pending, hop bool) (*proposal, *trivetpb.Pr
 		q.stats.Received += uint64(len(commands))
 	}
 	q.queue = append(q.queue, segment{p, 0, len(commands)})
+	q.afterEntry.asked()
+	q.afterForward.asked()
 	q.kick()
 	return p, nil
 }
@@ -350,6 +356,10 @@ func (q *proposer) dispatchAll() time.Duration {
 				q.mu.Unlock()
 				return 0
 			}
+			if left := q.waitsFor(&q.afterEntry, len(q.entries)); left > 0 {
+				q.mu.Unlock()
+				return left
+			}
 			g, more := q.take(false)
 			if g == nil {
 				q.mu.Unlock()
@@ -375,6 +385,10 @@ func (q *proposer) dispatchAll() time.Duration {
 			q.mu.Unlock()
 			return 0
 		}
+		if left := q.waitsFor(&q.afterForward, q.forwards); left > 0 {
+			q.mu.Unlock()
+			return left
+		}
 		g, more := q.take(true)
 		if g == nil {
 			q.mu.Unlock()
@@ -385,7 +399,7 @@ func (q *proposer) dispatchAll() time.Duration {
 		}
 		q.forwards++
 		q.sent = g.size()
-		g.epoch, g.ctx = q.epoch, q.epochCtx
+		g.sentAt, g.epoch, g.ctx = time.Now(), q.epoch, q.epochCtx
 		g.encode()
 		q.stats.Forwards++
 		q.stats.Forwarded += uint64(g.count)
@@ -501,7 +515,7 @@ func (q *proposer) entry(g *group, lead *leadership) raft.Log {
 // note remembers a group as under way in a term.
 func (q *proposer) note(g *group, term uint64, data []byte) raft.Log {
 	q.lastSeq++
-	g.seq, g.term = q.lastSeq, term
+	g.sentAt, g.seq, g.term = time.Now(), q.lastSeq, term
 	q.entries[g.seq] = g
 	return raft.Log{Data: data, Extensions: entryMeta{term: term, proposer: q.boot, seq: g.seq}.encode(data)}
 }
