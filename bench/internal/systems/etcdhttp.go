@@ -132,8 +132,10 @@ func (e *etcdHTTP) Watch(ctx context.Context, i int, ready func(), events func(i
 	end[len(end)-1]++ // etcd's way to say prefix
 	body := fmt.Sprintf(`{"create_request":{"key":"%s","range_end":"%s"}}`,
 		base64.StdEncoding.EncodeToString([]byte(load.Prefix)), base64.StdEncoding.EncodeToString(end))
+	// Objects: the line, its result, the header; an event and its key and value.
+	changes := eventCount{begins: []byte(`{"result":{"header":`), around: 3, each: 2}
 	return conn.stream(ctx, prepare("POST", "/v3/watch", "application/json", []byte(body)), func(line []byte) {
-		if n := bytes.Count(line, modRevision); n > 0 {
+		if n := changes.of(line); n > 0 {
 			events(n)
 		} else if ready != nil && bytes.Contains(line, []byte(`"created":true`)) {
 			ready()

@@ -216,3 +216,32 @@ func TestHolds(t *testing.T) {
 	}
 	require.True(t, holds([]byte(`{"items":[{"value":"{","mod_revision":7}]}`), 1, 1))
 }
+
+func TestEventCount(t *testing.T) {
+	trivet := eventCount{begins: []byte(`{"type":"change"`), around: 1, each: 1}
+	etcd := eventCount{begins: []byte(`{"result":{"header":`), around: 3, each: 2}
+	for line, want := range map[string]struct {
+		counter *eventCount
+		events  int
+	}{
+		`{"type":"synced","revision":1}`:                                             {&trivet, 0},
+		`{"type":"change","revision":2,"events":[{"type":"put"}]}`:                   {&trivet, 1},
+		`{"type":"change","revision":2,"events":[{"type":"put"},{"type":"put"}]}`:    {&trivet, 2},
+		`{"result":{"header":{"revision":"1"},"created":true}}`:                      {&etcd, 0},
+		`{"result":{"header":{"revision":"1"},"events":[{"kv":{"a":1}},{"kv":{}}]}}`: {&etcd, 2},
+		`{"error":{"code":14,"message":"{}","details":[{},{},{}]}}`:                  {&etcd, 0},
+	} {
+		line += "\n"
+		for cut := range line {
+			events := 0
+			for _, piece := range []string{line[:cut], line[cut:]} {
+				if len(piece) > 0 {
+					events += want.counter.of([]byte(piece))
+				}
+			}
+			if cut == 0 || cut >= len(want.counter.begins) { // a piece is longer than that
+				require.Equal(t, want.events, events, "%s at %d", line, cut)
+			}
+		}
+	}
+}
