@@ -181,7 +181,7 @@ const (
 // smaller, and what an entry costs (a sync on each member, a request to each
 // follower, and all that wake for it) is most of what a write does. One alone
 // makes few callers wait for each other; where processors are crowded it is better all
-// the same (crowded.go).
+// the same (crowded.go), and what they wait for is made up for (returning.go).
 //
 // Between data centres an entry is under way for much longer than its sync takes,
 // and one that misses a request to the followers waits for the next to come back:

@@ -54,21 +54,33 @@ func (q *proposer) gathers(underWay int, largest groupSize) bool {
 // isCrowded says that the processors are.
 func (q *proposer) isCrowded() bool { return q.crowded != nil && q.crowded() }
 
-// waitsFor is for how long what waits goes on waiting for the callers of the group that
-// landed last, where none is under way. Where processors are not crowded it goes at once, as it
-// does where nobody can come back.
-func (q *proposer) waitsFor(r *returning, underWay int) time.Duration {
-	if underWay > 0 || q.closed != nil || !q.isCrowded() {
+// holds is for how long the queue is held for the callers of the last group, which gathers lets
+// go. It is not where processors are not crowded, nor where nobody can come any more. held
+// is for whom it was held up to now.
+func (q *proposer) holds(r, held *returning) time.Duration {
+	if q.closed != nil || !q.isCrowded() {
+		r.drop()
 		return 0
 	}
-	return r.left(time.Now())
+	left := r.hold(time.Now())
+	if left > 0 {
+		q.heldFor = r
+		if held != r {
+			q.stats.Held++
+		}
+	}
+	return left
 }
 
-// landed notes that a group has landed and its callers are answered, of which there were
-// so many answered before.
-func (q *proposer) landed(r *returning, g *group, answered int) {
+// landed notes that a group has landed and its callers are answered: those who were since
+// there were so many.
+func (q *proposer) landed(r *returning, g *group, before int) {
+	if len(g.segments) == 0 {
+		return // it is nobody's
+	}
 	now := time.Now()
-	r.landed(q.answered-answered, len(q.queue), now.Sub(g.sentAt), now)
+	few := q.pending+int64(g.count) <= returnFew && q.bytes+int64(g.bytes) <= maxGroupBytes
+	r.landed(q.answered-before, len(q.queue), few, now.Sub(g.sentAt), now)
 }
 
 // groupSize is how many proposals, or parts of them, and how many commands a group has.

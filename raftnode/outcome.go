@@ -240,6 +240,7 @@ func (q *proposer) serve(l *leadership) {
 	q.mu.Lock()
 	if l.term > q.over {
 		q.lead = l
+		q.afterEntry.drop()
 		q.forwardTo("") // what went to the leader before goes out from here
 	}
 	q.mu.Unlock()
@@ -333,7 +334,9 @@ func (q *proposer) forwarded(g *group, results []*trivetpb.Result, refused *triv
 		}
 		q.putBack(back)
 	}
-	q.landed(&q.afterForward, g, before)
+	if g.epoch == q.epoch {
+		q.landed(&q.afterForward, g, before)
+	}
 	q.kick()
 }
 
@@ -350,6 +353,7 @@ func (q *proposer) close(why *trivetpb.Problem) {
 	if q.closed == nil {
 		q.closed = why
 	}
+	q.kick() // what is held is not any more
 }
 
 // idle reports whether nothing waits and nothing is under way.

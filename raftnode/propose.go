@@ -19,8 +19,8 @@ import (
 // callers or by another member, waits in one queue. One goroutine, the
 // dispatcher, takes what waits and makes a group of it: on the leader a log
 // entry, elsewhere a request to the leader. While a group is on its way the next one
-// gathers by itself, and a lone command leaves at once. There is no linger but one, for
-// callers who come back, a few together, where processors are crowded (returning.go).
+// gathers by itself, and a lone command leaves at once. Nothing lingers
+// but where processors are crowded, for a few callers who come back (returning.go).
 //
 // What became of a command is decided in outcome.go; that none is applied twice,
 // however often it goes out, in identity.go.
@@ -99,7 +99,8 @@ type proposer struct {
 	seed     uint64 // drawn at random: Marker.seed
 	maxBytes int64
 	inFlight int // most entries, and most forwards: see maxInFlight
-	// crowded says that there is to be one alone at present (crowd); nil: never.
+	// crowded says that processors are (crowd): then there is to be one alone, and it waits
+	// for a few callers who come back (returning). nil: never.
 	crowded func() bool
 	// apply gives raft an entry; it returns when raft has taken it or is gone.
 	apply func(raft.Log)
@@ -124,10 +125,13 @@ type proposer struct {
 	over    uint64      // terms up to this one are led no more
 	entries map[uint64]*group
 	lastSeq uint64
-	// answered counts the proposals that a caller waited for, since the start.
+	// answered counts the proposals that all commands have a result of, and a caller who
+	// waits for it.
 	answered int
-	// afterEntry and afterForward have what waits wait for the callers of the last one.
+	// afterEntry and afterForward hold the queue for the callers of the last one. heldFor
+	// is the one that does, while the dispatcher sleeps until it looks again.
 	afterEntry, afterForward returning
+	heldFor                  *returning
 	// paused is the term in which nothing is proposed for now (handover.go), 0 for
 	// none; emptied is then closed once none of our entries is under way.
 	paused  uint64
@@ -162,6 +166,7 @@ type proposerStats struct {
 	Forwarded uint64 // commands in them
 	Received  uint64 // commands that other members forwarded
 	Retried   uint64 // commands put back, to go out again
+	Held      uint64 // groups that were held for callers who come back
 	// Commands of this node's own callers, as Stats has them.
 	Committed uint64
 	Failed    [proposalFailures]uint64
@@ -228,7 +233,9 @@ func (q *proposer) submit(commands []pending, hop bool) (*proposal, *trivetpb.Pr
 	q.queue = append(q.queue, segment{p, 0, len(commands)})
 	q.afterEntry.asked()
 	q.afterForward.asked()
-	q.kick()
+	if q.heldFor == nil || q.heldFor.enough() {
+		q.kick()
+	}
 	return p, nil
 }
 
@@ -334,6 +341,8 @@ func (q *proposer) dispatch(stop <-chan struct{}) {
 func (q *proposer) dispatchAll() time.Duration {
 	for {
 		q.mu.Lock()
+		held := q.heldFor
+		q.heldFor = nil
 		leader := ""
 		if q.lead == nil {
 			leader = q.leader()
@@ -356,7 +365,7 @@ func (q *proposer) dispatchAll() time.Duration {
 				q.mu.Unlock()
 				return 0
 			}
-			if left := q.waitsFor(&q.afterEntry, len(q.entries)); left > 0 {
+			if left := q.holds(&q.afterEntry, held); left > 0 {
 				q.mu.Unlock()
 				return left
 			}
@@ -385,7 +394,7 @@ func (q *proposer) dispatchAll() time.Duration {
 			q.mu.Unlock()
 			return 0
 		}
-		if left := q.waitsFor(&q.afterForward, q.forwards); left > 0 {
+		if left := q.holds(&q.afterForward, held); left > 0 {
 			q.mu.Unlock()
 			return left
 		}
@@ -415,6 +424,7 @@ func (q *proposer) forwardTo(leader string) {
 		q.endEpoch()
 	}
 	q.epochCtx, q.endEpoch = context.WithCancel(q.ctx)
+	q.afterForward.drop()
 	q.forwardee, q.forwards, q.holdUntil = leader, 0, time.Time{}
 	q.epoch++
 }

@@ -41,9 +41,12 @@ type Stats struct {
 	// Received the commands that other members forwarded to this one, and Retried
 	// those that went back to the queue to go out again.
 	Forwards, Forwarded, Received, Retried uint64
+	// Held counts the groups of writes that were held back for callers of the one before,
+	// who were expected to ask again (returning.go).
+	Held uint64
 	// Crowded says that what can run in this process waits for processors for a good part
 	// of the time that it runs, so that one group of writes is under way at a time
-	// (crowded.go).
+	// (crowded.go), and waits for a few callers who come back.
 	Crowded bool
 	// EntryCommands and EntryBytes are over the log entries that this node
 	// proposed as the leader.
@@ -258,6 +261,6 @@ func (n *Node) Stats() Stats {
 	for f := range proposalFailures {
 		s.ProposalsFailed[f] = st.Failed[f]
 	}
-	s.Forwards, s.Forwarded, s.Received, s.Retried = st.Forwards, st.Forwarded, st.Received, st.Retried
+	s.Forwards, s.Forwarded, s.Received, s.Retried, s.Held = st.Forwards, st.Forwarded, st.Received, st.Retried, st.Held
 	return s
 }

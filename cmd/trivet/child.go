@@ -6,8 +6,8 @@ import (
 )
 
 // childStarter starts processes, all of them in one thread that lives as long as
-// they do: the kernel takes "the parent has died" to mean the thread that forked,
-// and the Go runtime ends threads when it likes.
+// they do: the kernel takes "the parent has died" to mean the thread that forked, and the
+// Go runtime ends a thread whose goroutine ends while it is locked to it.
 type childStarter struct {
 	commands chan *exec.Cmd
 	errs     chan error

@@ -8,7 +8,8 @@
 //     client); here are flags, output and exit statuses.
 //  3. Standard output has what was asked for and nothing else. An error is one
 //     line on standard error, and the exit status says what it means (exit.go).
-//  4. Nothing is global: run can be called any number of times, by tests too.
+//  4. Nothing is global: run can be called any number of times, by tests too. What a
+//     process of its own does for itself first is in its init (monitor.go).
 //
 // # Reading order
 //

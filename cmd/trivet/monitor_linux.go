@@ -25,6 +25,8 @@ func calmMonitor() {
 		takeSlackBack()
 		return
 	}
+	runtime.LockOSThread() // whose slack it is, and which goes on as the process
+	defer runtime.UnlockOSThread()
 	if unix.Gettid() != os.Getpid() || slack() != usualSlack {
 		return
 	}
@@ -32,8 +34,6 @@ func calmMonitor() {
 	if err != nil {
 		return
 	}
-	runtime.LockOSThread() // execve makes this the only thread
-	defer runtime.UnlockOSThread()
 	setSlack(monitorSlack)
 	if slack() == monitorSlack {
 		_ = syscall.Exec(path, os.Args, append(os.Environ(), slackIsSet+"=1"))

@@ -2,8 +2,10 @@ package main
 
 import (
 	"fmt"
+	"net"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -95,8 +97,49 @@ func TestCalmMonitor(t *testing.T) {
 // Another thread than the first leaves the process what it is: one that ends with its
 // parent. The signal for it is the first thread's own.
 func TestCalmMonitorIsForTheFirstThread(t *testing.T) {
+	if slack() != usualSlack {
+		t.Skip("somebody has set the slack")
+	}
 	_, lines := slackOf(t, "by another thread")
 	require.Contains(t, lines[0], fmt.Sprintf("parent %d", syscall.SIGKILL))
+}
+
+// A node has calmed its monitor, and ends with the thread that started it.
+func TestNodeIsCalmAndEndsWithWhoStartedIt(t *testing.T) {
+	if slack() != usualSlack {
+		t.Skip("somebody has set the slack")
+	}
+	program, err := exec.LookPath("trivet")
+	require.NoError(t, err)
+	port := freePorts(t)
+	api, peer := fmt.Sprint("127.0.0.1:", port), fmt.Sprint("127.0.0.1:", port+1)
+	cmd := &exec.Cmd{
+		Path: program, SysProcAttr: childAttr(), Env: os.Environ(),
+		Args: []string{"trivet", "serve", "--id", "n1", "--data", t.TempDir(), "--api", api, "--peer", peer, "--initial-cluster", "n1=" + peer},
+	}
+	s := newChildStarter()
+	require.NoError(t, s.start(cmd))
+	defer cmd.Process.Kill()
+	require.NoError(t, poll(func() bool {
+		c, err := net.Dial("tcp", api)
+		if err != nil {
+			return false
+		}
+		return c.Close() == nil
+	}))
+	var slacks []string
+	threads, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/timerslack_ns", cmd.Process.Pid))
+	require.NoError(t, err)
+	for _, name := range threads {
+		if b, err := os.ReadFile(name); err == nil { // else it is a secret here
+			slacks = append(slacks, strings.TrimSpace(string(b)))
+		}
+	}
+	if len(slacks) > 0 {
+		require.Contains(t, slacks, strconv.Itoa(monitorSlack))
+	}
+	s.close()
+	require.EqualError(t, cmd.Wait(), "signal: killed")
 }
 
 // What somebody has set stays.
