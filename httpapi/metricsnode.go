@@ -89,7 +89,7 @@ func newNodeCollector(s *Server) *nodeCollector {
 	counter("trivet_proposals_received_total", "Commands that other members sent on to this one.", func(f *nodeFigures) uint64 { return f.Received })
 	counter("trivet_forwards_total", "Requests to the leader that commands were sent on in.", func(f *nodeFigures) uint64 { return f.Forwards })
 	counter("trivet_groups_held_total", "Groups of writes that were held back for callers of the one before, who were expected to ask again.", func(f *nodeFigures) uint64 { return f.Held })
-	gauge("trivet_processors_crowded", "1 where what the node has to do waits for processors for a good part of the time that it runs, else 0.", func(f *nodeFigures) float64 { return bit(f.Crowded) })
+	gauge("trivet_processors_crowded", "1 where what the node has to do waits for processors for a good part of the time that it runs, so that it has few groups of writes and large ones, else 0.", func(f *nodeFigures) float64 { return bit(f.Crowded) })
 	histogram("trivet_entry_commands", "Commands in one log entry that the node proposed as the leader.", func(f *nodeFigures) raftnode.Histogram { return f.EntryCommands })
 	histogram("trivet_entry_size_bytes", "Bytes of one log entry that the node proposed as the leader.", func(f *nodeFigures) raftnode.Histogram { return f.EntryBytes })
 
