@@ -54,9 +54,9 @@ func (q *proposer) gathers(underWay int, largest groupSize) bool {
 // isCrowded says that the processors are.
 func (q *proposer) isCrowded() bool { return q.crowded != nil && q.crowded() }
 
-// holds is for how long the queue is held for the callers of the last group, which gathers lets
-// go. It is not where processors are not crowded, nor where nobody can come any more. held
-// is for whom it was held up to now.
+// holds is for how long the queue is held for the callers of the last group (r), once gathers
+// would let it go: not at all where processors are not crowded, or where nobody can come any
+// more. held is what it was held by when the dispatcher looked last, nil for nothing.
 func (q *proposer) holds(r, held *returning) time.Duration {
 	if q.closed != nil || !q.isCrowded() {
 		r.drop()
@@ -72,8 +72,8 @@ func (q *proposer) holds(r, held *returning) time.Duration {
 	return left
 }
 
-// landed notes that a group has landed and its callers are answered: those who were since
-// there were so many.
+// landed notes that a group has landed and its callers are answered. before is what
+// q.answered was when it landed.
 func (q *proposer) landed(r *returning, g *group, before int) {
 	if len(g.segments) == 0 {
 		return // it is nobody's
